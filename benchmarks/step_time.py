@@ -1,0 +1,298 @@
+"""How long is one training step, against an equivalent PyTorch eager step on the same machine?
+
+    python benchmarks/step_time.py [--torch=PYTHON] [--methods=ncl_supervised,ncl,nclpp] [--repeats=10] [--out=FILE]
+
+A step is augmentation, forward, losses, backward and update of ResNet-32 experts on CIFAR-100-LT's shapes (random
+pixels). Three steps take turns in every repeat, each idle while another works: ours (augmentation on the device
+included), ours on ready batches, and PyTorch's on the same ready batches (torch_step.py, run by --torch, a Python with
+torch and NumPy). The last two do the same arithmetic: before anything is timed they start from the same weights and
+their losses must agree; `ratio` compares these two, pair by pair.
+
+--strategies, --precisions (float32, tf32, bfloat16) and --steps_per_call take several values; the first of each is the
+base, from which one is changed at a time, on an accelerator for example
+
+    --strategies=unroll,vmap,scan --precisions=float32,tf32,bfloat16 --steps_per_call=1,10,100
+
+PyTorch runs in the faster of its two memory layouts (with --torch_compile also compiled or not), in its own process;
+--torch_env sets environment variables of that process.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+import time
+from typing import NamedTuple
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")  # leaves PyTorch its share of an accelerator's memory
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import step_report
+
+from ncl_jax import build, convert, momentum, startup, steps
+from ncl_jax.config import base_config, choose_method
+from ncl_jax.data import longtail
+from ncl_jax.data.pipeline import Facts
+
+LEARNING_RATE = 0.005  # low enough that random images do not collapse the features
+NUM_BATCHES = 3  # ready batches, which PyTorch visits in turn; the losses are compared over as many steps
+TOLERANCE = 1e-4  # relative, of the first loss in float32; later ones also carry the updates' rounding
+MATMUL = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "tensorfloat32"}
+MODULES = {"backbone": "backbone", "classifier": "classifier"}
+
+
+class Variant(NamedTuple):
+    """One way to run a method."""
+
+    strategy: str
+    precision: str
+    steps_per_call: int
+
+
+def variants(args):
+    """The base and, around it, one change at a time."""
+    choices = (args.strategies, args.precisions, args.steps_per_call)
+    base = [values[0] for values in choices]
+    changed = [[*base[:i], value, *base[i + 1 :]] for i, values in enumerate(choices) for value in values[1:]]
+    return [Variant(*values) for values in [base, *changed]]
+
+
+def make_config(args, method, variant):
+    """The recipe on CIFAR-100-LT, at a learning rate that keeps random images' features alive."""
+    config = base_config()
+    config.model.num_experts, config.model.depth = args.num_experts, args.depth
+    config.optim.batch_size, config.optim.learning_rate, config.optim.warmup_epochs = args.batch, LEARNING_RATE, 0
+    config.precision = "bfloat16" if variant.precision == "bfloat16" else "float32"
+    config.run.strategy, config.run.steps_per_call = variant.strategy, variant.steps_per_call
+    choose_method(config, method)
+    return config
+
+
+def make_data():
+    """(facts, images uint8 [N, 32, 32, 3], labels [N], order [N]): CIFAR-100-LT's shapes, random pixels."""
+    counts = longtail.class_counts(500, 100, 100)
+    facts = Facts("random", (32, 32, 3), tuple(map(str, range(100))), tuple(counts.tolist()), "")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (facts.num_train, *facts.image_shape), np.uint8)
+    labels = np.repeat(np.arange(100, dtype=np.int32), counts)
+    return facts, jnp.asarray(images), jnp.asarray(labels), jnp.asarray(rng.permutation(len(labels)), jnp.int32)
+
+
+def ready_views(config):
+    """Stand-ins for the two augmentations that cost next to nothing: normalised images, and the same flipped for the
+    key view; the copies of an image differ in contrast, so that NCL++ has something to distil."""
+    normalize, copies = build.view(config, "none"), config.loss.copies
+
+    def views(key, images):
+        scale = jnp.repeat(1 + 0.1 * jnp.arange(copies), len(images) // copies)
+        return normalize(key, images) * scale[:, None, None, None]
+
+    return views, lambda key, images: normalize(key, images)[:, :, ::-1]
+
+
+def ready_step(config, facts):
+    """The training step on `ready_views`."""
+    views, key_views = ready_views(config)
+    contrast = build.contrast(config)
+    return steps.make_train_step(
+        build.network(config, facts.num_classes),
+        build.optimizer(config, build.steps_per_epoch(config, facts)),
+        build.loss(config, facts.class_counts),
+        views,
+        batch_size=config.optim.batch_size,
+        strategy=build.strategy(config),
+        copies=config.loss.copies,
+        contrast=contrast and contrast._replace(augment=key_views),
+    )
+
+
+def ready_batches(config, data):
+    """What `ready_step` sees in its first steps, for PyTorch: stacked NumPy arrays by name."""
+    _, images, labels, order = data
+    batch, copies = config.optim.batch_size, config.loss.copies
+    views, key_views = map(jax.jit, ready_views(config))
+    rows = [order[i * batch : (i + 1) * batch] for i in range(NUM_BATCHES)]
+    return {
+        "images": np.stack([views(None, jnp.tile(images[r], (copies, 1, 1, 1))) for r in rows]),
+        "labels": np.stack([jnp.tile(labels[r], copies) for r in rows]),
+        "key_images": np.stack([key_views(None, images[r]) for r in rows]),
+    }
+
+
+class Ours:
+    """A compiled training step and its state."""
+
+    def __init__(self, config, data, train_step, weights=None):
+        facts, *arrays = data
+        self.state = jax.jit(lambda: build.initial_state(config, facts))()
+        if weights is not None:
+            self.state = load_weights(config, facts, self.state, weights)
+        self.arguments = [build.keys(config.seed).step, *arrays]
+        self.per_call = config.run.steps_per_call
+        self.single = self.full = ()  # a call's last argument, the number of steps, where one call can do several
+        if self.per_call > 1:
+            train_step = steps.make_multi_step(train_step)
+            self.single, self.full = (jnp.int32(1),), (jnp.int32(self.per_call),)
+        program = jax.jit(train_step, donate_argnums=0)
+        self.program = program.lower(self.state, *self.arguments, *self.single).compile()
+
+    def losses(self, count):
+        """Losses of the next `count` steps, one call each."""
+        for _ in range(count):
+            self.state, row = self.program(self.state, *self.arguments, *self.single)
+            yield float(row[0])
+
+    def timed(self, count):
+        """Seconds a step, mean over at least `count` steps."""
+        calls = -(-count // self.per_call)
+        jax.block_until_ready(self.state)
+        began = time.perf_counter()
+        for _ in range(calls):
+            self.state, _ = self.program(self.state, *self.arguments, *self.full)
+        jax.block_until_ready(self.state)
+        return (time.perf_counter() - began) / (calls * self.per_call)
+
+
+def load_weights(config, facts, state, path):
+    """The state with PyTorch's initial weights and queue; the key encoder starts as a copy."""
+    with np.load(path) as file:
+        tensors = dict(file)
+    modules = MODULES | ({"projection": "projection"} if config.contrast.weight else {})
+    variables = convert.from_torch(tensors, modules)
+    convert.check_same_structure(variables, {"params": state.params, "batch_stats": state.batch_stats})
+    params, batch_stats = jax.tree.map(jnp.array, (variables["params"], variables["batch_stats"]))
+    optimizer = build.optimizer(config, build.steps_per_epoch(config, facts))
+    queue = momentum.KeyQueue(jnp.array(tensors["queue"]), jnp.int32(0)) if config.contrast.weight else ()
+    return state._replace(params=params, batch_stats=batch_stats, opt_state=optimizer.init(params), queue=queue)
+
+
+class Peer:
+    """The PyTorch process; it sleeps until it is asked."""
+
+    def __init__(self, python, variables, folder):
+        self.folder = pathlib.Path(folder)
+        script = pathlib.Path(__file__).with_name("torch_step.py")
+        environment = os.environ | dict(item.split("=", 1) for item in variables.split(",") if item)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+        self.process = subprocess.Popen([python, str(script)], env=environment, **pipes)
+        self.facts = self._answer()
+
+    def _answer(self):
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("the PyTorch process ended; its message is above")
+        return json.loads(line)
+
+    def ask(self, do, **request):
+        """Sends a request and waits for its answer."""
+        self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+        return self._answer()
+
+    def make(self, name, config, batches, spec):
+        """Builds a method's step; returns where its initial weights are, and what PyTorch says about it."""
+        paths = {key: str(self.folder / f"{name}_{key}.npz") for key in ("weights", "batches")}
+        np.savez(paths["batches"], **batches)
+        spec = spec | {
+            "seed": 0, "depth": config.model.depth, "width": config.model.width, "copies": config.loss.copies,
+            "num_experts": config.model.num_experts, "dim": config.contrast.dim if config.contrast.weight else 0,
+            "num_hard": config.loss.num_hard, "distill": config.loss.distill_weight, "queue": config.contrast.queue,
+            "temperature": config.contrast.temperature, "momentum": config.contrast.momentum,
+            "learning_rate": LEARNING_RATE, "weight_decay": config.optim.weight_decay,
+        }  # fmt: skip
+        return paths["weights"], self.ask("make", name=name, spec=spec, **paths)
+
+    def timed(self, name, count):
+        """Seconds a step, mean over `count` steps."""
+        return self.ask("time", name=name, steps=count)["seconds"]
+
+
+def prepare(args, method, variant, data, peer):
+    """Compiles a method's steps, checks them against PyTorch's: ({side: seconds a step of `count` steps}, notes)."""
+    config = make_config(args, method, variant)
+    weights, notes = None, {}
+    if peer:
+        device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+        if device == "cuda" and not peer.facts["cuda"]:
+            raise SystemExit(f"JAX runs on the GPU, but the PyTorch of --torch={args.torch} sees none")
+        spec = {"device": device, "precision": variant.precision, "compile": args.torch_compile}
+        spec |= {"num_classes": 100, "class_counts": data[0].class_counts, "tune_steps": args.steps}
+        weights, notes = peer.make(method, config, ready_batches(config, data), spec)
+    ready = Ours(config, data, ready_step(config, data[0]), weights)
+    augmented = Ours(config, data, build.train_step(config, data[0]))
+    sides = {"augmented": augmented.timed, "ready": ready.timed}
+    if peer:
+        notes["loss_differences"] = compare(method, variant, ready, peer)
+        sides["torch"] = lambda count: peer.timed(method, count)
+    return sides, notes
+
+
+def compare(method, variant, ready, peer):
+    """Relative differences of the first losses. Exits if the first one, in float32, is above TOLERANCE."""
+    theirs = np.asarray(peer.ask("check", name=method, steps=NUM_BATCHES)["losses"])
+    ours = np.asarray(list(ready.losses(NUM_BATCHES)))
+    differences = np.abs(ours - theirs) / np.abs(theirs)
+    text = ", ".join(f"{value:.1e}" for value in differences)
+    print(f"{method}, {', '.join(map(str, variant))}: losses differ by {text} in steps 1 to {NUM_BATCHES}", flush=True)
+    if variant.precision == "float32" and not differences[0] <= TOLERANCE:
+        raise SystemExit(f"{method}: ours {ours}, PyTorch's {theirs}: not the same step, so nothing is timed")
+    return differences.tolist()
+
+
+def measure(args, variant, data, peer):
+    """Times a variant of every method, all steps taking turns; one record a method."""
+    if peer:
+        peer.ask("drop")
+    with jax.default_matmul_precision(MATMUL[variant.precision]):
+        prepared = {method: prepare(args, method, variant, data, peer) for method in args.methods}
+    turns = [(method, side, timed) for method, (sides, _) in prepared.items() for side, timed in sides.items()]
+    seconds = {method: {side: [] for side in sides} for method, (sides, _) in prepared.items()}
+    count = max(args.steps, variant.steps_per_call)
+    for _, (method, side, timed) in itertools.product(range(-args.warmup, args.repeats), turns):
+        seconds[method][side].append(timed(count))
+    kept = {m: {side: values[args.warmup :] for side, values in sides.items()} for m, sides in seconds.items()}
+    return [step_report.summarize(args, m, variant, kept, prepared[m][1]) for m in args.methods]
+
+
+def parse_args():
+    """The command line; lists are separated by commas."""
+    words = lambda text: text.split(",")  # noqa: E731
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", type=words, default=["ncl_supervised", "ncl", "nclpp"])
+    parser.add_argument("--torch", help="a Python with torch and NumPy; without it only ours is timed")
+    parser.add_argument("--torch_env", default="OMP_WAIT_POLICY=passive,KMP_BLOCKTIME=0")
+    parser.add_argument("--torch_compile", action="store_true", help="PyTorch may also run compiled, if that is faster")
+    parser.add_argument("--strategies", type=words, default=["unroll"])
+    parser.add_argument("--precisions", type=words, default=["float32"])
+    parser.add_argument("--steps_per_call", type=lambda text: [int(n) for n in words(text)], default=[1])
+    parser.add_argument("--num_experts", type=int, default=3, help="NCL++ always has 2")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--depth", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--warmup", type=int, default=2, help="repeats that are not counted")
+    parser.add_argument("--steps", type=int, default=0, help="steps in a turn; 0: 1 on CPU, 100 on an accelerator")
+    parser.add_argument("--out", type=pathlib.Path)
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    startup.prepare()
+    args.steps = args.steps or (1 if jax.default_backend() == "cpu" else 100)
+    with tempfile.TemporaryDirectory() as folder:
+        peer = Peer(args.torch, args.torch_env, folder) if args.torch else None
+        data = make_data()
+        records = [record for variant in variants(args) for record in measure(args, variant, data, peer)]
+        content = step_report.report(args, records, peer)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(content, indent=1) + "\n")
+    print(step_report.text(content))
+
+
+if __name__ == "__main__":
+    main()

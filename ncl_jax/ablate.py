@@ -1,0 +1,149 @@
+"""Runs several methods over several seeds and compares them.
+
+    python -m ncl_jax.ablate --config=configs/quickstart.py --methods=ce,nil,ncl --seeds=3 [--config.FIELD=VALUE]
+
+Every run is a process of its own with its own directory below `--workdir`. Giving the command again goes on where it
+was stopped; a run that fails is reported and does not lose the others.
+"""
+
+import argparse
+import json
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+
+import numpy as np
+
+from ncl_jax import report
+from ncl_jax.config import METHODS
+from ncl_jax.logs import write_text
+from ncl_jax.main import run_name
+
+
+class Runner:
+    """Starts runs as processes; SIGTERM and SIGINT are passed on, so that a run saves its state first."""
+
+    def __init__(self):
+        self.stopped, self._process = False, None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number, frame):
+        self.stopped = True
+        if self._process is not None:
+            self._process.terminate()
+
+    def run(self, config: str, method: str, seed: int, directory: pathlib.Path, overrides: list[str]) -> int:
+        """Trains one method with one seed, or goes on with it; returns the exit code (0: finished, now or before)."""
+        path, _, arguments = config.partition(":")
+        arguments = ",".join(filter(None, [arguments, f"method={method}", f"seed={seed}"]))
+        command = [sys.executable, "-m", "ncl_jax.main", f"--config={path}:{arguments}", f"--workdir={directory}"]
+        # A session of its own: a terminal would send Ctrl-C to the run as well, and two of them stop it at once.
+        self._process = subprocess.Popen([*command, *overrides], start_new_session=True)
+        if self.stopped:
+            self._process.terminate()
+        return self._process.wait()
+
+
+def _mean_and_deviation(values, digits=1):
+    values = [value for value in values if value is not None]
+    if not values:
+        return "-"
+    mean = f"{100 * statistics.fmean(values):.{digits}f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+
+
+def table(results: dict[str, list[dict]]) -> str:
+    """Markdown: a row a method, mean ± standard deviation over seeds in %.
+
+    Args:
+      results: the `results.json` contents of each method's seeds.
+    """
+    lines = [
+        "| method | seeds | ensemble | mean single expert | many | medium | few | top-1 disagreement, all | few |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for method, runs in results.items():
+        ensemble = [_mean_and_deviation([r["ensemble"][key] for r in runs]) for key in ("many", "medium", "few")]
+        differ = [r["disagreement"]["top1"] if r["disagreement"] else {"all": None, "few": None} for r in runs]
+        cells = [
+            method,
+            str(len(runs)),
+            _mean_and_deviation([r["ensemble"]["accuracy"] for r in runs]),
+            _mean_and_deviation([report.mean_expert(r["experts"])["accuracy"] for r in runs]),
+            *ensemble,
+            *(_mean_and_deviation([d[key] for d in differ]) for key in ("all", "few")),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plot(results: dict[str, list[dict]], path: pathlib.Path) -> None:
+    """Per-class test accuracy of the ensembles, mean over seeds, against the class's number of training images."""
+    figure, (ax,) = report.axes(9)
+    markers = "os^vDPX*"
+    for index, (method, runs) in enumerate(results.items()):
+        if runs:
+            accuracy = np.mean([np.asarray(r["ensemble"]["per_class"], float) for r in runs], axis=0)
+            order = np.argsort(runs[0]["class_counts"])
+            counts = np.asarray(runs[0]["class_counts"])[order]
+            ax.plot(counts, 100 * accuracy[order], marker=markers[index % 8], ms=4, lw=1, label=method)
+    ax.set(
+        xlabel="training images of the class", ylabel="test accuracy of the ensemble (%)", xscale="log", ylim=(-2, 102)
+    )
+    ax.legend(frameon=False, ncols=2)
+    figure.savefig(path, dpi=130)
+
+
+def parse() -> tuple[argparse.Namespace, list[str]]:
+    """The arguments, and the fields to set in every run."""
+    parser = argparse.ArgumentParser(prog="python -m ncl_jax.ablate", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="configuration file, with its arguments after a colon")
+    default = ",".join(method for method in METHODS if method != "nil_full")  # the same losses as balanced_softmax
+    parser.add_argument("--methods", default=default, help=f"names with commas between; {default} if not given")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of every method")
+    parser.add_argument("--workdir", type=pathlib.Path, help="runs/ablation-<configuration> if not given")
+    args, overrides = parser.parse_known_args()
+    args.methods = args.methods.split(",")
+    for name in args.methods:
+        if name not in METHODS:
+            parser.error(f"unknown method {name!r}; there are: {', '.join(METHODS)}")
+    for override in overrides:
+        if not override.startswith("--config.") or override.startswith("--config.seed"):
+            parser.error(f"argument {override!r} is not --config.FIELD=VALUE of a field that all runs share")
+    if args.seeds < 1:
+        parser.error(f"--seeds={args.seeds} must be at least 1")
+    return args, overrides
+
+
+def main() -> None:
+    """The command; exit code 1 if a run failed, 143 if it was asked to stop."""
+    args, overrides = parse()
+    workdir = args.workdir or pathlib.Path("runs") / f"ablation-{run_name(args.config)}"
+    workdir.mkdir(parents=True, exist_ok=True)
+    runner = Runner()
+    failed, results = [], {method: [] for method in args.methods}
+    for seed in range(args.seeds):
+        for method in args.methods:
+            directory = workdir / f"{method}-{seed}"
+            print(f"== {method}, seed {seed}: {directory}", flush=True)
+            code = runner.run(args.config, method, seed, directory, overrides)
+            if runner.stopped:
+                print("stopped: the same command goes on")
+                raise SystemExit(143)
+            if code:
+                failed.append(f"{method}, seed {seed}: exit code {code}")
+            else:
+                results[method].append(json.loads((directory / "results.json").read_text()))
+    text = table(results)
+    write_text(workdir / "table.md", text + "\n")
+    plot(results, workdir / "per_class.png")
+    print(f"{text}\n\n{workdir}/table.md, {workdir}/per_class.png")
+    if failed:
+        raise SystemExit("failed: " + "; ".join(failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,269 @@
+"""Configurations: every field with its unit and source, arguments of configuration files, methods by name, checks."""
+
+import math
+from typing import Any
+
+import ml_collections
+
+METHODS = {
+    "ce": "softmax cross-entropy, each expert on its own",
+    "balanced_softmax": "balanced softmax, each expert on its own",
+    "nil_full": "individual learning over all classes only: the same losses as balanced_softmax",
+    "nil": "nested individual learning: all classes and the hard ones",
+    "nbod_full": "individual learning and distillation between experts, over all classes only",
+    "ncl_supervised": "NIL and NBOD: all classes and the hard ones, alone and together",
+    "ncl": "NIL, NBOD and momentum contrast: the whole of NCL",
+    "nclpp": "NCL++: two experts, four copies of each image, distillation between experts and between copies",
+}
+SEMANTICS = ("official", "equations")
+# Where and how a run is computed, not what: these may differ when it is continued.
+MAY_CHANGE = ("data.dir", "data.download", "run.")
+
+
+SHORT_SCHEDULE = 100  # epochs: a shorter run is over before collapsed features would have paid back
+RAMP_STEPS = 300
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be run; the message names the value and what to do."""
+
+
+def base_config() -> ml_collections.ConfigDict:
+    """The CIFAR-100-LT recipe of the authors (NCL's experiments, their program); configuration files change parts."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # of initial weights, order and augmentation; the long-tailed subset has its own, fixed at 0
+    config.epochs = 400  # passes over the training set
+    config.eval_every = 10  # epochs between evaluations; the last epoch is always evaluated
+    config.checkpoint_every = 10  # epochs between checkpoints; the last epoch is always saved
+    config.precision = "float32"  # the backbone's compute type: float32 or bfloat16
+
+    config.data = ml_collections.ConfigDict()
+    config.data.name = "cifar100"  # cifar10, cifar100 or fashion_mnist_lt (embedded)
+    config.data.dir = "data"  # folder of the archives or of a prepared TFDS data set
+    config.data.download = True  # fetch the authors' archive where the folder has none
+    config.data.imbalance = 100.0  # images of the largest class over those of the smallest, >= 1
+    config.data.mean = (0.4914, 0.4822, 0.4465)  # of the channels in [0, 1] (authors)
+    config.data.std = (0.2023, 0.1994, 0.2010)  # standard deviations likewise (authors)
+    config.data.augment = "autoaugment"  # classifier view: none, crop_flip or autoaugment (crop, flip, policy, Cutout)
+
+    config.model = ml_collections.ConfigDict()
+    config.model.depth = 32  # layers of the CIFAR ResNet: 6 n + 2
+    config.model.width = 16  # channels of its first stage
+    config.model.classifier = "linear"  # linear or cosine
+    config.model.cosine_scale = 16.0  # of the cosine classifier only (authors, ImageNet-LT)
+    config.model.num_experts = 3  # NCL, experiments
+
+    config.loss = ml_collections.ConfigDict()
+    config.loss.name = "ncl"  # ncl or nclpp
+    config.loss.balanced = True  # add the log prior to the logits (balanced softmax)
+    config.loss.num_hard = 30  # hard categories, the target included: about 0.3 of the classes (authors)
+    config.loss.hard_weight = 1.0  # of the cross-entropy over the hard categories (NIL)
+    config.loss.distill_weight = 0.6  # of the distillation over all classes (NBOD; authors)
+    config.loss.hard_distill_weight = 0.6  # of the distillation over the hard categories (authors)
+    config.loss.hard_scores = "first"  # whose scores choose the hard categories: first (authors) or own (equations)
+    config.loss.non_hard = "zero"  # other classes' balanced logits: zero (authors) or exclude (equations)
+    config.loss.distill_normalization = (
+        "per_expert"  # 1/(E-1): per_expert (authors); 1/(E(E-1)): mean_pair (equations); not for nclpp
+    )
+    config.loss.copies = 1  # augmented copies of each image: 1 for ncl, 2 or more for nclpp (authors: 4)
+    config.loss.ramp_steps = 0  # steps over which the last three weights grow from 0; 0: no ramp (authors)
+
+    config.contrast = ml_collections.ConfigDict()
+    config.contrast.weight = 0.0  # of the momentum contrast; 0: no self-supervision (authors: 1)
+    config.contrast.behaviour = "moco"  # moco (as intended) or authors (their program's departures, docs/fidelity.md)
+    config.contrast.momentum = 0.999  # of the key encoder, per step, in [0, 1)
+    config.contrast.queue = 1024  # keys an expert (authors, CIFAR)
+    config.contrast.temperature = 0.2  # > 0 (authors)
+    config.contrast.dim = 64  # of the projected features (authors, CIFAR)
+
+    config.optim = ml_collections.ConfigDict()
+    config.optim.batch_size = 64  # images a step, over all devices (authors)
+    config.optim.learning_rate = 0.1  # base rate (authors)
+    config.optim.schedule = "step"  # step (authors) or cosine (arXiv 2412.15477)
+    config.optim.warmup_epochs = 5  # from a third of the base rate, linear (authors)
+    config.optim.milestones = (320, 360)  # epochs at which the rate falls to a tenth, for step only (authors)
+    config.optim.momentum = 0.9  # Nesterov's (authors)
+    config.optim.weight_decay = 2e-4  # coupled L2 on every trained parameter (authors)
+
+    config.run = ml_collections.ConfigDict()
+    config.run.strategy = "auto"  # how the experts are applied: auto, unroll, vmap or scan
+    config.run.steps_per_call = 0  # training steps in one device call; 0: the platform's default
+    config.run.eval_batch = 500  # test images a step
+    config.run.data_devices = 0  # devices that share a batch; 0: all that are not taken by experts
+    config.run.expert_devices = 1  # devices that the experts are spread over; must divide the number of experts
+    return config
+
+
+def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigDict:
+    """Reads the arguments of a configuration file, `imbalance=50,method=ncl`, each in its default's type.
+
+    Raises:
+      ConfigError: for an unknown argument (listing the valid ones), a repeated one or a value of another type.
+    """
+    values: dict[str, Any] = {}
+    for item in filter(None, (text or "").split(",")):
+        name, equals, value = item.partition("=")
+        if name not in defaults or not equals:
+            valid = ", ".join(f"{key}={value}" for key, value in defaults.items())
+            raise ConfigError(f"unknown argument {item!r}; the arguments with their defaults are: {valid}")
+        if name in values:
+            raise ConfigError(f"argument {name!r} is given twice")
+        try:
+            values[name] = type(defaults[name])(value)
+        except ValueError as error:
+            kind = type(defaults[name]).__name__
+            raise ConfigError(f"argument {name}={value!r} is not a number of type {kind}") from error
+    return ml_collections.ConfigDict(defaults | values)
+
+
+def choose_method(config: ml_collections.ConfigDict, method: str, semantics: str = "official") -> None:
+    """Sets the fields that make up a method of `METHODS`, in the authors' ("official") or the equations' semantics.
+
+    Raises:
+      ConfigError: for an unknown method or semantics.
+    """
+    _one_of("method", method, tuple(METHODS))
+    _one_of("semantics", semantics, SEMANTICS)
+    loss = config.loss
+    loss.balanced = method != "ce"
+    if method in ("ce", "balanced_softmax", "nil_full", "nbod_full"):
+        loss.hard_weight = loss.hard_distill_weight = 0.0
+    if method in ("ce", "balanced_softmax", "nil_full", "nil"):
+        loss.distill_weight = loss.hard_distill_weight = 0.0
+    if method == "ncl":
+        config.contrast.weight = 1.0
+    if method == "nclpp":
+        loss.name, loss.copies, config.model.num_experts = "nclpp", 4, 2
+    if semantics == "equations":  # NCL++ has one normalisation and does not read the last
+        loss.hard_scores, loss.non_hard, loss.distill_normalization = "own", "exclude", "mean_pair"
+
+
+def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_collections.ConfigDict:
+    """The authors' CIFAR recipe with the arguments of its configuration files.
+
+    Args:
+      arguments: `imbalance` (>= 1), `method` and `semantics` (`choose_method`), `epochs` (`scale_schedule`; below
+        `SHORT_SCHEDULE` with the remedy against collapsing features, docs/short_schedules.md), `seed`.
+      name: cifar10 or cifar100.
+      num_hard: hard categories.
+    """
+    args = parse_arguments(arguments, imbalance=100.0, method="ncl", semantics="official", epochs=400, seed=0)
+    config = base_config()
+    config.seed = args.seed
+    config.data.name, config.data.imbalance, config.loss.num_hard = name, args.imbalance, num_hard
+    if args.epochs < SHORT_SCHEDULE:
+        config.loss.ramp_steps = RAMP_STEPS
+    scale_schedule(config, args.epochs)
+    choose_method(config, args.method, args.semantics)
+    return config
+
+
+def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> None:
+    """Shortens the recipe to `epochs`: milestones at the same fractions, warm-up and intervals at most a fifth.
+
+    Raises:
+      ConfigError: for less than one epoch.
+    """
+    if epochs < 1:
+        raise ConfigError(f"epochs={epochs} must be at least 1")
+    share = epochs / config.epochs
+    milestones = {max(2, math.ceil(m * share)) for m in config.optim.milestones}
+    config.optim.milestones = tuple(sorted(m for m in milestones if m <= epochs))
+    config.optim.warmup_epochs = min(config.optim.warmup_epochs, epochs // 5)
+    config.eval_every = max(1, min(config.eval_every, epochs // 5))
+    config.checkpoint_every = max(1, min(config.checkpoint_every, epochs // 5))
+    config.epochs = epochs
+
+
+def flatten(config: ml_collections.ConfigDict | dict) -> dict[str, Any]:
+    """`{"optim.momentum": 0.9, ...}`, tuples as lists as they come back from JSON."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict | dict):
+            flat |= {f"{name}.{key}": leaf for key, leaf in flatten(value).items()}
+        else:
+            flat[name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """One line for every field that differs and may not (`MAY_CHANGE`): `optim.momentum: 0.9 there, 0.8 here`."""
+    before, after = flatten(old), flatten(new)
+    names = [n for n in sorted(before.keys() | after.keys()) if not n.startswith(MAY_CHANGE)]
+    lines = [(n, before.get(n, "absent"), after.get(n, "absent")) for n in names]
+    return [f"{name}: {old} there, {new} here" for name, old, new in lines if old != new]
+
+
+_CHOICES = {
+    "precision": ("float32", "bfloat16"),
+    "data.augment": ("none", "crop_flip", "autoaugment"),
+    "model.classifier": ("linear", "cosine"),
+    "loss.name": ("ncl", "nclpp"),
+    "loss.hard_scores": ("first", "own"),
+    "loss.non_hard": ("zero", "exclude"),
+    "loss.distill_normalization": ("per_expert", "mean_pair"),
+    "contrast.behaviour": ("moco", "authors"),
+    "optim.schedule": ("step", "cosine"),
+    "run.strategy": ("auto", "unroll", "vmap", "scan"),
+}
+_AT_LEAST = {
+    "epochs": 1, "eval_every": 1, "checkpoint_every": 1, "data.imbalance": 1, "model.width": 1, "model.num_experts": 1,
+    "loss.num_hard": 1, "loss.hard_weight": 0, "loss.distill_weight": 0, "loss.hard_distill_weight": 0,
+    "loss.copies": 1, "loss.ramp_steps": 0, "contrast.weight": 0, "contrast.queue": 1, "contrast.dim": 1,
+    "optim.batch_size": 1, "optim.warmup_epochs": 0, "optim.weight_decay": 0, "run.steps_per_call": 0,
+    "run.eval_batch": 1, "run.data_devices": 0, "run.expert_devices": 1,
+}  # fmt: skip
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks all that can be checked without the data.
+
+    Raises:
+      ConfigError: naming the field, its value and what it must be.
+    """
+    flat = flatten(config)
+    for name, valid in _CHOICES.items():
+        _one_of(name, flat[name], valid)
+    for name, least in _AT_LEAST.items():
+        if not flat[name] >= least:
+            raise ConfigError(f"{name}={flat[name]} must be at least {least}")
+    if config.model.depth < 8 or (config.model.depth - 2) % 6:
+        raise ConfigError(f"model.depth={config.model.depth} must be 6 n + 2: 8, 14, 20, 26, 32, 44, 56, 110")
+    for name in ("optim.learning_rate", "contrast.temperature", "model.cosine_scale"):
+        if not flat[name] > 0:
+            raise ConfigError(f"{name}={flat[name]} must be above 0")
+    for name in ("optim.momentum", "contrast.momentum"):
+        if not 0 <= flat[name] < 1:
+            raise ConfigError(f"{name}={flat[name]} must be in [0, 1)")
+    _check_combinations(config)
+
+
+def _check_combinations(config):
+    name, copies = config.loss.name, config.loss.copies
+    if name == "nclpp" and copies < 2:
+        raise ConfigError(f"loss.copies={copies} must be at least 2 for NCL++ (loss.name=nclpp)")
+    if name == "ncl" and copies > 1:
+        raise ConfigError(f"loss.copies={copies} needs loss.name=nclpp (method=nclpp)")
+    if name == "nclpp" and config.contrast.weight:
+        raise ConfigError(
+            f"loss.name=nclpp has no self-supervision branch: set contrast.weight=0, not {config.contrast.weight}"
+        )
+    late = [m for m in config.optim.milestones if m > config.epochs]
+    if config.optim.schedule == "step" and late:
+        raise ConfigError(
+            f"optim.milestones={tuple(config.optim.milestones)} lie behind the last epoch, {config.epochs}: scale the "
+            f"whole schedule with the configuration's argument, :epochs={config.epochs}, or set optim.milestones too"
+        )
+
+
+def check_against_data(config: ml_collections.ConfigDict, num_images: int, num_classes: int) -> None:
+    """Checks what depends on the data. Raises ConfigError."""
+    if config.optim.batch_size > num_images:
+        raise ConfigError(f"optim.batch_size={config.optim.batch_size} is larger than the {num_images} training images")
+    if config.loss.num_hard > num_classes:
+        raise ConfigError(f"loss.num_hard={config.loss.num_hard} is larger than the number of classes, {num_classes}")
+
+
+def _one_of(name, value, valid):
+    if value not in valid:
+        raise ConfigError(f"{name}={value!r} must be one of: {', '.join(valid)}")

@@ -1,0 +1,75 @@
+"""CIFAR as prepared by TensorFlow Datasets (TFDS), read without TensorFlow.
+
+TFDS shuffles what it stores. Its `id` (`train_00042`) counts the images of a split in the order of the original files,
+batch after batch, so sorting by it restores the rows of the archive, and a long-tailed subset has the same images
+whichever source it is chosen from.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ncl_jax.data.archives import DataError
+
+
+def find(name: str, directory: Path) -> Path | None:
+    """The folder of the newest prepared version: `directory/name/3.0.2`, or `directory` itself; None without one."""
+    for folder in (*sorted((directory / name).glob("*.*.*"), key=_version, reverse=True), directory):
+        try:
+            if json.loads((folder / "dataset_info.json").read_text())["name"] == name:
+                return folder
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def _version(folder: Path) -> tuple[int, ...]:
+    """Sorts 3.0.10 behind 3.0.9."""
+    return tuple(int(part) for part in folder.name.split(".") if part.isdigit())
+
+
+def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Reads a prepared folder (array_record), rows in the order of the archive.
+
+    Returns:
+      train_images uint8 [N, H, W, 3], train_labels int32 [N], test_images, test_labels, class_names.
+
+    Raises:
+      DataError: tensorflow-datasets is not installed, or the folder is in another format or incomplete.
+    """
+    info = json.loads((folder / "dataset_info.json").read_text())
+    name, file_format = info["name"], info.get("fileFormat", "tfrecord")
+    again = f"tfds.builder('{name}', file_format='array_record').download_and_prepare()"
+    if file_format != "array_record":
+        raise DataError(
+            f"{folder} is in the format {file_format}, which only TensorFlow reads: prepare it again with {again}"
+        )
+    try:
+        import array_record  # noqa: F401 - TFDS imports it and Pillow late, and then fails less clearly
+        import PIL  # noqa: F401
+        import tensorflow_datasets
+    except ImportError as error:
+        raise DataError(
+            f'{folder} needs packages that are not installed ({error}): pip install "ncl_jax[tfds]", or '
+            f"put the Python archive of {name} into the data directory"
+        ) from error
+    try:
+        builder = tensorflow_datasets.builder_from_directory(folder)
+        train, test = (_split(builder.as_data_source(split), split) for split in ("train", "test"))
+        return *train, *test, tuple(builder.info.features["label"].names)
+    except Exception as error:  # TFDS and array_record raise many types for damaged files.
+        raise DataError(f"{folder} cannot be read ({error}): prepare it again with {again}") from error
+
+
+def _split(source, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images [N, H, W, 3] and labels [N] of a data source, each in the row that its id names."""
+    num_rows = len(source)
+    shape = source[0]["image"].shape
+    images, labels = np.empty((num_rows, *shape), np.uint8), np.full(num_rows, -1, np.int32)
+    for example in source:
+        row = int(example["id"].decode().removeprefix(f"{split}_"))
+        if not 0 <= row < num_rows or labels[row] >= 0:
+            raise ValueError(f"id {example['id'].decode()!r} occurs twice, or does not fit {num_rows} images")
+        images[row], labels[row] = example["image"], example["label"]
+    return images, labels

@@ -1,0 +1,53 @@
+"""The CIFAR ResNet (He et al. 2016, section 4.2): three stages, identity shortcuts without parameters (option A)."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ncl_jax.models.layers import BatchNorm, Conv, Dtype
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut: `[B, H, W, I]` gives `[B, H / stride, W / stride, features]`."""
+
+    features: int
+    stride: int = 1
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = Conv(self.features, stride=self.stride, dtype=self.dtype, name="conv1")(x)
+        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = Conv(self.features, dtype=self.dtype, name="conv2")(y)
+        y = BatchNorm(name="bn2")(y, train)
+        return nn.relu(y + shortcut_a(x, self.features, self.stride))
+
+
+def shortcut_a(x: jax.Array, features: int, stride: int) -> jax.Array:
+    """Option A: every `stride`-th pixel, the missing channels zero, half of them on each side."""
+    missing = features - x.shape[-1]
+    if stride == 1 and missing == 0:
+        return x
+    return jnp.pad(x[:, ::stride, ::stride], ((0, 0), (0, 0), (0, 0), (missing // 2, missing - missing // 2)))
+
+
+class CifarResNet(nn.Module):
+    """ResNet-`depth` for small images: `[B, H, W, channels]` gives features `[B, 4 * width]` after average pooling.
+
+    `depth` is 6 n + 2 (8, 14, 20, 32, 44, 56, 110): n blocks in each stage; `width` the first stage's channels.
+    """
+
+    depth: int = 32
+    width: int = 16
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = Conv(self.width, dtype=self.dtype, name="conv1")(x)
+        x = nn.relu(BatchNorm(name="bn1")(x, train))
+        for stage in range(3):
+            for block in range((self.depth - 2) // 6):
+                stride = 2 if stage > 0 and block == 0 else 1
+                name = f"layer{stage + 1}_{block}"
+                x = BasicBlock(self.width * 2**stage, stride, self.dtype, name=name)(x, train)
+        return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

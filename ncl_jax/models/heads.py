@@ -1,0 +1,60 @@
+"""What sits on the features: linear and cosine classifiers, and the projection head of momentum contrast."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ncl_jax.losses import l2_normalize
+
+
+def uniform_fan_in(fan_in: int):
+    """PyTorch's default for weights and biases of a linear layer: uniform in +-1/sqrt(fan_in)."""
+
+    def init(key, shape, dtype=jnp.float32):
+        bound = fan_in**-0.5
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def _matmul(x, kernel):
+    # Accelerators round a float32 product's factors to fewer bits unless told otherwise; heads are cheap.
+    return jnp.matmul(x, kernel, precision="highest")
+
+
+class Linear(nn.Module):
+    """`x [B, D]` gives `x @ kernel [D, features] + bias [features]` in float32, initialised as PyTorch does."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = uniform_fan_in(x.shape[-1])
+        kernel = self.param("kernel", init, (x.shape[-1], self.features))
+        return _matmul(x.astype(jnp.float32), kernel) + self.param("bias", init, (self.features,))
+
+
+class CosineClassifier(nn.Module):
+    """`scale * cos(x, weights) + bias`: `x [B, D]` gives `[B, num_classes]`; both sides L2-normalised in float32."""
+
+    num_classes: int
+    scale: float = 16.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        init = uniform_fan_in(x.shape[-1])
+        kernel = self.param("kernel", init, (x.shape[-1], self.num_classes))
+        bias = self.param("bias", init, (self.num_classes,))
+        # The weights of a class are a column: normalise each over the features.
+        return self.scale * _matmul(l2_normalize(x.astype(jnp.float32)), l2_normalize(kernel.T).T) + bias
+
+
+class Projection(nn.Module):
+    """Two-layer MLP of momentum contrast, D -> D -> dim with ReLU and biases (NCL's self-supervision), in float32."""
+
+    dim: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        hidden = nn.relu(Linear(x.shape[-1], name="hidden")(x))
+        return Linear(self.dim, name="out")(hidden)

@@ -1,0 +1,67 @@
+"""Convolution and batch normalisation with PyTorch's conventions: explicit padding, unbiased running variance."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ncl_jax.models import cpu_conv
+
+Dtype = jnp.dtype | type
+
+kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """2-D cross-correlation: `x [B, H, W, I]`, `kernel [h, w, I, O]` give `[B, H', W', O]`; zeros on each side."""
+    function = cpu_conv.conv if jax.default_backend() == "cpu" else cpu_conv.plain
+    return function(x, kernel, stride, ((padding, padding), (padding, padding)))
+
+
+class Conv(nn.Module):
+    """Convolution without bias, square kernel, `kernel_size // 2` zeros on each side at any stride (as PyTorch's)."""
+
+    features: int
+    kernel_size: int = 3
+    stride: int = 1
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", kaiming_normal, shape)
+        return conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.kernel_size // 2)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over all axes but the last, statistics in float32.
+
+    Equivalent to PyTorch's: biased variance to normalise, *unbiased* variance in the running average, which moves by
+    0.1 towards the new value (Flax's own layer keeps the biased one). Under `jit` with a sharded batch the statistics
+    are those of the global batch.
+    """
+
+    epsilon: float = 1e-5
+    update: float = 0.1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        if not train:
+            return _normalize(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
+        axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+        wide = x.astype(jnp.float32)
+        mean = jnp.mean(wide, axes)
+        var = jnp.mean(jnp.square(wide - mean), axes)
+        if not self.is_initializing():
+            running_mean.value += self.update * (mean - running_mean.value)
+            running_var.value += self.update * (var * (count / max(count - 1, 1)) - running_var.value)
+        return _normalize(x, mean, var, scale, bias, self.epsilon)
+
+
+def _normalize(x, mean, var, scale, bias, epsilon):
+    factor = scale * jax.lax.rsqrt(var + epsilon)
+    return (x.astype(jnp.float32) * factor + (bias - mean * factor)).astype(x.dtype)

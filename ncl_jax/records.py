@@ -1,0 +1,105 @@
+"""A run's records and the lines that show them: what stands in `metrics.jsonl`, `results.json` and on the console."""
+
+import os
+import pathlib
+import platform
+
+import numpy as np
+
+from ncl_jax import report, steps
+
+# Features whose share of dead ones is above, or whose mean is below, carry next to nothing: docs/short_schedules.md.
+COLLAPSED_DEAD, COLLAPSED_MEAN = 0.5, 0.02
+
+
+def description(config, facts, mesh, workdir) -> str:
+    """What is about to run."""
+    counts = facts.class_counts
+    return (
+        f"{facts.name}: {facts.num_train} training images, {facts.num_classes} classes of {max(counts)} to "
+        f"{min(counts)}, rows {facts.rows_checksum}\n"
+        f"images a class: {' '.join(map(str, counts))}\n"
+        f"{config.model.num_experts} experts, ResNet-{config.model.depth}; {config.epochs} epochs, batch "
+        f"{config.optim.batch_size}; {device_name(mesh.devices.ravel())}; run directory {workdir}"
+    )
+
+
+def device_name(devices) -> str:
+    """The kind and number of the run's devices; for CPUs the processor and the cores that it may use."""
+    if devices[0].platform != "cpu":
+        return f"{len(devices)} x {devices[0].device_kind}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{len(devices)} x CPU ({processor()}), {cores} cores"
+
+
+def processor() -> str:
+    """The processor's name."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def epoch(history: np.ndarray, names: tuple[str, ...], number: int, rate: float, images_per_second: float) -> dict:
+    """An epoch's object: means over its steps' metrics `[steps, M]`, and the largest gradient norm."""
+    mean = dict(zip(names, history.mean(axis=0).tolist(), strict=True))
+    return {
+        "epoch": number,
+        "step": number * len(history),
+        "loss": mean["loss"],
+        "parts": {name: mean[name] for name in names if name not in (*steps.DIAGNOSTICS, "loss")},
+        **{name: mean[name] for name in steps.DIAGNOSTICS},
+        "grad_norm_max": float(history[:, names.index("grad_norm")].max()),
+        "learning_rate": float(rate),
+        "images_per_second": images_per_second,
+    }
+
+
+def epoch_line(record: dict, epochs: int, seconds: float) -> str:
+    """The epoch on the console."""
+    parts = " ".join(f"{name} {value:.3f}" for name, value in record["parts"].items() if value)
+    return (
+        f"epoch {record['epoch']}/{epochs}: loss {record['loss']:.3f} ({parts}), lr {record['learning_rate']:.4g}, "
+        f"dead features {100 * record['dead_features']:.0f} %, gradient {record['grad_norm']:.2g}, "
+        f"{record['images_per_second']:.0f} images/s, {seconds:.1f} s"
+    )
+
+
+def collapse_warning(record: dict) -> str | None:
+    """Says in plain words that the features carry next to nothing; None if they do not."""
+    dead, mean = record["dead_features"], record["feature_mean"]
+    if dead <= COLLAPSED_DEAD and mean >= COLLAPSED_MEAN:
+        return None
+    return (
+        f"warning: the features have collapsed: {100 * dead:.0f} % of them are 0 for all images of a batch, their"
+        f" mean is {mean:.2g}. They grow back only after about a thousand steps; for a short run set loss.ramp_steps "
+        "(docs/short_schedules.md)"
+    )
+
+
+def evaluation_line(results: dict) -> str:
+    """An evaluation on the console."""
+    ensemble, single = results["ensemble"], report.mean_expert(results["experts"])["accuracy"]
+    groups = {name: ensemble[name] for name in ("many", "medium", "few")}
+    cells = ", ".join(f"{name} {'-' if value is None else f'{100 * value:.2f}'}" for name, value in groups.items())
+    return f"  test accuracy {100 * ensemble['accuracy']:.2f} % ({cells}), mean expert {100 * single:.2f} %"
+
+
+def final(results: dict, config, facts, progress: dict, mesh) -> dict:
+    """The content of `results.json`.
+
+    `seconds` is the time of the training steps alone; `images_per_second` the median over epochs, images of the data
+    set, however many views are made of each.
+    """
+    return {
+        "dataset": facts.name,
+        "num_train": facts.num_train,
+        "class_counts": list(facts.class_counts),
+        "rows_checksum": facts.rows_checksum,
+        **results,
+        "best_on_test": progress["best_on_test"],
+        "seconds": progress["seconds"],
+        "images_per_second": float(np.median(progress["images_per_second"])),
+        "device": device_name(mesh.devices.ravel()),
+        "config": config.to_dict(),
+    }

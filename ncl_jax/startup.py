@@ -1,0 +1,38 @@
+"""What a program does before its first computation: compiled programs are kept, memory is not given back."""
+
+import ctypes
+import os
+import pathlib
+import sys
+
+import jax
+from absl import logging
+
+
+def prepare() -> None:
+    """To be called once, before the first computation; also quietens Orbax, which reports every file."""
+    logging.set_verbosity(logging.ERROR)
+    keep_compiled_programs()
+    keep_memory()
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs in the user's cache directory, unless JAX was told where."""
+    if not jax.config.jax_compilation_cache_dir:
+        root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(root / "ncl_jax"))
+
+
+def keep_memory() -> None:
+    """Makes glibc keep freed memory for the next step, on Linux.
+
+    XLA's CPU backend frees its temporaries after every step; the kernel's handing them out again, page by page, took a
+    fifth of a step (docs/benchmarks.md). Without glibc nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2  # malloc.h
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for option, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
+            libc.mallopt(option, value)

@@ -1,0 +1,25 @@
+"""Shared settings: eight CPU devices in the tests' process, the reference figures, a compilation cache."""
+
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def golden():
+    """Loads a reference file of the authors' program by name."""
+    import numpy as np
+
+    return lambda name: np.load(GOLDEN / f"{name}.npz")
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A compilation cache for the programs that the tests start."""
+    return tmp_path_factory.mktemp("cache")

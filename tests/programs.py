@@ -1,0 +1,71 @@
+"""Helpers that start the real commands on a shrunk quickstart."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from ncl_jax.checkpoint import Checkpoints
+
+ROOT = pathlib.Path(__file__).parent.parent
+SHRINK = {
+    "epochs": 6, "eval_every": 2, "checkpoint_every": 2, "model.width": 4, "model.num_experts": 2,
+    "optim.milestones": "(4,5)", "loss.ramp_steps": 30, "run.data_devices": 1,
+}  # fmt: skip
+
+
+def command(workdir, config="configs/quickstart.py", **fields):
+    """The command line of a shrunk run; a field with two underscores is nested: optim__batch_size=32."""
+    fields = SHRINK | {name.replace("__", "."): value for name, value in fields.items()}
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    return [sys.executable, "-m", "ncl_jax.main", f"--config={config}", f"--workdir={workdir}", *overrides]
+
+
+def start(arguments, cache):
+    """Starts a command with a compilation cache shared between the tests."""
+    env = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return subprocess.Popen(arguments, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(arguments, cache, code=0):
+    """Runs a command to its end and returns its output; fails on another exit code than `code`."""
+    process = start(arguments, cache)
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == code, output
+    return output
+
+
+def stop_after_epoch(arguments, cache, workdir, epoch, number):
+    """Sends a signal as soon as the log shows the epoch; returns the output and the exit code."""
+    process = start(arguments, cache)
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        if path.exists() and f'"kind": "train", "epoch": {epoch},' in path.read_text():
+            process.send_signal(number)
+            break
+        time.sleep(0.002)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode in (-signal.SIGKILL, 143), output
+    return output, process.returncode
+
+
+def content(workdir):
+    """What must be equal between two runs: final fingerprint, logged figures, results; without times."""
+    workdir = pathlib.Path(workdir)
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    results = json.loads((workdir / "results.json").read_text())
+    for record in (*lines, results):
+        for name in ("images_per_second", "seconds"):
+            record.pop(name, None)
+    last = Checkpoints(workdir, read_only=True).steps()[-1]
+    fingerprint = json.loads((workdir / "checkpoints" / str(last) / "fingerprint" / "metadata").read_text())
+    return {"step": last, "fingerprint": fingerprint, "lines": lines, "results": results}

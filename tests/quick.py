@@ -1,0 +1,9 @@
+"""Compiling for tests: small arrays, so that the compiler's time is what counts."""
+
+import jax
+
+
+def quick_jit(function):
+    """`jax.jit` without the compiler's expensive passes."""
+    options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(function, compiler_options=options)

@@ -1,0 +1,74 @@
+"""The ablation command: its table from given results, and the whole command on a tiny run."""
+
+import signal
+import sys
+
+import programs
+import pytest
+
+from ncl_jax import ablate
+
+
+def result(accuracy, few):
+    figures = {
+        "accuracy": accuracy,
+        "many": 0.9,
+        "medium": 0.5,
+        "few": few,
+        "nll": 1.0,
+        "ece": 0.1,
+        "per_class": [0.9, few],
+    }
+    disagreement = {"top1": {"all": 0.1, "few": 0.2}}
+    return {"ensemble": figures, "experts": [figures, figures], "disagreement": disagreement, "class_counts": [100, 2]}
+
+
+def test_table_shows_mean_and_deviation_over_seeds():
+    text = ablate.table({"ce": [result(0.4, 0.0), result(0.5, 0.2)], "ncl": [result(0.6, None)], "nil": []})
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    assert rows[2] == ["ce", "2", "45.0 ± 7.1", "45.0 ± 7.1", "90.0 ± 0.0", "50.0 ± 0.0", "10.0 ± 14.1", "10.0 ± 0.0",
+                       "20.0 ± 0.0"]  # fmt: skip
+    assert rows[3][:3] == ["ncl", "1", "60.0"] and rows[3][6] == "-"
+    assert rows[4] == ["nil", "0", *["-"] * 7]
+
+
+def command(workdir, *arguments):
+    fields = programs.SHRINK | {"epochs": 3, "eval_every": 3, "checkpoint_every": 3, "optim.milestones": "(3,)"}
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    program = [sys.executable, "-m", "ncl_jax.ablate", "--config=configs/quickstart.py", f"--workdir={workdir}"]
+    return [*program, "--methods=ce,nil", "--seeds=1", *arguments, *overrides]
+
+
+@pytest.mark.slow
+def test_an_ablation_is_stopped_repeated_and_reports_a_failed_run(tmp_path, cache):
+    """SIGTERM in its first run; then a run whose directory holds something else; then nothing is in the way."""
+    output, code = programs.stop_after_epoch(command(tmp_path), cache, tmp_path / "ce-0", 1, signal.SIGTERM)
+    assert code == 143 and "saved: the same command continues" in output and "stopped: the same command" in output
+    (tmp_path / "nil-0").mkdir()
+    (tmp_path / "nil-0" / "config.json").write_text("{}")
+    output = programs.run(command(tmp_path), cache, code=1)
+    assert "continuing at step" in output
+    assert "failed: nil, seed 0: exit code 1" in output and "holds a run of another configuration" in output
+    assert "| ce | 1 |" in output and "| nil | 0 |" in output
+    (tmp_path / "nil-0" / "config.json").unlink()
+    output = programs.run(command(tmp_path), cache)
+    assert "holds this run, finished" in output and output.count("compiled the training step") == 1
+    assert "| ce | 1 |" in output and "| nil | 1 |" in output
+    assert (tmp_path / "table.md").read_text().startswith("| method |")
+    assert (tmp_path / "per_class.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--methods=nlc", "unknown method 'nlc'"),
+        ("--epochs=3", "--epochs=3"),
+        ("--seeds=0", "--seeds=0 must be"),
+        ("--config.seed=1", "--config.seed=1"),
+    ],
+)
+def test_bad_arguments_are_named(argument, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ablate", "--config=configs/quickstart.py", argument])
+    with pytest.raises(SystemExit):
+        ablate.main()
+    assert message in capsys.readouterr().err

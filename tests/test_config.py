@@ -1,0 +1,283 @@
+"""Configurations: arguments, methods, checks, and what may change when a run is continued."""
+
+import itertools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ncl_jax import build
+from ncl_jax import config as config_lib
+from ncl_jax.config import ConfigError, base_config
+
+
+def configured(method, semantics="official"):
+    config = base_config()
+    config_lib.choose_method(config, method, semantics)
+    return config
+
+
+def test_base_is_the_authors_cifar_recipe():
+    flat = config_lib.flatten(base_config())
+    recipe = {
+        "epochs": 400,
+        "model.depth": 32,
+        "model.num_experts": 3,
+        "model.classifier": "linear",
+        "loss.num_hard": 30,
+        "loss.distill_weight": 0.6,
+        "loss.hard_distill_weight": 0.6,
+        "loss.hard_weight": 1.0,
+        "loss.ramp_steps": 0,
+        "contrast.momentum": 0.999,
+        "contrast.queue": 1024,
+        "contrast.temperature": 0.2,
+        "contrast.dim": 64,
+        "optim.batch_size": 64,
+        "optim.learning_rate": 0.1,
+        "optim.schedule": "step",
+        "optim.warmup_epochs": 5,
+        "optim.milestones": [320, 360],
+        "optim.momentum": 0.9,
+        "optim.weight_decay": 2e-4,
+    }
+    assert {name: flat[name] for name in recipe} == recipe
+    config_lib.validate(base_config())
+
+
+# Arguments
+
+DEFAULTS = {"imbalance": 100.0, "method": "ncl", "epochs": 400}
+
+
+def test_arguments_take_their_defaults_type():
+    args = config_lib.parse_arguments("imbalance=50,method=nclpp", **DEFAULTS)
+    assert (args.imbalance, args.method, args.epochs) == (50.0, "nclpp", 400)
+    assert isinstance(args.imbalance, float) and isinstance(args.epochs, int)
+    for text in (None, "", ","):
+        assert config_lib.parse_arguments(text, **DEFAULTS).to_dict() == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    "text,message",
+    [
+        ("imbalanse=50", r"'imbalanse=50'.*imbalance=100\.0, method=ncl, epochs=400"),
+        ("imbalance", r"'imbalance'.*imbalance=100\.0"),
+        ("imbalance=fifty", r"imbalance='fifty'.*float"),
+        ("epochs=1.5", r"epochs='1\.5'.*int"),
+        ("epochs=1,epochs=2", r"'epochs' is given twice"),
+    ],
+)
+def test_wrong_arguments_are_named_with_the_valid_ones(text, message):
+    with pytest.raises(ConfigError, match=message):
+        config_lib.parse_arguments(text, **DEFAULTS)
+
+
+# Methods
+
+PARTS = ("hard_weight", "distill_weight", "hard_distill_weight")
+
+
+@pytest.mark.parametrize(
+    "method,balanced,weights,contrast,copies,num_experts",
+    [
+        ("ce", False, (0, 0, 0), 0, 1, 3),
+        ("balanced_softmax", True, (0, 0, 0), 0, 1, 3),
+        ("nil_full", True, (0, 0, 0), 0, 1, 3),
+        ("nil", True, (1, 0, 0), 0, 1, 3),
+        ("nbod_full", True, (0, 0.6, 0), 0, 1, 3),
+        ("ncl_supervised", True, (1, 0.6, 0.6), 0, 1, 3),
+        ("ncl", True, (1, 0.6, 0.6), 1, 1, 3),
+        ("nclpp", True, (1, 0.6, 0.6), 0, 4, 2),
+    ],
+)
+def test_methods_set_their_parts(method, balanced, weights, contrast, copies, num_experts):
+    config = configured(method)
+    loss = config.loss
+    assert loss.balanced is balanced
+    assert tuple(loss[name] for name in PARTS) == weights
+    assert (config.contrast.weight, loss.copies, config.model.num_experts) == (contrast, copies, num_experts)
+
+
+def test_every_method_is_tested_and_valid_in_both_semantics():
+    for method, semantics in itertools.product(config_lib.METHODS, config_lib.SEMANTICS):
+        config = configured(method, semantics)
+        config_lib.validate(config)
+        expected = ("first", "zero", "per_expert") if semantics == "official" else ("own", "exclude", "mean_pair")
+        loss = config.loss
+        assert (loss.hard_scores, loss.non_hard, loss.distill_normalization) == expected
+
+
+def test_unknown_method_and_semantics_list_the_valid_ones():
+    with pytest.raises(ConfigError, match=r"method='nc'.*ce, .*ncl, nclpp"):
+        configured("nc")
+    with pytest.raises(ConfigError, match=r"semantics='paper'.*official, equations"):
+        configured("ncl", "paper")
+
+
+def test_cross_entropy_trains_the_plain_softmax():
+    """The method as the run computes it: no prior, no other part."""
+    counts = [50, 20, 4]
+    logits = np.random.default_rng(0).normal(size=(3, 4, 3)).astype(np.float32)
+    labels = np.array([0, 1, 2, 2])
+    results = {}
+    for method, prior in (("ce", 0), ("balanced_softmax", np.log(counts))):
+        loss, parts = jax.jit(build.loss(configured(method), counts))(logits, labels, jnp.int32(0))
+        scores = logits.astype(np.float64) + prior
+        log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+        expected = -log_p[:, np.arange(4), labels].mean(-1).sum()
+        np.testing.assert_allclose([loss, parts["nil"]], expected, rtol=1e-5)
+        results[method] = float(loss)
+    assert abs(results["ce"] - results["balanced_softmax"]) > 0.1
+
+
+def test_ramp_scales_all_parts_but_the_first():
+    config = configured("ncl_supervised")
+    config.loss.num_hard, config.loss.ramp_steps = 2, 10
+    logits = np.random.default_rng(0).normal(size=(3, 4, 3)).astype(np.float32)
+    loss_fn = jax.jit(build.loss(config, [50, 20, 4]))
+    start, half, full, later = (loss_fn(logits, np.array([0, 1, 2, 2]), jnp.int32(s))[1] for s in (0, 5, 10, 99))
+    config.loss.ramp_steps = 0
+    unramped = jax.jit(build.loss(config, [50, 20, 4]))(logits, np.array([0, 1, 2, 2]), jnp.int32(0))[1]
+    for name, value in unramped.items():
+        share = 1 if name == "nil" else 0.5
+        np.testing.assert_allclose([half[name], full[name], later[name]], [share * value, value, value], rtol=1e-5)
+        assert value > 0.01 and (start[name] == 0) == (name != "nil")
+
+
+# Checks
+
+BAD = {
+    "precision": "float16",
+    "data.augment": "cutmix",
+    "model.classifier": "mlp",
+    "loss.name": "moco",
+    "loss.hard_scores": "all",
+    "loss.non_hard": "drop",
+    "loss.distill_normalization": "sum",
+    "contrast.behaviour": "byol",
+    "optim.schedule": "linear",
+    "run.strategy": "pmap",
+    "epochs": 0,
+    "eval_every": 0,
+    "checkpoint_every": 0,
+    "data.imbalance": 0.5,
+    "model.width": 0,
+    "model.num_experts": 0,
+    "model.depth": 30,
+    "model.cosine_scale": 0.0,
+    "loss.num_hard": 0,
+    "loss.hard_weight": -1.0,
+    "loss.distill_weight": -0.1,
+    "loss.hard_distill_weight": -0.1,
+    "loss.copies": 0,
+    "loss.ramp_steps": -1,
+    "contrast.weight": -1.0,
+    "contrast.queue": 0,
+    "contrast.dim": 0,
+    "contrast.temperature": 0.0,
+    "contrast.momentum": 1.0,
+    "optim.batch_size": 0,
+    "optim.learning_rate": 0.0,
+    "optim.warmup_epochs": -1,
+    "optim.momentum": 1.0,
+    "optim.weight_decay": -1e-4,
+    "run.steps_per_call": -1,
+    "run.eval_batch": 0,
+    "run.data_devices": -1,
+    "run.expert_devices": 0,
+}
+MORE_BAD = [("model.depth", 2), ("optim.momentum", -0.1), ("optim.learning_rate", float("nan"))]
+MORE_BAD += [("data.imbalance", float("nan")), ("contrast.momentum", float("nan")), ("optim.learning_rate", -1.0)]
+
+
+def changed(name, value):
+    config = base_config()
+    config.update_from_flattened_dict({name: value})
+    return config
+
+
+@pytest.mark.parametrize("name,value", [*BAD.items(), *MORE_BAD])
+def test_bad_values_are_named(name, value):
+    with pytest.raises(ConfigError, match=rf"^{name}='?{value}'? must be"):
+        config_lib.validate(changed(name, value))
+
+
+def test_every_checked_field_has_a_bad_value_above():
+    assert not {*config_lib._CHOICES, *config_lib._AT_LEAST} - BAD.keys()
+
+
+def test_copies_exclude_self_supervision():
+    config = configured("nclpp")
+    config.contrast.weight = 0.5
+    with pytest.raises(ConfigError, match=r"loss\.name=nclpp.*contrast\.weight=0, not 0\.5"):
+        config_lib.validate(config)
+
+
+def test_checks_against_the_data():
+    config = base_config()
+    config_lib.check_against_data(config, 64, 30)
+    with pytest.raises(ConfigError, match=r"optim\.batch_size=64 .* 63 "):
+        config_lib.check_against_data(config, 63, 100)
+    with pytest.raises(ConfigError, match=r"loss\.num_hard=30 .* 29"):
+        config_lib.check_against_data(config, 64, 29)
+
+
+# Continuing a run
+
+
+def test_differences_name_the_field_and_both_values():
+    old = json.loads(json.dumps(base_config().to_dict()))
+    assert config_lib.differences(old, base_config().to_dict()) == []  # tuples come back as lists
+    new = changed("optim.momentum", 0.8)
+    new.optim.milestones = (300, 360)
+    assert config_lib.differences(old, new.to_dict()) == [
+        "optim.milestones: [320, 360] there, [300, 360] here",
+        "optim.momentum: 0.9 there, 0.8 here",
+    ]
+    del old["optim"]["momentum"]
+    assert "optim.momentum: absent there, 0.9 here" in config_lib.differences(old, base_config().to_dict())
+
+
+def test_where_a_run_is_computed_may_change_and_what_may_not():
+    old, new = base_config(), base_config()
+    new.data.dir, new.data.download = "elsewhere", False
+    new.run.strategy, new.run.steps_per_call, new.run.data_devices = "scan", 7, 4
+    assert config_lib.differences(old.to_dict(), new.to_dict()) == []
+    new.data.name = "cifar10"
+    assert config_lib.differences(old.to_dict(), new.to_dict()) == ["data.name: cifar100 there, cifar10 here"]
+
+
+@pytest.mark.parametrize(
+    "epochs,milestones,warmup,every",
+    [
+        (400, (320, 360), 5, 10),
+        (200, (160, 180), 5, 10),
+        (20, (16, 18), 4, 4),
+        (2, (2,), 0, 1),
+        (800, (640, 720), 5, 10),
+    ],
+)
+def test_scale_schedule_keeps_the_fractions(epochs, milestones, warmup, every):
+    config = base_config()
+    config_lib.scale_schedule(config, epochs)
+    assert config.epochs == epochs and tuple(config.optim.milestones) == milestones
+    assert config.optim.warmup_epochs == warmup
+    assert config.eval_every == config.checkpoint_every == every
+    config_lib.validate(config)
+
+
+@pytest.mark.parametrize(("epochs", "milestones"), [(1, ()), (2, (2,)), (4, (4,)), (5, (4, 5))])
+def test_the_shortest_schedules_start_at_their_full_rate(epochs, milestones):
+    config = base_config()
+    config_lib.scale_schedule(config, epochs)
+    assert tuple(config.optim.milestones) == milestones
+    config_lib.validate(config)
+
+
+@pytest.mark.parametrize(("epochs", "ramp"), [(400, 0), (100, 0), (99, 300), (5, 300)])
+def test_the_remedy_for_short_schedules_is_on_below_a_hundred_epochs(epochs, ramp):
+    config = config_lib.cifar_long_tailed(f"epochs={epochs}", "cifar10", num_hard=3)
+    assert config.loss.ramp_steps == ramp

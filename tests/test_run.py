@@ -1,0 +1,171 @@
+"""The whole program on the embedded data: runs, stops, continues, and what a user does with the result."""
+
+import json
+import re
+import shutil
+import signal
+
+import numpy as np
+import programs
+import pytest
+
+import ncl_jax
+from ncl_jax.checkpoint import CheckpointError
+from ncl_jax.evaluate import evaluate_run
+
+pytestmark = pytest.mark.slow
+NO_DATA = ["--config.data.dir=/nowhere/data", "--config.data.download=False"]
+METHOD = "configs/quickstart.py:method=ncl"
+
+
+@pytest.fixture(scope="session")
+def reference(cache, tmp_path_factory):
+    """A run that nothing stopped, with self-supervision: every part of the state is in use."""
+    workdir = tmp_path_factory.mktemp("run") / "reference"
+    output = programs.run(programs.command(workdir, METHOD), cache)
+    return workdir, output
+
+
+def test_a_run_leaves_what_it_promises(reference):
+    workdir, output = reference
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["num_train"] == 1236 and results["epoch"] == 6 and len(results["experts"]) == 2
+    for figures in (results["ensemble"], *results["experts"]):
+        assert {"accuracy", "many", "medium", "few", "ece", "nll"} <= figures.keys()
+        assert 0.1 < figures["accuracy"] <= 1
+    assert results["disagreement"]["top1"]["all"] > 0 and len(results["disagreement"]["kl"]["per_class"]) == 10
+    for name in ("curve.png", "per_class.png", "config.json", "dataset.json"):
+        assert (workdir / name).stat().st_size > 100
+    assert list((workdir / "tensorboard").glob("events.*"))
+    assert "ensemble" in output and "best on the test set" in output
+    accuracy = f"{100 * results['ensemble']['accuracy']:.2f}"
+    assert accuracy in output.splitlines()[-10].split() or accuracy in output
+
+
+def test_the_loss_parts_add_up_in_the_log(reference):
+    lines = [json.loads(line) for line in (reference[0] / "metrics.jsonl").read_text().splitlines()]
+    training = [line for line in lines if line["kind"] == "train"]
+    assert [line["epoch"] for line in training] == [1, 2, 3, 4, 5, 6]
+    for line in training:
+        assert set(line["parts"]) == {"nil", "nil_hard", "nbod", "nbod_hard", "contrast"}
+        np.testing.assert_allclose(sum(line["parts"].values()), line["loss"], rtol=1e-5)
+    assert training[-1]["loss"] < training[0]["loss"]
+
+
+@pytest.mark.parametrize(("epoch", "number"), [(3, signal.SIGKILL), (1, signal.SIGKILL), (3, signal.SIGTERM)])
+def test_a_stopped_run_continues_bit_for_bit(reference, cache, tmp_path, epoch, number):
+    """SIGKILL in the epoch after the given one: between checkpoints (3) and before the first one (1)."""
+    arguments = programs.command(tmp_path / "run", METHOD)
+    output, code = programs.stop_after_epoch(arguments, cache, tmp_path / "run", epoch, number)
+    if number == signal.SIGTERM:
+        stopped = int(re.search(r"stopped at step (\d+), saved: the same command continues", output)[1])
+        assert code == 143 and stopped % 19  # in the middle of an epoch
+    else:
+        assert code == -signal.SIGKILL
+    assert not (tmp_path / "run" / "results.json").exists()
+    second = programs.run(arguments, cache)
+    if epoch == 3:
+        assert "continuing at step" in second
+    assert programs.content(tmp_path / "run") == programs.content(reference[0])
+
+
+@pytest.fixture
+def copy(reference, tmp_path):
+    return shutil.copytree(reference[0], tmp_path / "copy")
+
+
+def test_a_finished_run_repeated_changes_nothing(copy, reference, cache):
+    output = programs.run(programs.command(copy, METHOD), cache)
+    assert "holds this run, finished" in output and "compiled" not in output
+    assert programs.content(copy) == programs.content(reference[0])
+
+
+def test_a_run_killed_after_its_last_checkpoint_still_reports(copy, reference, cache):
+    (copy / "results.json").unlink()
+    programs.run(programs.command(copy, METHOD), cache)
+    assert programs.content(copy) == programs.content(reference[0])
+
+
+def largest_state_file(workdir, step):
+    files = (workdir / "checkpoints" / str(step) / "state").rglob("*")
+    return max((f for f in files if f.is_file()), key=lambda f: f.stat().st_size)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "delete", "flip"])
+def test_a_damaged_checkpoint_is_reported_and_the_previous_used(copy, reference, cache, damage):
+    file = largest_state_file(copy, 114)
+    data = bytearray(file.read_bytes())
+    if damage == "delete":
+        file.unlink()
+    else:
+        data[len(data) // 2] ^= 0xFF
+        file.write_bytes(data[: len(data) // 2] if damage == "truncate" else data)
+    (copy / "results.json").unlink()
+    output = programs.run(programs.command(copy, METHOD), cache)
+    assert "checkpoint 114 cannot be used" in output and "continuing at step 76" in output
+    assert (copy / "damaged-checkpoints" / "114-0").is_dir()
+    assert programs.content(copy) == programs.content(reference[0])
+
+
+def test_nothing_readable_is_an_error_not_a_restart(copy, cache):
+    for step in (76, 114):
+        largest_state_file(copy, step).unlink()
+    output = programs.run(programs.command(copy, METHOD), cache, code=1)
+    assert "none of the 2 checkpoints" in output and "another --workdir" in output
+    assert (copy / "checkpoints" / "114").is_dir()
+
+
+def test_another_configuration_is_refused_with_the_differences(copy, cache):
+    output = programs.run(programs.command(copy, METHOD, optim__momentum=0.8), cache, code=1)
+    assert "optim.momentum: 0.9 there, 0.8 here" in output
+
+
+def test_evaluation_of_a_checkpoint_gives_the_same_figures(reference):
+    results = json.loads((reference[0] / "results.json").read_text())
+    again = evaluate_run(reference[0])
+    assert again["step"] == 114
+    assert again["ensemble"]["per_class"] == results["ensemble"]["per_class"]
+    earlier = evaluate_run(reference[0], step=76)
+    assert earlier["epoch"] == 4
+    with pytest.raises(CheckpointError, match="no checkpoint of step 5; it has"):
+        evaluate_run(reference[0], step=5)
+
+
+def test_a_model_is_loaded_in_three_lines(reference):
+    results = json.loads((reference[0] / "results.json").read_text())
+    images, labels = embedded_test_set()
+    scores = ncl_jax.load(reference[0])(images)
+    assert np.mean(scores.argmax(-1) == labels) == pytest.approx(results["ensemble"]["accuracy"])
+    single = ncl_jax.load(reference[0], expert=1)
+    assert np.mean(single(images).argmax(-1) == labels) == pytest.approx(results["experts"][1]["accuracy"])
+    assert single.class_names[0] == "T-shirt/top"
+    with pytest.raises(ValueError, match="uint8"):
+        single(images.astype(np.float32))
+    with pytest.raises(ValueError, match="expert=7"):
+        ncl_jax.load(reference[0], expert=7)
+
+
+def embedded_test_set():
+    from ncl_jax.data import sources
+
+    data = sources.load("fashion_mnist_lt", "")
+    return data.test_images, data.test_labels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/quickstart.py:methode=ncl"], "unknown argument 'methode=ncl'; the arguments with their"),
+        (["--config=configs/quickstart.py:method=nlc"], "method='nlc' must be one of: ce, balanced_softmax"),
+        (["--config=configs/quickstart.py", "--config.optim.learning_rat=1"], "there are: optim.batch_size, optim."),
+        (["--config=configs/quickstart.py", "--config.epochs=ten"], "invalid literal"),
+        (["--config=configs/cifar100lt.py", *NO_DATA], "put cifar-100-python.tar.gz"),
+        (["--config=configs/missing.py"], "'configs/missing.py' does not exist"),
+    ],
+)  # fmt: skip
+def test_a_bad_command_says_what_is_wrong(arguments, message, tmp_path, cache):
+    program = [programs.sys.executable, "-m", "ncl_jax.main", f"--workdir={tmp_path}/run", *arguments]
+    output = programs.run(program, cache, code=1)
+    assert message in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "run").exists()

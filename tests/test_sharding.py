@@ -1,0 +1,81 @@
+"""One device and eight give the same numbers; the compiled step moves gradients and statistics, not activations."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+from quick import quick_jit
+from tiny import FACTS, IMAGES, LABELS, one_layer, order, tiny
+
+from ncl_jax import build, sharding
+
+__all__ = ["one_layer"]  # a fixture that pytest finds here
+NETWORK = build.network  # before the fixture replaces it
+MESHES = [(8, 1), (2, 4), (4, 2)]
+
+
+def run(data, expert, method="ncl", num_steps=10):
+    """The rows and the final state of a run on a mesh."""
+    config = tiny(f"method={method}", model__num_experts=4, optim__batch_size=8)
+    mesh = sharding.make_mesh(data, expert)
+    shapes = jax.eval_shape(lambda: build.initial_state(config, FACTS))
+    places = sharding.state_shardings(mesh, shapes, 4)
+    state = jax.device_put(quick_jit(lambda: build.initial_state(config, FACTS))(), places)
+    step = quick_jit(build.train_step(config, FACTS, mesh))
+    rest = jax.device_put((build.keys(0).step, IMAGES, LABELS, order()), sharding.replicated(mesh))
+    rows = []
+    for _ in range(num_steps):
+        state, row = step(state, *rest)
+        rows.append(row)
+    return np.array(rows), state, step.lower(state, *rest).compile().as_text()
+
+
+@pytest.fixture(scope="module")
+def single(one_layer):
+    return run(1, 1)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_every_mesh_gives_the_numbers_of_one_device(single, mesh):
+    """Losses of ten steps, and afterwards weights, momentum encoder and queue."""
+    rows, state, _ = run(*mesh)
+    np.testing.assert_allclose(rows[:, 0], single[0][:, 0], rtol=1e-4)
+    for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(single[1]), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+    kernel = state.params["backbone"]["conv1"]["kernel"]
+    assert kernel.sharding.shard_shape(kernel.shape)[0] == 4 // mesh[1]
+    assert state.queue.keys.sharding.shard_shape(state.queue.keys.shape)[0] == 4 // mesh[1]
+
+
+def collectives(text, name):
+    """Elements of each result of a kind of collective in a compiled program."""
+    results = re.findall(rf"= (.*?) {name}(?:-start)?\(", text)
+    shapes = [shape for result in results for shape in re.findall(r"\w+\[([\d,]*)\]", result)]
+    return [int(np.prod([int(d) for d in shape.split(",") if d])) for shape in shapes]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh_shape", [(8, 1), (4, 2)])
+def test_gradients_and_statistics_travel_and_activations_do_not(mesh_shape, monkeypatch):
+    """A ResNet-8 on eight devices: all-reduces hold every parameter's gradient and the statistics; what is gathered is
+    random draws and keys, far smaller than one activation of the batch, let alone the images."""
+    monkeypatch.setattr(build, "network", NETWORK)
+    facts = FACTS._replace(image_shape=(16, 16, 3))
+    config = tiny("method=ncl", optim__batch_size=16)
+    mesh = sharding.make_mesh(*mesh_shape)
+    shapes = jax.eval_shape(lambda: build.initial_state(config, facts))
+    places = sharding.state_shardings(mesh, shapes, 2)
+    everywhere = sharding.replicated(mesh)
+
+    def spec(shape, place=everywhere):
+        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place)
+
+    data = (build.keys(0).step, np.zeros((20, 16, 16, 3), np.uint8), np.zeros(20, np.int32), np.zeros(20, np.int32))
+    step = quick_jit(build.train_step(config, facts, mesh))
+    text = step.lower(jax.tree.map(spec, shapes, places), *map(spec, data)).compile().as_text()
+    assert max(collectives(text, "all-gather")) < 100  # an activation: 16 * 16 * 16 * 16 = 65,536
+    assert not collectives(text, "all-to-all") and max(collectives(text, "collective-permute"), default=0) < 100
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) // mesh_shape[1]
+    statistics = sum(leaf.size for leaf in jax.tree.leaves(shapes.batch_stats)) // mesh_shape[1]
+    assert parameters + statistics < sum(collectives(text, "all-reduce")) < 1.5 * parameters + 6 * statistics

@@ -1,0 +1,115 @@
+"""Bad input to a run, in the process: nothing is compiled, nothing is lost, the message names the value."""
+
+import importlib.util
+import json
+import os
+
+import numpy as np
+import pytest
+from programs import ROOT, SHRINK
+
+from ncl_jax import build, records
+from ncl_jax.config import ConfigError
+from ncl_jax.data.sources import DataError
+from ncl_jax.train import Diverged, locked, train
+
+
+def load_config(name, arguments=None, **fields):
+    """A configuration file's result, with fields like `optim__batch_size=32`."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(arguments)
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
+    return config
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"optim__batch_size": 2000}, "optim.batch_size=2000 is larger than the 1236 training images"),
+        ({"loss__num_hard": 11}, "loss.num_hard=11 is larger than the number of classes, 10"),
+        ({"data__imbalance": 0.5}, "data.imbalance=0.5 must be at least 1"),
+        ({"contrast__temperature": 0.0}, "contrast.temperature=0.0 must be above 0"),
+        ({"contrast__momentum": 1.0}, r"contrast.momentum=1.0 must be in \[0, 1\)"),
+        ({"contrast__queue": 0}, "contrast.queue=0 must be at least 1"),
+        ({"loss__copies": 0}, "loss.copies=0 must be at least 1"),
+        ({"loss__copies": 4}, "loss.copies=4 needs loss.name=nclpp"),
+        ({"loss__name": "nclpp"}, r"loss.copies=1 must be at least 2 for NCL\+\+"),
+        ({"loss__name": "nclpp", "loss__copies": 4, "contrast__weight": 1.0}, "set contrast.weight=0, not 1.0"),
+        ({"epochs": 10}, r"optim.milestones=\(16, 18\) lie behind the last epoch, 10: .* :epochs=10"),
+        ({"run__expert_devices": 2}, "run.expert_devices=2 must divide model.num_experts=3"),
+        ({"run__expert_devices": 99}, "do not fit|does not fit the 8"),
+        ({"run__data_devices": 7}, "optim.batch_size=64 cannot be split over 7 devices"),
+    ],
+)
+def test_a_bad_value_is_named_before_anything_is_written(fields, message, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        train(load_config("quickstart", **fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_data_says_which_files_to_put_where(tmp_path):
+    config = load_config("cifar10lt", data__dir=str(tmp_path / "none"), data__download=False)
+    with pytest.raises(DataError, match=r"put cifar-10-python\.tar\.gz .* into .*none"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_embedded_data_has_one_imbalance(tmp_path):
+    with pytest.raises(DataError, match="data.imbalance=50.0: the embedded data is fixed at 100"):
+        train(load_config("quickstart", data__imbalance=50.0), tmp_path / "run")
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"cannot write to --workdir=.*file.run"):
+        train(load_config("quickstart"), tmp_path / "file" / "run")
+    if os.getuid():  # root may write anywhere
+        (tmp_path / "locked").mkdir(mode=0o500)
+        with pytest.raises(ConfigError, match="cannot write to"):
+            train(load_config("quickstart"), tmp_path / "locked")
+
+
+def test_other_data_in_the_same_directory_is_refused(tmp_path):
+    config = load_config("quickstart")
+    facts = build.data(config).facts
+    (tmp_path / "dataset.json").write_text(facts._replace(rows_checksum="0").to_json())
+    with pytest.raises(ConfigError, match="the data: another than in"):
+        train(config, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    fields = {name: value for name, value in SHRINK.items() if name != "optim.milestones"}
+    config = load_config("quickstart", **fields, optim__milestones=(2,))
+    config.checkpoint_every, config.optim.warmup_epochs = 1, 0
+    config.optim.learning_rate = 1e18
+    with pytest.raises(Diverged, match=r"step \d+ is not finite: loss=.*nil=.*(no checkpoint yet|checkpoint is step)"):
+        train(config, tmp_path / "run")
+
+
+def test_a_second_process_is_kept_out(tmp_path):
+    with locked(tmp_path), pytest.raises(ConfigError, match="another process is training in"), locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def record(dead, mean):
+    names = ("loss", "nil", "train_accuracy", "grad_norm", "dead_features", "feature_mean")
+    history = np.array([[2.0, 2.0, 0.5, 1.0, dead, mean], [4.0, 4.0, 0.5, 3.0, dead, mean]])
+    return records.epoch(history, names, 3, 0.1, 100.0)
+
+
+def test_an_epochs_record_holds_means_and_the_largest_gradient():
+    result = record(0.1, 0.8)
+    assert (result["epoch"], result["step"], result["loss"], result["parts"]) == (3, 6, 3.0, {"nil": 3.0})
+    assert (result["grad_norm"], result["grad_norm_max"]) == (2.0, 3.0)
+    json.dumps(result)
+
+
+def test_collapsed_features_are_said_in_plain_words():
+    assert records.collapse_warning(record(0.1, 0.8)) is None
+    assert "the features have collapsed: 80 %" in records.collapse_warning(record(0.8, 0.8))
+    assert "their mean is 0.001" in records.collapse_warning(record(0.0, 0.001))
