@@ -20,6 +20,7 @@ import optax
 from ncl_jax import build, metrics, optim, startup, steps
 from ncl_jax.config import base_config
 from ncl_jax.evaluate import make_evaluate
+from ncl_jax.sharding import make_mesh
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "short_schedules.jsonl"
 RATES = (0.0467, 0.06, 0.0733)  # the recipe's first epochs
@@ -72,7 +73,9 @@ def run(name, seed, num_steps, data_dir):
     for _ in range(num_steps):
         state, row = step(state, keys.step, images, labels, order)
         row.block_until_ready()
-    figures = metrics.summarize(make_evaluate(config, split)(state.params, state.batch_stats), split.facts.groups())
+    figures = metrics.summarize(
+        make_evaluate(config, split, make_mesh(1))(state.params, state.batch_stats), split.facts.groups()
+    )
     history = dict(zip(build.metric_names(config, split.facts), np.asarray(state.history).T, strict=True))
     return {
         "remedy": name,

@@ -170,6 +170,7 @@ def train_step(config: ml_collections.ConfigDict, facts: pipeline.Facts, mesh: M
         batch_size=config.optim.batch_size,
         strategy=strategy(config),
         copies=config.loss.copies,
+        accumulate=config.optim.accumulate,
         contrast=contrast(config),
         mesh=mesh,
     )
@@ -185,9 +186,10 @@ def mesh(config: ml_collections.ConfigDict) -> Mesh:
         raise ConfigError(
             f"run.expert_devices={config.run.expert_devices} must divide model.num_experts={config.model.num_experts}"
         )
-    if config.optim.batch_size % devices.shape["data"]:
+    parts = config.optim.accumulate * devices.shape["data"]
+    if config.optim.batch_size % parts:
         raise ConfigError(
-            f"optim.batch_size={config.optim.batch_size} cannot be split over {devices.shape['data']} devices: change "
-            "it or run.data_devices"
+            f"optim.batch_size={config.optim.batch_size} cannot be split over {devices.shape['data']} devices and "
+            f"optim.accumulate={config.optim.accumulate}: change it, or run.data_devices"
         )
     return devices

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 
@@ -25,18 +25,21 @@ class Restored(NamedTuple):
     skipped: list[str]  # a line for every later checkpoint that could not be used
 
 
-@jax.jit
-def fingerprint(state: Any) -> jax.Array:
-    """One number a leaf, uint32 `[L]`: the wrap-around sum of its bits, the same on any number of devices.
+def fingerprint(state: Any) -> list[int]:
+    """One number a leaf: the sum of its bits modulo 2 ** 32, the same on any number of devices.
 
     Orbax reads a missing piece of an array as zeros; the fingerprint tells.
     """
+    return [int(value) for value in jax.device_get(_sums(state))]
 
+
+@jax.jit
+def _sums(state):
     def bits(leaf):
         leaf = jnp.atleast_1d(leaf)
         return jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{8 * leaf.dtype.itemsize}")).astype(jnp.uint32)
 
-    return jnp.stack([jnp.sum(bits(leaf), dtype=jnp.uint32) for leaf in jax.tree.leaves(state)])
+    return [jnp.sum(bits(leaf), dtype=jnp.uint32) for leaf in jax.tree.leaves(state)]
 
 
 class Checkpoints:
@@ -81,7 +84,7 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state._asdict()),
-                fingerprint=ocp.args.JsonSave(np.asarray(fingerprint(state)).tolist()),
+                fingerprint=ocp.args.JsonSave(fingerprint(state)),
                 progress=ocp.args.JsonSave(progress),
             ),
             metrics=None if accuracy is None else {"accuracy": accuracy},
@@ -136,21 +139,23 @@ class Checkpoints:
             ),
         )
         state = type(target)(**restored["state"])
-        if np.asarray(fingerprint(state)).tolist() != restored["fingerprint"]:
+        if fingerprint(state) != restored["fingerprint"]:
             raise CheckpointError("its content is not what was saved: a file is missing or was changed")
         return state, restored["progress"]
 
     def set_aside(self, after: int) -> None:
         """Moves the checkpoints later than step `after`, found to be damaged, to `damaged-checkpoints/`."""
         later = [step for step in self.steps() if step > after]
-        for step in later:
+        if not later:
+            return
+        for step in later if jax.process_index() == 0 else ():
             folder = self.path.parent / "damaged-checkpoints"
             folder.mkdir(exist_ok=True)
             free = next(n for n in itertools.count() if not (folder / f"{step}-{n}").exists())
             (self.path / str(step)).rename(folder / f"{step}-{free}")
-        if later:
-            self._manager.close()
-            self._manager = self._open()
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+        self._manager.close()
+        self._manager = self._open()
 
     def close(self) -> None:
         """Waits until everything is on disk."""

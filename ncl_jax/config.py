@@ -78,6 +78,7 @@ def base_config() -> ml_collections.ConfigDict:
 
     config.optim = ml_collections.ConfigDict()
     config.optim.batch_size = 64  # images a step, over all devices (authors)
+    config.optim.accumulate = 1  # parts of a batch, one after the other, each with its own batch statistics
     config.optim.learning_rate = 0.1  # base rate (authors)
     config.optim.schedule = "step"  # step (authors) or cosine (arXiv 2412.15477)
     config.optim.warmup_epochs = 5  # from a third of the base rate, linear (authors)
@@ -210,8 +211,8 @@ _AT_LEAST = {
     "epochs": 1, "eval_every": 1, "checkpoint_every": 1, "data.imbalance": 1, "model.width": 1, "model.num_experts": 1,
     "loss.num_hard": 1, "loss.hard_weight": 0, "loss.distill_weight": 0, "loss.hard_distill_weight": 0,
     "loss.copies": 1, "loss.ramp_steps": 0, "contrast.weight": 0, "contrast.queue": 1, "contrast.dim": 1,
-    "optim.batch_size": 1, "optim.warmup_epochs": 0, "optim.weight_decay": 0, "run.steps_per_call": 0,
-    "run.eval_batch": 1, "run.data_devices": 0, "run.expert_devices": 1,
+    "optim.batch_size": 1, "optim.accumulate": 1, "optim.warmup_epochs": 0, "optim.weight_decay": 0,
+    "run.steps_per_call": 0, "run.eval_batch": 1, "run.data_devices": 0, "run.expert_devices": 1,
 }  # fmt: skip
 
 

@@ -20,37 +20,33 @@ from ncl_jax.checkpoint import CheckpointError, Checkpoints, Restored
 from ncl_jax.config import ConfigError, base_config, flatten
 from ncl_jax.data import augment, pipeline
 from ncl_jax.data.sources import DataError
-from ncl_jax.sharding import constrain_batch, replicated
+from ncl_jax.sharding import make_mesh, put_rows, replicated
 
 
-def make_evaluate(config: ml_collections.ConfigDict, split: pipeline.Split, mesh: Mesh | None = None) -> Callable:
-    """Makes `evaluate(params, batch_stats) -> Sums` over the test set, which it keeps on the devices.
+def make_evaluate(config: ml_collections.ConfigDict, split: pipeline.Split, mesh: Mesh) -> Callable:
+    """Makes `evaluate(params, batch_stats) -> Sums` over the test set, which it keeps spread over the devices.
 
     Nothing waits for the result: the sums are arrays on the device, ready when they are read.
     """
-    images, labels = split.test_images, split.test_labels
     size = config.run.eval_batch
-    batches = -(-len(images) // size)
-    padding = batches * size - len(images)
-    images = np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
-    labels = np.pad(labels, (0, padding))
-    valid = np.arange(len(labels)) < len(labels) - padding
-    place = replicated(mesh) if mesh is not None else None
-    images, labels, valid = jax.device_put((images, labels, valid), place)
+    batches = -(-len(split.test_labels) // size)
+
+    def put(array):  # [batches, size, ...], every batch spread over the devices
+        array = np.pad(array, [(0, batches * size - len(array)), *[(0, 0)] * (array.ndim - 1)])
+        return put_rows(mesh, array.reshape(batches, size, *array.shape[1:]), axis=1)
+
+    test_set = tuple(map(put, (split.test_images, split.test_labels, np.ones(len(split.test_labels), bool))))
+    numbers = jax.device_put([np.int32(i) for i in range(batches)], replicated(mesh))
     predict = steps.make_predict(build.network(config, split.facts.num_classes), build.strategy(config), mesh)
-    constrain = constrain_batch(mesh)
     normalize = functools.partial(augment.normalize, mean=config.data.mean, std=config.data.std)
 
-    @jax.jit
-    def evaluate_slice(params, batch_stats, images, labels, valid, start):
-        image, label, keep = (jax.lax.dynamic_slice_in_dim(a, start, size) for a in (images, labels, valid))
-        logits = predict(params, batch_stats, normalize(constrain(image)))
-        return metrics.evaluate_batch(logits, label, keep)
+    @functools.partial(jax.jit, out_shardings=replicated(mesh))
+    def evaluate_batch(params, batch_stats, test_set, number):
+        images, labels, valid = (array[number] for array in test_set)
+        return metrics.evaluate_batch(predict(params, batch_stats, normalize(images)), labels, valid)
 
     def evaluate(params, batch_stats):
-        starts = jax.device_put(np.arange(batches, dtype=np.int32) * size)
-        sums = [evaluate_slice(params, batch_stats, images, labels, valid, start) for start in starts]
-        return functools.reduce(metrics.add, sums)
+        return functools.reduce(metrics.add, [evaluate_batch(params, batch_stats, test_set, n) for n in numbers])
 
     return evaluate
 
@@ -80,7 +76,7 @@ def restore(
     if not path.exists():
         raise CheckpointError(f"{path} does not exist: {workdir} holds no run that has started")
     facts = pipeline.Facts.from_json(path.read_text())
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    place = replicated(make_mesh(1))
     target = jax.eval_shape(lambda: build.initial_state(config, facts))
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), target)
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
@@ -104,7 +100,7 @@ def evaluate_run(workdir: pathlib.Path, step: int | None = None, data_dir: str |
     split, state = build.data(config), restored.state
     if split.facts != facts:
         raise DataError(f"the data in {config.data.dir} is not what the run was trained on ({workdir}/dataset.json)")
-    sums = make_evaluate(config, split)(state.params, state.batch_stats)
+    sums = make_evaluate(config, split, make_mesh(1))(state.params, state.batch_stats)
     for line in restored.skipped:
         print(line)
     epoch = restored.step // len(state.history)

@@ -75,6 +75,27 @@ class RunLog:
         self._events.close()
 
 
+class SilentLog:
+    """Stands in for a `RunLog` in all processes of a run but the first: writes and shows nothing."""
+
+    notes = ()
+
+    def print(self, line: str) -> None:
+        """Nothing."""
+
+    def advance(self, steps: int, text: str) -> None:
+        """Nothing."""
+
+    def write(self, kind: str, record: dict) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def _scalars(record, prefix=""):
     """The numbers of a nested record as (path, value); lists, such as figures by class, are left to the JSON lines."""
     for name, value in record.items():

@@ -1,11 +1,15 @@
 """Trains: `python -m ncl_jax.main --config=configs/quickstart.py[:ARGUMENTS] [--workdir=DIR] [--config.FIELD=VALUE]`.
 
-Giving the same command again continues the run.
+Giving the same command again continues the run. On several hosts start it once on each, with the same --workdir on a
+file system that all share, and `--distributed` where the cluster's environment names the hosts, or else
+`--coordinator=HOST:PORT --num_processes=N --process_id=I`.
 """
 
+import os
 import pathlib
 import sys
 
+import jax
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -17,6 +21,10 @@ from ncl_jax.train import Diverged, Interrupted, train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "configuration file, with its arguments after a colon")
 _WORKDIR = flags.DEFINE_string("workdir", None, "the run's directory; runs/<configuration and arguments> if not given")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "join the other processes that the cluster's environment names")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, for a run of several processes")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "with --coordinator: how many processes there are")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "with --coordinator: this process's number, from 0")
 flags.mark_flag_as_required("config")
 
 
@@ -49,21 +57,50 @@ def parse_flags(argv: list[str]) -> list[str]:
         raise SystemExit(f"error: {error}") from None
 
 
+def connect() -> None:
+    """Joins the run's other processes, if the flags ask for it; a bad combination ends the program with one line."""
+    flag_values = (_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    given = [value is not None for value in flag_values]
+    if any(given) and not all(given):
+        raise SystemExit("error: --coordinator, --num_processes and --process_id belong together: give all three")
+    if _DISTRIBUTED.value or all(given):
+        try:
+            startup.connect(*flag_values)
+        except (ValueError, RuntimeError) as error:
+            raise SystemExit(f"error: the processes did not find each other: {error}") from None
+
+
+def end(message: str, code: int) -> None:
+    """Ends the program with a message. One of several processes does not wait for the others, who may wait for it."""
+    print(message, file=sys.stderr if code == 1 else sys.stdout, flush=True)
+    if jax.process_count() > 1:
+        os._exit(code)
+    sys.exit(code)
+
+
 def main(argv: list[str]) -> None:
     """The command: only reads the flags, see `train.train`."""
     if len(argv) > 1:
         raise SystemExit(f"error: unexpected arguments {argv[1:]}; fields are set by --config.FIELD=VALUE")
+    connect()
     startup.prepare()
     workdir = _WORKDIR.value or f"runs/{run_name(config_flags.get_config_filename(flags.FLAGS['config']))}"
     try:
         train(_CONFIG.value, workdir)
     except (ConfigError, DataError, CheckpointError, Diverged) as error:
-        raise SystemExit(f"error: {error}") from None
+        end(f"error: {error}", 1)
     except Interrupted as message:
-        print(message)
-        sys.exit(143)
+        end(str(message), 143)
     except KeyboardInterrupt:
         sys.exit(130)
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        end(
+            f"error: process {jax.process_index()} lost the others: {str(error)[:500]}. Stop what is left of them and "
+            "give the same command again in all: the run continues at its last checkpoint",
+            1,
+        )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -26,6 +28,33 @@ def make_mesh(data: int = 0, expert: int = 1) -> Mesh:
 def replicated(mesh: Mesh) -> NamedSharding:
     """A copy on every device."""
     return NamedSharding(mesh, P())
+
+
+def put_rows(mesh: Mesh, array: np.ndarray, axis: int = 0) -> jax.Array:
+    """Spreads an array's `axis`, filled up with zeros, over the mesh's data axis; a process puts only its own part."""
+    padding = [(0, 0)] * array.ndim
+    padding[axis] = (0, -array.shape[axis] % mesh.shape["data"])
+    array = np.pad(array, padding)
+    place = NamedSharding(mesh, P(*[None] * axis, "data"))
+    return jax.make_array_from_callback(array.shape, place, lambda part: array[part])
+
+
+def take_rows(mesh: Mesh | None) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """A function for use under `jit`: `take(images [N, ...], rows [B]) -> [B, ...]`, from what `put_rows` spread.
+
+    Every device picks the batch's rows that it holds; their sum, in which all others are 0, is left spread over the
+    batch. That moves one batch of uint8, where the compiler's own choice could be to gather the whole data set.
+    """
+    if mesh is None or mesh.shape["data"] == 1:
+        return lambda images, rows: images[rows]
+
+    def local(images, rows):
+        own = rows - jax.lax.axis_index("data") * len(images)
+        held = (own >= 0) & (own < len(images))
+        picked = jnp.where(held.reshape(-1, *[1] * (images.ndim - 1)), images[jnp.where(held, own, 0)], 0)
+        return jax.lax.psum_scatter(picked, "data", tiled=True)
+
+    return jax.shard_map(local, mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data"), axis_names={"data"})
 
 
 def constrain_batch(mesh: Mesh | None) -> Callable[[jax.Array], jax.Array]:

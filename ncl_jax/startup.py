@@ -8,6 +8,24 @@ import sys
 import jax
 from absl import logging
 
+HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead
+
+
+def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Joins the processes of a run on several hosts; to be called before anything else of JAX.
+
+    Args:
+      coordinator: `HOST:PORT` of process 0, the same in all processes. None: what the cluster's environment says (Cloud
+        TPU, Slurm, Open MPI, Kubernetes), as well as the other two.
+      num_processes: how many there are.
+      process_id: this one's number, from 0.
+
+    Raises:
+      ValueError: one of the three is missing, and the environment does not say.
+      RuntimeError: the others did not come within five minutes.
+    """
+    jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT)
+
 
 def prepare() -> None:
     """To be called once, before the first computation; also quietens Orbax, which reports every file."""

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from ncl_jax import losses, momentum
 from ncl_jax.experts import apply_experts
-from ncl_jax.sharding import constrain_batch
+from ncl_jax.sharding import constrain_batch, take_rows
 
 Loss = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
@@ -59,6 +59,7 @@ def make_train_step(
     batch_size: int,
     strategy: str,
     copies: int = 1,
+    accumulate: int = 1,
     contrast: Contrast | None = None,
     mesh: Mesh | None = None,
 ) -> Callable:
@@ -72,39 +73,53 @@ def make_train_step(
       batch_size: B, images a step.
       strategy: how the experts are applied, see `apply_experts`.
       copies: N augmented copies of each image, laid out copy-major (NCL++).
+      accumulate: A parts of the batch that go through the network one after the other, for batches that do not fit
+        into memory; the step takes the mean of their gradients. Each part has its own batch statistics.
       contrast: self-supervision, or None.
       mesh: the devices that batch and experts are spread over; None: one device.
 
     The step takes the run's random `key`, of which step s uses `fold_in(key, s)` and nothing else, so that a resumed
-    run is the same run; `images [N, H, W, 3]` uint8 and `labels [N]` of the whole training set and the epoch's `order`
-    (row numbers, at least steps_per_epoch * B). `row [M]` holds the metrics named by `metric_names`.
+    run is the same run; of the whole training set `images [N, H, W, 3]` uint8, spread over the devices by
+    `sharding.put_rows`, and `labels [N]`; and the epoch's `order` (row numbers, at least steps_per_epoch * B). `row [M]`
+    holds the metrics named by `metric_names`.
     """
     apply = make_apply(model, strategy, mesh)
-    constrain = constrain_batch(mesh)
+    constrain, take = constrain_batch(mesh), take_rows(mesh)
 
-    def train_step(state, key, images, labels, order):
-        slot = state.step % len(state.history)
-        rows = constrain(jax.lax.dynamic_slice(order, (slot * batch_size,), (batch_size,)))
-        batch = constrain(images[rows])
-        targets = jnp.tile(labels[rows], copies)
-        view_key, key_key = jax.random.split(jax.random.fold_in(key, state.step))
-        views = constrain(augment(view_key, jnp.tile(batch, (copies, 1, 1, 1))))
-        keys = ()
-        if contrast is not None:
-            keys = _encode_keys(model, state, constrain(contrast.augment(key_key, batch)), strategy, mesh)
+    def gradients(state, batch_stats, views, targets, keys):
+        """The new running statistics, the gradients and the metrics of one part of the batch."""
 
         def objective(params):
-            outputs, batch_stats = apply(params, state.batch_stats, views, True)
+            outputs, new_stats = apply(params, batch_stats, constrain(views), True)
             loss, parts = loss_fn(outputs["logits"], targets, state.step)
             if contrast is not None:
                 rowwise = losses.info_nce(outputs["projection"], keys, state.queue.keys, contrast.temperature)
                 parts = parts | {"contrast": contrast.weight * rowwise.mean(-1).sum()}
                 loss = loss + parts["contrast"]
-            return loss, (parts, batch_stats, outputs)
+            return loss, (new_stats, parts | {"loss": loss} | _diagnostics(outputs, targets))
 
-        (loss, (parts, batch_stats, outputs)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        grads, (new_stats, values) = jax.grad(objective, has_aux=True)(state.params)
+        return new_stats, grads, values
+
+    def train_step(state, key, images, labels, order):
+        slot = state.step % len(state.history)
+        rows = jax.lax.dynamic_slice(order, (slot * batch_size,), (batch_size,))
+        batch = constrain(take(images, rows))
+        targets = jnp.tile(labels[rows], copies)
+        view_key, key_key = jax.random.split(jax.random.fold_in(key, state.step))
+        views = augment(view_key, jnp.tile(batch, (copies, 1, 1, 1)))
+        keys = ()
+        if contrast is not None:
+            keys = _encode_keys(model, state, constrain(contrast.augment(key_key, batch)), strategy, mesh)
+        if accumulate == 1:
+            batch_stats, grads, values = gradients(state, state.batch_stats, views, targets, keys)
+        else:
+            parts = _parts(accumulate, copies, views, targets, keys)
+            batch_stats, grads, values = _accumulate(gradients, state, parts)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        row = jnp.stack([loss, *(parts[name] for name in sorted(parts)), *_diagnostics(outputs, targets, grads)])
+        values["grad_norm"] = optax.tree.norm(grads)
+        loss_parts = sorted(values.keys() - {"loss", *DIAGNOSTICS})
+        row = jnp.stack([values[name] for name in ("loss", *loss_parts, *DIAGNOSTICS)])
         new_state = TrainState(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -118,15 +133,45 @@ def make_train_step(
     return train_step
 
 
+def _parts(accumulate, copies, views, targets, keys):
+    """`views [N * B, ...]`, `targets [N * B]` and `keys [E, B, dim]` (or ()) in parts, on a new leading axis A.
+
+    Part a takes the images a, a + A, ..., so that every device holds as many images of each part.
+    """
+
+    def split(array):
+        copied = array.reshape(copies, -1, accumulate, *array.shape[1:])  # [N, B / A, A, ...]
+        return jnp.moveaxis(copied, 2, 0).reshape(accumulate, -1, *array.shape[1:])
+
+    keys = jax.tree.map(lambda k: jnp.moveaxis(k.reshape(len(k), -1, accumulate, k.shape[-1]), 2, 0), keys)
+    return split(views), split(targets), keys
+
+
+def _accumulate(gradients, state, parts):
+    """The running statistics after all parts, and the means over the parts of their gradients and metrics."""
+
+    def body(carry, part):
+        batch_stats, total = carry
+        batch_stats, grads, values = gradients(state, batch_stats, *part)
+        return (batch_stats, optax.tree.add(total, grads)), values
+
+    start = (state.batch_stats, optax.tree.zeros_like(state.params))
+    on_cpu = jax.default_backend() == "cpu"  # where a loop that holds weight gradients is many times slower
+    (batch_stats, total), values = jax.lax.scan(body, start, parts, unroll=on_cpu)
+    return batch_stats, optax.tree.scale(1 / len(parts[1]), total), jax.tree.map(lambda v: v.mean(0), values)
+
+
 DIAGNOSTICS = ("train_accuracy", "grad_norm", "dead_features", "feature_mean")
 
 
-def _diagnostics(outputs, targets, grads):
-    """The ensemble's accuracy on the batch, the gradient's global norm, and the share of the experts' features that
-    are 0 for every image of the batch (rectified features that died: see docs/short_schedules.md)."""
+def _diagnostics(outputs, targets):
+    """The ensemble's accuracy on the batch, the share of the experts' features that are 0 for every image of the batch
+    (rectified features that died: see docs/short_schedules.md), and the features' mean."""
     correct = jnp.argmax(outputs["logits"].mean(0), axis=-1) == targets
     dead = jnp.all(outputs["features"] <= 0, axis=1)
-    return correct.mean(), optax.tree.norm(grads), dead.mean(), outputs["features"].mean()
+    return {
+        "train_accuracy": correct.mean(), "dead_features": dead.mean(), "feature_mean": outputs["features"].mean()
+    }  # fmt: skip
 
 
 def metric_names(loss_fn: Loss, num_experts: int, num_classes: int, contrast: bool, copies: int = 1) -> tuple[str, ...]:

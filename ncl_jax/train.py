@@ -20,7 +20,7 @@ from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data import pipeline
 from ncl_jax.evaluate import make_evaluate
 from ncl_jax.interrupt import Interrupt
-from ncl_jax.logs import RunLog, write_text
+from ncl_jax.logs import RunLog, SilentLog, write_text
 
 
 class Diverged(RuntimeError):
@@ -29,6 +29,11 @@ class Diverged(RuntimeError):
 
 class Interrupted(RuntimeError):
     """The run was asked to stop and has saved its state."""
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks; the others only compute and save their part."""
+    return jax.process_index() == 0
 
 
 @dataclasses.dataclass
@@ -75,7 +80,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     workdir = open_workdir(pathlib.Path(workdir), config, split.facts)
     if (workdir / "results.json").exists():  # written last
         results = json.loads((workdir / "results.json").read_text())
-        print(f"{workdir} holds this run, finished:\n{report.table(results)}")
+        if is_first():
+            print(f"{workdir} holds this run, finished:\n{report.table(results)}")
         return results
     with locked(workdir), contextlib.closing(Checkpoints(workdir)) as checkpoints, Interrupt() as interrupt:
         run = prepare(config, split, mesh, workdir, checkpoints)
@@ -88,14 +94,18 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
                 save_if_due(run, epoch + 1, interrupt)
             # The run may have been killed between its last checkpoint and here.
             results = records.final(run.results or evaluate(run, config.epochs), config, run.facts, run.progress, mesh)
-            report.write(workdir, results)
+            if is_first():
+                report.write(workdir, results)
             run.log.print(f"\n{results['dataset']}: {workdir}\n{report.table(results)}")
     return results
 
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path):
-    """Keeps a second process out of the run's directory. Raises ConfigError if there is one already."""
+    """Keeps a second run out of the run's directory. Raises ConfigError if there is one already."""
+    if not is_first():
+        yield
+        return
     with (workdir / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,8 +135,9 @@ def open_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict, facts
                 f"{workdir} holds a run of another configuration: {'; '.join(differing)}. Repeat that run's command, "
                 "or give another --workdir"
             )
-        write_text(path, json.dumps(content, indent=1) + "\n")
-        write_text(data_path, facts.to_json())
+        if is_first():
+            write_text(path, json.dumps(content, indent=1) + "\n")
+            write_text(data_path, facts.to_json())
     except OSError as error:
         raise config_lib.ConfigError(f"cannot write to --workdir={workdir}: {error}") from error
     except (TypeError, ValueError) as error:
@@ -138,15 +149,17 @@ def prepare(config, split, mesh, workdir, checkpoints) -> Run:
     """Restores or initialises the state, puts the data on the devices and compiles the training step."""
     facts, place = split.facts, sharding.replicated(mesh)
     state, progress, notes = restore_or_start(config, facts, mesh, checkpoints)
-    log = RunLog(workdir, int(state.step), config.epochs * len(state.history), config.optim.batch_size)
+    total = config.epochs * len(state.history)
+    log = RunLog(workdir, int(state.step), total, config.optim.batch_size) if is_first() else SilentLog()
     for line in (records.description(config, facts, mesh, workdir), *notes, *log.notes):
         log.print(line)
-    keys = jax.device_put(build.keys(config.seed), place)
-    data = (keys.step, *jax.device_put((split.train_images, split.train_labels), place))
+    keys = jax.jit(build.keys, static_argnums=0, out_shardings=place)(config.seed)
+    images = sharding.put_rows(mesh, split.train_images)
+    data = (keys.step, images, jax.device_put(split.train_labels, place))
     epoch_order = jax.jit(steps.epoch_order, static_argnums=2, out_shardings=place)
     order_of = lambda epoch: epoch_order(keys.order, epoch, facts.num_train)  # noqa: E731
     began = time.perf_counter()
-    advance = compile_step(config, facts, mesh, state, (*data, order_of(0)))
+    advance = compile_step(config, facts, mesh, (state, *data, order_of(0)))
     log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
     return Run(
         config=config, facts=facts, checkpoints=checkpoints, log=log, names=build.metric_names(config, facts),
@@ -172,19 +185,20 @@ def restore_or_start(config, facts, mesh, checkpoints):
     return restored.state, restored.progress, [*restored.skipped, f"continuing at step {restored.step}"]
 
 
-def compile_step(config, facts, mesh, state, arguments):
+def compile_step(config, facts, mesh, arguments):
     """`advance(state, key, images, labels, order, left) -> (state, row, steps done)`, compiled for these arguments.
 
     On accelerators one call does up to `steps_per_call` steps; on CPU one.
     """
     train_step = build.train_step(config, facts, mesh)
-    limit = build.steps_per_call(config)
+    limit, place = build.steps_per_call(config), sharding.replicated(mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, arguments[0])
+    compile_ = functools.partial(jax.jit, donate_argnums=0, out_shardings=(places, place))
     if limit == 1:
-        single = jax.jit(train_step, donate_argnums=0).lower(state, *arguments).compile()
+        single = compile_(train_step).lower(*arguments).compile()
         return lambda state, *rest: (*single(state, *rest[:-1]), 1)
-    counts = {n: jax.device_put(np.int32(n)) for n in range(1, limit + 1)}
-    multi = jax.jit(steps.make_multi_step(train_step), donate_argnums=0)
-    multi = multi.lower(state, *arguments, counts[1]).compile()
+    counts = {n: jax.device_put(np.int32(n), place) for n in range(1, limit + 1)}
+    multi = compile_(steps.make_multi_step(train_step)).lower(*arguments, counts[1]).compile()
     return lambda state, *rest: (*multi(state, *rest[:-1], counts[min(limit, rest[-1])]), min(limit, rest[-1]))
 
 
@@ -219,7 +233,7 @@ def run_steps(run: Run, order: jax.Array, count: int, epoch: int, interrupt: Int
     pending = collections.deque()
     text = f"epoch {epoch + 1}/{run.config.epochs} lr {run.learning_rates[epoch]:.4g}"
     with jax.transfer_guard("disallow"):
-        while count and not interrupt.requested:
+        while count and not interrupt.requested():
             run.state, row, done = run.advance(run.state, *run.data, order, count)
             count -= done
             pending.append((row, done))
@@ -264,9 +278,10 @@ def evaluate(run: Run, epoch: int) -> dict:
 def save_if_due(run: Run, epoch: int, interrupt: Interrupt) -> None:
     """Saves a checkpoint after the epochs that ask for one. Raises Interrupted if the run was asked to stop."""
     last = epoch == run.config.epochs
-    if last or epoch % run.config.checkpoint_every == 0 or interrupt.requested:
+    stop = interrupt.requested()
+    if last or epoch % run.config.checkpoint_every == 0 or stop:
         run.log.flush()
         evaluated = run.results is not None and run.results["epoch"] == epoch
         run.checkpoints.save(run.state, run.progress, run.results["ensemble"]["accuracy"] if evaluated else None)
-    if interrupt.requested and not last:
+    if stop and not last:
         raise Interrupted(f"stopped after epoch {epoch}, saved: the same command continues the run")

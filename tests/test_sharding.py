@@ -23,7 +23,8 @@ def run(data, expert, method="ncl", num_steps=10):
     places = sharding.state_shardings(mesh, shapes, 4)
     state = jax.device_put(quick_jit(lambda: build.initial_state(config, FACTS))(), places)
     step = quick_jit(build.train_step(config, FACTS, mesh))
-    rest = jax.device_put((build.keys(0).step, IMAGES, LABELS, order()), sharding.replicated(mesh))
+    key, labels, rows = jax.device_put((build.keys(0).step, LABELS, order()), sharding.replicated(mesh))
+    rest = (key, sharding.put_rows(mesh, np.asarray(IMAGES)), labels, rows)
     rows = []
     for _ in range(num_steps):
         state, row = step(state, *rest)
@@ -48,6 +49,17 @@ def test_every_mesh_gives_the_numbers_of_one_device(single, mesh):
     assert state.queue.keys.sharding.shard_shape(state.queue.keys.shape)[0] == 4 // mesh[1]
 
 
+@pytest.mark.parametrize("mesh", MESHES)
+def test_rows_are_taken_from_wherever_they_lie(mesh):
+    mesh = sharding.make_mesh(*mesh)
+    images = sharding.put_rows(mesh, np.asarray(IMAGES))
+    assert images.sharding.shard_shape(images.shape)[0] == -(-20 // mesh.shape["data"])
+    rows = order()[:8]
+    taken = jax.jit(sharding.take_rows(mesh))(images, jax.device_put(rows, sharding.replicated(mesh)))
+    np.testing.assert_array_equal(taken, IMAGES[rows])
+    assert taken.sharding.shard_shape(taken.shape)[0] == 8 // mesh.shape["data"]
+
+
 def collectives(text, name):
     """Elements of each result of a kind of collective in a compiled program."""
     results = re.findall(rf"= (.*?) {name}(?:-start)?\(", text)
@@ -66,14 +78,11 @@ def test_gradients_and_statistics_travel_and_activations_do_not(mesh_shape, monk
     mesh = sharding.make_mesh(*mesh_shape)
     shapes = jax.eval_shape(lambda: build.initial_state(config, facts))
     places = sharding.state_shardings(mesh, shapes, 2)
-    everywhere = sharding.replicated(mesh)
-
-    def spec(shape, place=everywhere):
-        return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=place)
-
-    data = (build.keys(0).step, np.zeros((20, 16, 16, 3), np.uint8), np.zeros(20, np.int32), np.zeros(20, np.int32))
+    state = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
+    rest = jax.device_put((build.keys(0).step, np.zeros(20, np.int32), np.arange(20)), sharding.replicated(mesh))
+    images = sharding.put_rows(mesh, np.zeros((20, 16, 16, 3), np.uint8))
     step = quick_jit(build.train_step(config, facts, mesh))
-    text = step.lower(jax.tree.map(spec, shapes, places), *map(spec, data)).compile().as_text()
+    text = step.lower(state, rest[0], images, *rest[1:]).compile().as_text()
     assert max(collectives(text, "all-gather")) < 100  # an activation: 16 * 16 * 16 * 16 = 65,536
     assert not collectives(text, "all-to-all") and max(collectives(text, "collective-permute"), default=0) < 100
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) // mesh_shape[1]
