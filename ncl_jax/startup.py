@@ -25,6 +25,11 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
       RuntimeError: the others did not come within five minutes.
     """
     jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT)
+    print(
+        f"process {jax.process_index()} of {jax.process_count()}: should another one die, this one ends too, within "
+        f"{HEARTBEAT} s; the same command in all of them then continues the run",
+        flush=True,
+    )
 
 
 def prepare() -> None:

@@ -80,8 +80,8 @@ def make_train_step(
 
     The step takes the run's random `key`, of which step s uses `fold_in(key, s)` and nothing else, so that a resumed
     run is the same run; of the whole training set `images [N, H, W, 3]` uint8, spread over the devices by
-    `sharding.put_rows`, and `labels [N]`; and the epoch's `order` (row numbers, at least steps_per_epoch * B). `row [M]`
-    holds the metrics named by `metric_names`.
+    `sharding.put_rows`, and `labels [N]`; and the epoch's `order` (row numbers, at least steps_per_epoch * B). `row`
+    `[M]` holds the metrics named by `metric_names`.
     """
     apply = make_apply(model, strategy, mesh)
     constrain, take = constrain_batch(mesh), take_rows(mesh)

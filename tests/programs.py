@@ -43,16 +43,21 @@ def run(arguments, cache, code=0):
     return output
 
 
-def stop_after_epoch(arguments, cache, workdir, epoch, number):
-    """Sends a signal as soon as the log shows the epoch; returns the output and the exit code."""
-    process = start(arguments, cache)
+def wait_for_epoch(process, workdir, epoch):
+    """Returns as soon as the log shows the epoch, or the process has ended."""
     path = pathlib.Path(workdir) / "metrics.jsonl"
     deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
         if path.exists() and f'"kind": "train", "epoch": {epoch},' in path.read_text():
-            process.send_signal(number)
-            break
+            return
         time.sleep(0.002)
+
+
+def stop_after_epoch(arguments, cache, workdir, epoch, number):
+    """Sends a signal as soon as the log shows the epoch; returns the output and the exit code."""
+    process = start(arguments, cache)
+    wait_for_epoch(process, workdir, epoch)
+    process.send_signal(number)
     output = process.communicate(timeout=120)[0]
     assert process.returncode in (-signal.SIGKILL, 143), output
     return output, process.returncode

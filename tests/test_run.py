@@ -161,6 +161,7 @@ def embedded_test_set():
         (["--config=configs/quickstart.py", "--config.optim.learning_rat=1"], "there are: optim.batch_size, optim."),
         (["--config=configs/quickstart.py", "--config.epochs=ten"], "invalid literal"),
         (["--config=configs/cifar100lt.py", *NO_DATA], "put cifar-100-python.tar.gz"),
+        (["--config=configs/quickstart.py", "--coordinator=localhost:1"], "belong together: give all three"),
         (["--config=configs/missing.py"], "'configs/missing.py' does not exist"),
     ],
 )  # fmt: skip

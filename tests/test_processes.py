@@ -1,0 +1,90 @@
+"""A run of two real processes on one machine, each with one CPU device."""
+
+import re
+import signal
+import socket
+
+import numpy as np
+import programs
+import pytest
+
+pytestmark = pytest.mark.slow
+METHOD = "configs/quickstart.py:method=ncl"
+FIELDS = {
+    "epochs": 4, "eval_every": 1, "checkpoint_every": 1, "optim__batch_size": 128, "optim__learning_rate": 0.01,
+    "optim__milestones": "(2,)", "run__data_devices": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """As `quick_jit`: the compiler's time is what counts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+        yield
+
+
+def start_two(workdir, cache):
+    """Starts both processes of a run."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
+    arguments = [*programs.command(workdir, METHOD, **FIELDS), coordinator, "--num_processes=2"]
+    return [programs.start([*arguments, f"--process_id={i}"], cache) for i in range(2)]
+
+
+def run_two(workdir, cache):
+    """Runs both to their end; returns what they printed."""
+    processes = start_two(workdir, cache)
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def together(cache, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("together") / "run"
+    return workdir, run_two(workdir, cache)
+
+
+def test_two_processes_compute_what_one_does(together, cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    programs.run(programs.command(tmp_path / "one", METHOD, **FIELDS), cache)
+    contents = [programs.content(workdir) for workdir in (together[0], tmp_path / "one")]
+    losses = [[line["loss"] for line in content["lines"] if line["kind"] == "train"] for content in contents]
+    assert len(losses[0]) == 4
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    assert contents[0]["results"]["class_counts"] == contents[1]["results"]["class_counts"]
+
+
+def test_only_the_first_process_speaks(together):
+    first, second = together[1]
+    assert "epoch 4/4" in first and "best on the test set" in first
+    assert not re.search("epoch|accuracy", second)
+
+
+def test_a_killed_process_ends_the_other_and_the_command_continues(together, cache, tmp_path):
+    for killed, epoch in ((1, 2), (0, 3)):
+        processes = start_two(tmp_path / "run", cache)
+        programs.wait_for_epoch(processes[0], tmp_path / "run", epoch)
+        processes[killed].send_signal(signal.SIGKILL)
+        other = processes[1 - killed]
+        output = other.communicate(timeout=120)[0]
+        processes[killed].communicate()
+        # Who notices first is a matter of milliseconds: the collective, or JAX's own watch, which aborts the process.
+        assert other.returncode != 0
+        assert re.search(f"error: process {1 - killed} lost the others.*the same command|another task died", output)
+    assert re.search(r"continuing at step (9|18|27)\b", run_two(tmp_path / "run", cache)[0])
+    assert programs.content(tmp_path / "run") == programs.content(together[0])
+
+
+def test_sigterm_to_one_stops_both_at_the_same_step(together, cache, tmp_path):
+    processes = start_two(tmp_path / "run", cache)
+    programs.wait_for_epoch(processes[0], tmp_path / "run", 2)
+    processes[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [143, 143]
+    stopped = [re.search(r"stopped .*, saved: the same command continues", output)[0] for output in outputs]
+    assert stopped[0] == stopped[1]
+    run_two(tmp_path / "run", cache)
+    assert programs.content(tmp_path / "run") == programs.content(together[0])
