@@ -39,6 +39,7 @@ def data(config: ml_collections.ConfigDict) -> pipeline.Split:
 def network(config: ml_collections.ConfigDict, num_classes: int) -> Network:
     """One expert's network."""
     return make_network(
+        backbone=config.model.backbone,
         depth=config.model.depth,
         width=config.model.width,
         classifier=config.model.classifier,

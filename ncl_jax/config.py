@@ -5,6 +5,8 @@ from typing import Any
 
 import ml_collections
 
+from ncl_jax.models import check_depth
+
 METHODS = {
     "ce": "softmax cross-entropy, each expert on its own",
     "balanced_softmax": "balanced softmax, each expert on its own",
@@ -47,8 +49,9 @@ def base_config() -> ml_collections.ConfigDict:
     config.data.augment = "autoaugment"  # classifier view: none, crop_flip or autoaugment (crop, flip, policy, Cutout)
 
     config.model = ml_collections.ConfigDict()
-    config.model.depth = 32  # layers of the CIFAR ResNet: 6 n + 2
-    config.model.width = 16  # channels of its first stage
+    config.model.backbone = "cifar_resnet"  # cifar_resnet or, for large images, resnet (bottleneck blocks)
+    config.model.depth = 32  # its layers: 6 n + 2 for cifar_resnet; 50, 101 or 152 for resnet
+    config.model.width = 16  # channels of its first stage: 16 for cifar_resnet, 64 for resnet (He et al. 2016)
     config.model.classifier = "linear"  # linear or cosine
     config.model.cosine_scale = 16.0  # of the cosine classifier only (authors, ImageNet-LT)
     config.model.num_experts = 3  # NCL, experiments
@@ -228,8 +231,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for name, least in _AT_LEAST.items():
         if not flat[name] >= least:
             raise ConfigError(f"{name}={flat[name]} must be at least {least}")
-    if config.model.depth < 8 or (config.model.depth - 2) % 6:
-        raise ConfigError(f"model.depth={config.model.depth} must be 6 n + 2: 8, 14, 20, 26, 32, 44, 56, 110")
+    try:
+        check_depth(config.model.backbone, config.model.depth)
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from error
     for name in ("optim.learning_rate", "contrast.temperature", "model.cosine_scale"):
         if not flat[name] > 0:
             raise ConfigError(f"{name}={flat[name]} must be above 0")

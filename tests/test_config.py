@@ -167,6 +167,8 @@ BAD = {
     "model.width": 0,
     "model.num_experts": 0,
     "model.depth": 30,
+    "model.backbone": "vgg",
+    "optim.accumulate": 0,
     "model.cosine_scale": 0.0,
     "loss.num_hard": 0,
     "loss.hard_weight": -1.0,

@@ -11,6 +11,7 @@ from ncl_jax.models import make_network
 @pytest.fixture(scope="module")
 def variables():
     model = make_network(
+        backbone="cifar_resnet",
         depth=14,
         width=4,
         classifier="linear",

@@ -13,6 +13,7 @@ from ncl_jax.models import layers, make_network
 
 def network():
     return make_network(
+        backbone="cifar_resnet",
         depth=8,
         width=4,
         classifier="linear",

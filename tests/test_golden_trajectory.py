@@ -19,6 +19,7 @@ def setup(data, modules, projection_dim, encoder=()):
     tensors = {name.removeprefix("init/"): data[name] for name in data.files if name.startswith("init/")}
     variables = convert.from_torch(tensors, modules)
     model = make_network(
+        backbone="cifar_resnet",
         depth=8,
         width=16,
         classifier="linear",

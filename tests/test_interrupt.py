@@ -1,9 +1,11 @@
-"""SIGTERM in the middle of an epoch, at a step that the test chooses; tests/test_run.py stops whole programs."""
+"""A run stopped in the middle of an epoch, at a step that the test chooses, goes on: on its own devices to the same
+bits, on another number of devices to the same numbers. tests/test_run.py stops whole programs."""
 
 import itertools
 import os
 import signal
 
+import numpy as np
 import pytest
 from programs import SHRINK, content
 from test_train import load_config
@@ -12,24 +14,51 @@ from tiny import one_layer  # noqa: F401
 from ncl_jax.train import Interrupted, compile_step, train
 
 
-@pytest.mark.slow
-def test_a_run_stopped_within_an_epoch_saves_that_step_and_continues(tmp_path, monkeypatch):
+def config(devices):
+    """The shrunk quickstart with self-supervision."""
     fields = {name.replace(".", "__"): value for name, value in SHRINK.items()} | {"optim__milestones": (4, 5)}
-    train(load_config("quickstart", "method=ncl", **fields), tmp_path / "whole")
+    return load_config("quickstart", "method=ncl", **fields | {"run__data_devices": devices})
+
+
+@pytest.fixture(scope="module")
+def whole(one_layer, tmp_path_factory):  # noqa: F811
+    """A run on one device that nothing stopped."""
+    workdir = tmp_path_factory.mktemp("whole")
+    train(config(1), workdir)
+    return workdir
+
+
+def stop(workdir, devices, monkeypatch):
+    """A run that gets SIGTERM in its third epoch."""
 
     def compile_and_stop(*arguments):
         advance, calls = compile_step(*arguments), itertools.count(1)
 
-        def stop(*arguments):
+        def step(*arguments):
             if next(calls) == 50:  # an epoch has 19 steps
                 os.kill(os.getpid(), signal.SIGTERM)
             return advance(*arguments)
 
-        return stop
+        return step
 
     with monkeypatch.context() as patch:
         patch.setattr("ncl_jax.train.compile_step", compile_and_stop)
         with pytest.raises(Interrupted, match="stopped at step 50, saved"):
-            train(load_config("quickstart", "method=ncl", **fields), tmp_path / "stopped")
-    train(load_config("quickstart", "method=ncl", **fields), tmp_path / "stopped")
-    assert content(tmp_path / "stopped") == content(tmp_path / "whole")
+            train(config(devices), workdir)
+
+
+@pytest.mark.slow
+def test_a_run_stopped_within_an_epoch_saves_that_step_and_continues(whole, tmp_path, monkeypatch):
+    stop(tmp_path, 1, monkeypatch)
+    train(config(1), tmp_path)
+    assert content(tmp_path) == content(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(8, 1), (1, 8)])
+def test_a_run_continues_on_another_number_of_devices(whole, tmp_path, monkeypatch, before, after):
+    stop(tmp_path, before, monkeypatch)
+    train(config(after), tmp_path)
+    losses = [[line["loss"] for line in content(w)["lines"] if line["kind"] == "train"] for w in (tmp_path, whole)]
+    assert len(losses[0]) == 6
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)

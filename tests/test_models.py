@@ -1,17 +1,18 @@
 """Layers, heads and the ResNet against NumPy, parameter counts by hand, and the initial weights' distributions."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick import quick_jit
 
-from ncl_jax.models import cifar_resnet, heads, layers, make_network
+from ncl_jax.models import cifar_resnet, heads, layers, make_network, resnet
 
 
 def network(**changed):
-    arguments = {"depth": 8, "width": 4, "classifier": "linear", "cosine_scale": 16, "num_classes": 5}
-    return make_network(**arguments | {"projection_dim": 0, "precision": "float32"} | changed)
+    arguments = {"backbone": "cifar_resnet", "depth": 8, "width": 4, "classifier": "linear", "cosine_scale": 16}
+    return make_network(**arguments | {"num_classes": 5, "projection_dim": 0, "precision": "float32"} | changed)
 
 
 def draw(model, size=8):
@@ -42,6 +43,40 @@ def test_resnet32_has_the_known_number_of_parameters():
     assert count(variables["batch_stats"]) == 2 * (11 * 16 + 10 * 32 + 10 * 64)
 
 
+@pytest.mark.parametrize(("depth", "parameters"), [(50, 23_508_032), (101, 42_500_160), (152, 58_143_808)])
+def test_large_resnets_have_the_known_number_of_parameters(depth, parameters):
+    """Of torchvision's models of these names, without their classifiers."""
+    variables = shapes_of(network(backbone="resnet", depth=depth, width=64))
+    assert count(variables["params"]["backbone"]) == parameters
+
+
+def test_a_large_resnet_has_the_papers_feature_maps():
+    model = network(backbone="resnet", depth=50, width=64)
+    image = jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)
+    init = lambda x: model.init_with_output(  # noqa: E731
+        jax.random.key(0), x, False, mutable=["params", "batch_stats", "intermediates"], capture_intermediates=True
+    )
+    outputs, variables = jax.eval_shape(init, image)
+    maps = variables["intermediates"]["backbone"]
+    assert maps["conv1"]["__call__"][0].shape == (2, 112, 112, 64)
+    last = [maps[f"layer{stage}_{block}"]["__call__"][0].shape for stage, block in ((1, 2), (2, 3), (3, 5), (4, 2))]
+    assert last == [(2, 56, 56, 256), (2, 28, 28, 512), (2, 14, 14, 1024), (2, 7, 7, 2048)]
+    assert outputs["features"].shape == (2, 2048)
+
+
+def test_a_bottleneck_block_against_its_definition():
+    """The stride sits in the 3x3 convolution; the shortcut is a strided 1x1 convolution."""
+    block = resnet.Bottleneck(3, stride=2)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 6, 5)), jnp.float32)
+    variables = block.init(jax.random.key(0), x, False)
+    p, s = variables["params"], 1 / np.sqrt(1 + 1e-5)  # fresh running statistics: mean 0, variance 1
+    hidden = nn.relu(jnp.einsum("bhwi,io->bhwo", x, p["conv1"]["kernel"][0, 0]) * s)
+    hidden = nn.relu(layers.conv2d(hidden, p["conv2"]["kernel"], 2, 1) * s)
+    expected = jnp.einsum("bhwi,io->bhwo", hidden, p["conv3"]["kernel"][0, 0]) * s
+    expected += jnp.einsum("bhwi,io->bhwo", x[:, ::2, ::2], p["downsample_conv"]["kernel"][0, 0]) * s
+    np.testing.assert_allclose(block.apply(variables, x, False), nn.relu(expected), rtol=1e-4, atol=1e-5)
+
+
 def test_projection_head_has_its_two_layers():
     params = shapes_of(network(depth=8, width=16, projection_dim=24))["params"]
     shapes = jax.tree.map(lambda leaf: leaf.shape, params["projection"])
@@ -66,6 +101,10 @@ def test_output_shapes_and_types(size):
 def test_unknown_networks_are_refused():
     with pytest.raises(ValueError, match=r"depth=10 .*8, 14, 20"):
         network(depth=10)
+    with pytest.raises(ValueError, match=r"depth=32 .*50, 101, 152"):
+        network(backbone="resnet", depth=32)
+    with pytest.raises(ValueError, match="backbone='vgg' must be one of: cifar_resnet, resnet"):
+        network(backbone="vgg")
     with pytest.raises(ValueError, match=r"classifier='dot' .*linear, cosine"):
         network(classifier="dot")
 

@@ -129,6 +129,32 @@ def test_copies_are_augmented_independently_and_laid_out_copy_major():
     np.testing.assert_array_equal(seen["labels"], np.tile(np.asarray(LABELS)[np.asarray(order())[:4]], 3))
 
 
+@pytest.mark.parametrize("method", ["ncl_supervised", "nclpp"])
+def test_an_accumulated_step_is_the_mean_of_its_parts_steps(method):
+    """The first step is linear in the gradient, and part a of two holds the images a, a + 2, ... of the batch."""
+    fields = {"data__augment": "none"}
+    _, state, _, whole = program(f"method={method}", **fields, optim__accumulate=2)
+    result, row = whole(state, build.keys(0).step, IMAGES, LABELS, order())
+    _, start, _, single = program(f"method={method}", **fields, optim__batch_size=2)
+    parts = [
+        single(start, build.keys(0).step, IMAGES, LABELS, jnp.concatenate([order()[a:4:2], order()])) for a in (0, 1)
+    ]
+    assert same(start.params, state.params)
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, parts[0][0].params, parts[1][0].params)
+    for ours, theirs in zip(jax.tree.leaves(result.params), jax.tree.leaves(mean), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(row[0], (parts[0][1][0] + parts[1][1][0]) / 2, rtol=1e-5)
+
+
+def test_an_accumulated_step_pushes_the_keys_of_the_whole_batch():
+    _, state, _, whole = program("method=ncl")
+    _, _, _, parts = program("method=ncl", optim__accumulate=2)
+    arguments = (build.keys(0).step, IMAGES, LABELS, order())
+    (expected, expected_row), (result, row) = whole(state, *arguments), parts(state, *arguments)
+    np.testing.assert_allclose(result.queue.keys, expected.queue.keys, rtol=1e-5, atol=1e-6)
+    assert np.isfinite(row).all() and not np.allclose(row[0], expected_row[0], rtol=1e-6)  # other batch statistics
+
+
 @pytest.mark.parametrize("method", ["ce", "ncl", "nclpp"])
 def test_metric_names_fit_the_row(method):
     config = tiny(f"method={method}")

@@ -40,7 +40,8 @@ def load_config(name, arguments=None, **fields):
         ({"epochs": 10}, r"optim.milestones=\(16, 18\) lie behind the last epoch, 10: .* :epochs=10"),
         ({"run__expert_devices": 2}, "run.expert_devices=2 must divide model.num_experts=3"),
         ({"run__expert_devices": 99}, "do not fit|does not fit the 8"),
-        ({"run__data_devices": 7}, "optim.batch_size=64 cannot be split over 7 devices"),
+        ({"run__data_devices": 7}, "optim.batch_size=64 cannot be split over 7 devices and optim.accumulate=1"),
+        ({"run__data_devices": 8, "optim__accumulate": 16}, "cannot be split over 8 devices and optim.accumulate=16"),
     ],
 )
 def test_a_bad_value_is_named_before_anything_is_written(fields, message, tmp_path):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ncl_jax.models.cifar_resnet import CifarResNet
 from ncl_jax.models.heads import CosineClassifier, Linear, Projection
+from ncl_jax.models.resnet import STAGES, ResNet
 
 
 class Network(nn.Module):
@@ -28,8 +29,22 @@ class Network(nn.Module):
         return self.projection(self.backbone(images, True))
 
 
+_BACKBONES = {"cifar_resnet": CifarResNet, "resnet": ResNet}
+
+
+def check_depth(backbone: str, depth: int) -> None:
+    """Raises ValueError for an unknown backbone, and for a depth that it does not come in."""
+    if backbone not in _BACKBONES:
+        raise ValueError(f"backbone={backbone!r} must be one of: {', '.join(_BACKBONES)}")
+    if backbone == "resnet" and depth not in STAGES:
+        raise ValueError(f"depth={depth} must be, for a resnet, one of: {', '.join(map(str, STAGES))}")
+    if backbone == "cifar_resnet" and ((depth - 2) % 6 or depth < 8):
+        raise ValueError(f"depth={depth} must be, for a cifar_resnet, 6 n + 2: 8, 14, 20, 26, 32, 44, 56, 110")
+
+
 def make_network(
     *,
+    backbone: str,
     depth: int,
     width: int,
     classifier: str,
@@ -38,19 +53,18 @@ def make_network(
     projection_dim: int,
     precision: str,
 ) -> Network:
-    """Builds one expert's network: a CIFAR ResNet with a "linear" or "cosine" classifier.
+    """Builds one expert's network: a "cifar_resnet" or "resnet" with a "linear" or "cosine" classifier.
 
     `projection_dim` 0 leaves the projection head out; `precision` "float32" or "bfloat16" is the backbone's compute
-    type (parameters, statistics and logits stay float32). Raises ValueError for a depth that is not 6 n + 2 and for an
-    unknown classifier.
+    type (parameters, statistics and logits stay float32). Raises ValueError for an unknown backbone or classifier and
+    for a depth that the backbone does not come in.
     """
-    if (depth - 2) % 6 or depth < 8:
-        raise ValueError(f"depth={depth} must be 6 n + 2: 8, 14, 20, 26, 32, 44, 56, 110")
+    check_depth(backbone, depth)
     heads = {"linear": lambda: Linear(num_classes), "cosine": lambda: CosineClassifier(num_classes, cosine_scale)}
     if classifier not in heads:
         raise ValueError(f"classifier={classifier!r} must be one of: {', '.join(heads)}")
     return Network(
-        backbone=CifarResNet(depth, width, jnp.dtype(precision)),
+        backbone=_BACKBONES[backbone](depth, width, jnp.dtype(precision)),
         classifier=heads[classifier](),
         projection=Projection(projection_dim) if projection_dim else None,
     )

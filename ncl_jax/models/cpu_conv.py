@@ -52,12 +52,14 @@ def _conv_backward(stride, padding, residuals, gradient):
         dx = _forward(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 1, back)
     else:
         (dx,) = jax.linear_transpose(lambda x: plain(x, kernel, stride, padding), x)(gradient)
-    # The weight gradient wants the channels in front. XLA would fuse their transposition with whatever made x (batch
-    # normalisation, ReLU) into one strided loop, 13 ms for 16 channels; a product with the identity is not fused, 2.4.
-    identity = jnp.eye(inputs, dtype=x.dtype)
-    rows = x.reshape(-1, inputs)
-    front = lax.dot_general(identity, rows, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
-    x = front.reshape(inputs, *x.shape[:3]).transpose(1, 2, 3, 0)
+    if inputs <= 64:
+        # The weight gradient wants the channels in front. XLA would fuse their transposition with whatever made x
+        # (batch normalisation, ReLU) into one strided loop, 13 ms for 16 channels; a product with the identity, cheap
+        # for few channels, is not fused: 2.4.
+        identity = jnp.eye(inputs, dtype=x.dtype)
+        rows = x.reshape(-1, inputs)
+        front = lax.dot_general(identity, rows, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
+        x = front.reshape(inputs, *x.shape[:3]).transpose(1, 2, 3, 0)
     (dkernel,) = jax.linear_transpose(lambda k: plain(x, k, stride, padding), kernel)(gradient)
     return dx, dkernel
 

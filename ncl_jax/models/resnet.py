@@ -1,0 +1,50 @@
+"""The ResNet for large images (He et al. 2016, table 1) with bottleneck blocks, the stride in their 3x3 convolution."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ncl_jax.models.layers import BatchNorm, Conv, Dtype
+
+STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # blocks in each stage, by depth
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut: `[B, H, W, I]` gives `[B, H / stride, W / stride, 4 features]`."""
+
+    features: int
+    stride: int = 1
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        outputs = 4 * self.features
+        y = Conv(self.features, 1, dtype=self.dtype, name="conv1")(x)
+        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = Conv(self.features, 3, self.stride, self.dtype, name="conv2")(y)
+        y = nn.relu(BatchNorm(name="bn2")(y, train))
+        y = BatchNorm(name="bn3")(Conv(outputs, 1, dtype=self.dtype, name="conv3")(y), train)
+        if x.shape != y.shape:
+            x = Conv(outputs, 1, self.stride, self.dtype, name="downsample_conv")(x)
+            x = BatchNorm(name="downsample_bn")(x, train)
+        return nn.relu(y + x)
+
+
+class ResNet(nn.Module):
+    """ResNet-`depth` (`STAGES`): `[B, H, W, channels]` gives features `[B, 32 * width]`; `width` 64 in the paper."""
+
+    depth: int = 50
+    width: int = 64
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = Conv(self.width, 7, 2, self.dtype, name="conv1")(x)
+        x = nn.relu(BatchNorm(name="bn1")(x, train))
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for stage, blocks in enumerate(STAGES[self.depth]):
+            for block in range(blocks):
+                stride = 2 if stage > 0 and block == 0 else 1
+                name = f"layer{stage + 1}_{block}"
+                x = Bottleneck(self.width * 2**stage, stride, self.dtype, name=name)(x, train)
+        return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
