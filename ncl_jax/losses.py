@@ -81,13 +81,11 @@ def mask_non_hard(balanced: jax.Array, hard: jax.Array, non_hard: NonHard) -> ja
 def kl_divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
     """`sum over classes of p (log p - log q)` in nats: log-probabilities `[..., C]` give `[...]`.
 
-    Classes whose `log_p` is -inf add nothing. The products are taken before the difference, so that an underflowed
-    probability gives 0 times a finite number even where `log_p - log_q` would overflow.
+    Classes whose `log_p` is -inf add nothing, neither to the value nor to the gradient.
     """
     support = log_p > -jnp.inf
     log_p, log_q = jnp.where(support, log_p, 0.0), jnp.where(support, log_q, 0.0)
-    p = jnp.where(support, jnp.exp(log_p), 0.0)
-    return jnp.sum(p * log_p - p * log_q, axis=-1)
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
 
 
 def pairwise_kl(logits: jax.Array, hard: jax.Array | None = None, non_hard: NonHard = "zero") -> jax.Array:

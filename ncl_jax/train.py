@@ -52,6 +52,7 @@ class Run:
     evaluate: Callable  # (params, batch_stats) -> metrics.Sums
     state: steps.TrainState
     progress: dict  # the host's record, saved with the state
+    sums: metrics.Sums | None = None  # of an evaluation that the devices are still at
     results: dict | None = None  # of the newest evaluation
 
     @property
@@ -88,7 +89,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
         with contextlib.closing(run.log):
             for epoch in range(int(run.state.step) // run.length, config.epochs):
                 train_epoch(run, epoch, interrupt)
-                if epoch + 1 == config.epochs or (epoch + 1) % config.eval_every == 0:
+                if run.sums is not None:
                     run.results = evaluate(run, epoch + 1)
                     run.log.write("evaluation", run.results)
                 save_if_due(run, epoch + 1, interrupt)
@@ -203,15 +204,17 @@ def compile_step(config, facts, mesh, arguments):
 
 
 def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
-    """Trains the rest of epoch `epoch` (from 0) and logs it.
+    """Trains the rest of epoch `epoch` (from 0), sends an evaluation that is due after it, and logs it.
 
     Raises:
       Diverged: a metric is not finite; nothing since the last checkpoint has been saved.
       Interrupted: in the middle of the epoch; the state has been saved.
     """
     began, first = time.perf_counter(), int(run.state.step) % run.length
-    run_steps(run, run.order_of(epoch), run.length - first, epoch, interrupt)
-    done = int(run.state.step) - epoch * run.length
+    done = run.length - run_steps(run, run.order_of(epoch), run.length - first, epoch, interrupt)
+    due = epoch + 1 == run.config.epochs or (epoch + 1) % run.config.eval_every == 0
+    if due and done == run.length:
+        run.sums = run.evaluate(run.state.params, run.state.batch_stats)
     history = check_finite(run, np.asarray(run.state.history)[:done], epoch * run.length)
     seconds = time.perf_counter() - began
     run.progress["seconds"] += seconds
@@ -228,8 +231,11 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
         run.log.print(warning)
 
 
-def run_steps(run: Run, order: jax.Array, count: int, epoch: int, interrupt: Interrupt) -> None:
-    """`count` training steps. Nothing in the loop waits for the newest call: the bar shows the one before the last."""
+def run_steps(run: Run, order: jax.Array, count: int, epoch: int, interrupt: Interrupt) -> int:
+    """Up to `count` training steps; returns how many an interrupt left.
+
+    Nothing waits for the newest calls: the bar shows the losses of an earlier one.
+    """
     pending = collections.deque()
     text = f"epoch {epoch + 1}/{run.config.epochs} lr {run.learning_rates[epoch]:.4g}"
     with jax.transfer_guard("disallow"):
@@ -239,8 +245,8 @@ def run_steps(run: Run, order: jax.Array, count: int, epoch: int, interrupt: Int
             pending.append((row, done))
             if len(pending) > 2:
                 show(run, *pending.popleft(), text)
-    for row, done in pending:
-        show(run, row, done, text)
+    run.log.advance(sum(done for _, done in pending), text)
+    return count
 
 
 def show(run: Run, row: jax.Array, steps_done: int, text: str) -> None:
@@ -266,7 +272,8 @@ def check_finite(run: Run, history: np.ndarray, first_step: int) -> np.ndarray:
 
 def evaluate(run: Run, epoch: int) -> dict:
     """Evaluates the state on the test set, and notes the best epoch so far in the record."""
-    figures = metrics.summarize(run.evaluate(run.state.params, run.state.batch_stats), run.facts.groups())
+    sums, run.sums = run.sums or run.evaluate(run.state.params, run.state.batch_stats), None
+    figures = metrics.summarize(sums, run.facts.groups())
     best, accuracy = run.progress["best_on_test"], figures["ensemble"]["accuracy"]
     if best is None or accuracy > best["accuracy"]:
         run.progress["best_on_test"] = {"epoch": epoch, "accuracy": accuracy}
