@@ -165,6 +165,9 @@ def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_col
 def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> None:
     """Shortens the recipe to `epochs`: milestones at the same fractions, warm-up and intervals at most a fifth.
 
+    Two epochs of warm-up stay, one of them below the base rate: without any the features collapse
+    (docs/short_schedules.md).
+
     Raises:
       ConfigError: for less than one epoch.
     """
@@ -173,7 +176,7 @@ def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> None:
     share = epochs / config.epochs
     milestones = {max(2, math.ceil(m * share)) for m in config.optim.milestones}
     config.optim.milestones = tuple(sorted(m for m in milestones if m <= epochs))
-    config.optim.warmup_epochs = min(config.optim.warmup_epochs, epochs // 5)
+    config.optim.warmup_epochs = min(config.optim.warmup_epochs, max(2, epochs // 5))
     config.eval_every = max(1, min(config.eval_every, epochs // 5))
     config.checkpoint_every = max(1, min(config.checkpoint_every, epochs // 5))
     config.epochs = epochs
