@@ -416,11 +416,15 @@ def test_a_box_that_never_fits_is_the_centre():
     assert [np.unique(draw).tolist() for draw in draws] == [[0], [34], [8], [11]]
 
 
-def test_key_view_frequencies():
+def test_key_view_frequencies(monkeypatch):
     images = np.random.default_rng(18).integers(0, 256, (BATCH, 32, 32, 3)).astype(np.uint8)
     for stage, rate in ((augment.random_jitter, 0.8), (augment.random_grayscale, 0.2), (augment.random_blur, 0.5)):
         batches = [np.asarray(jitted(stage)(jax.random.key(seed), images)) for seed in range(4)]
         assert_rate(np.concatenate([(batch != images).any(axis=(1, 2, 3)) for batch in batches]), rate)
+    sigmas = []
+    monkeypatch.setattr(augment.filters, "gaussian_blur", lambda images, sigma: sigmas.append(sigma) or images)
+    augment.random_blur(jax.random.key(21), jnp.zeros((SAMPLES, 1, 1, 3), jnp.uint8))
+    assert 0.1 <= sigmas[0].min() < 0.11 and 1.99 < sigmas[0].max() <= 2 and abs(sigmas[0].mean() - 1.05) < 0.02
     order, factors, shift = [np.asarray(draw) for draw in augment.draw_jitter(jax.random.key(20), SAMPLES)]
     orders = (order @ np.array([64, 16, 4, 1]))[:, None]
     every = np.unique(orders)
