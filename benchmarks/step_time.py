@@ -138,7 +138,7 @@ class Ours:
         if self.per_call > 1:
             train_step = steps.make_multi_step(train_step)
             self.single, self.full = (jnp.int32(1),), (jnp.int32(self.per_call),)
-        program = jax.jit(train_step, donate_argnums=0, compiler_options=startup.compiler_options())
+        program = jax.jit(train_step, donate_argnums=0)
         self.program = program.lower(self.state, *self.arguments, *self.single).compile()
 
     def losses(self, count):

@@ -40,7 +40,7 @@ def make_evaluate(config: ml_collections.ConfigDict, split: pipeline.Split, mesh
     predict = steps.make_predict(build.network(config, split.facts.num_classes), build.strategy(config), mesh)
     normalize = functools.partial(augment.normalize, mean=config.data.mean, std=config.data.std)
 
-    @functools.partial(jax.jit, out_shardings=replicated(mesh), compiler_options=startup.compiler_options())
+    @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def evaluate_batch(params, batch_stats, test_set, number):
         images, labels, valid = (array[number] for array in test_set)
         return metrics.evaluate_batch(predict(params, batch_stats, normalize(images)), labels, valid)

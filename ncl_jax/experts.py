@@ -66,6 +66,8 @@ def _apply_spread(apply, variables, args, strategy, mesh):
     """Each device along the mesh's expert axis applies its own experts."""
 
     def local(variables, *args):
+        # A custom derivative wants its argument and the gradient to vary over the same axes.
+        args = jax.tree.map(lambda a: jax.lax.pcast(a, "expert", to="varying"), args)
         return apply_experts(apply, variables, *args, strategy=strategy)
 
     specs = (P("expert"), *[P()] * len(args))

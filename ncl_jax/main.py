@@ -97,8 +97,8 @@ def main(argv: list[str]) -> None:
         if jax.process_count() == 1:
             raise
         end(
-            f"error: process {jax.process_index()} lost the others: {str(error)[:500]}. Stop what is left of them and "
-            "give the same command again in all: the run continues at its last checkpoint",
+            f"error: process {jax.process_index()}: {str(error)[:500]}. If that means that another one died: stop what "
+            "is left of them and give the same command again in all; the run continues at its last checkpoint",
             1,
         )
 

@@ -1,6 +1,5 @@
 """A trained model for use: `ncl_jax.load(workdir)`."""
 
-import functools
 import pathlib
 
 import jax
@@ -47,7 +46,7 @@ def load(workdir: str | pathlib.Path, *, expert: int | None = None, step: int | 
       ConfigError, CheckpointError: the directory or its checkpoint cannot be read.
       ValueError: there is no such expert.
     """
-    from ncl_jax import build, evaluate, startup, steps
+    from ncl_jax import build, evaluate, steps
     from ncl_jax.data import augment
 
     config = evaluate.read_config(pathlib.Path(workdir))
@@ -58,7 +57,7 @@ def load(workdir: str | pathlib.Path, *, expert: int | None = None, step: int | 
     state = restored.state
     apply = steps.make_predict(build.network(config, facts.num_classes), build.strategy(config))
 
-    @functools.partial(jax.jit, compiler_options=startup.compiler_options())
+    @jax.jit
     def predict(images):
         images = augment.normalize(images, mean=config.data.mean, std=config.data.std)
         logits = apply(state.params, state.batch_stats, images)

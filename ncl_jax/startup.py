@@ -1,7 +1,6 @@
 """What a program does before its first computation: compiled programs are kept, memory is not given back."""
 
 import ctypes
-import functools
 import os
 import pathlib
 import sys
@@ -45,25 +44,6 @@ def keep_compiled_programs() -> None:
     if not jax.config.jax_compilation_cache_dir:
         root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(root / "ncl_jax"))
-
-
-@functools.cache
-def compiler_options() -> dict[str, str] | None:
-    """Options of `jax.jit` for the training step and the evaluation; None where there is nothing to set.
-
-    On CPU: convolutions, products and chains of elementwise operations and sums go to the YNNPACK library, which takes
-    three quarters of the time of XLA's own (docs/benchmarks.md). XLA leaves that off, and may rename it: a version that
-    does not know the option does without.
-    """
-    if jax.default_backend() != "cpu":
-        return None
-    kinds = ("ELTWISE", "REDUCE", "INDIVIDUAL_DOT", "INDIVIDUAL_CONVOLUTION")
-    options = {"xla_cpu_experimental_ynn_fusion_type": ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in kinds)}
-    try:
-        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        return None
-    return options
 
 
 def keep_memory() -> None:

@@ -14,7 +14,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ncl_jax import build, metrics, records, report, sharding, startup, steps
+from ncl_jax import build, metrics, records, report, sharding, steps
 from ncl_jax import config as config_lib
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data import pipeline
@@ -194,8 +194,7 @@ def compile_step(config, facts, mesh, arguments):
     train_step = build.train_step(config, facts, mesh)
     limit, place = build.steps_per_call(config), sharding.replicated(mesh)
     places = jax.tree.map(lambda leaf: leaf.sharding, arguments[0])
-    options = startup.compiler_options()
-    compile_ = functools.partial(jax.jit, donate_argnums=0, out_shardings=(places, place), compiler_options=options)
+    compile_ = functools.partial(jax.jit, donate_argnums=0, out_shardings=(places, place))
     if limit == 1:
         single = compile_(train_step).lower(*arguments).compile()
         return lambda state, *rest: (*single(state, *rest[:-1]), 1)

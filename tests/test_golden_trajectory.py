@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ncl_jax import convert, losses, momentum, optim, startup, steps
+from ncl_jax import convert, losses, momentum, optim, steps
 from ncl_jax.models import make_network
 
 
@@ -55,8 +55,7 @@ def run(data, model, optimizer, state, contrast=None):
             batch_size=8,
             strategy="unroll",
             contrast=contrast,
-        ),
-        compiler_options=startup.compiler_options(),  # as in a run
+        )
     )
     rows = []
     for _ in range(6):

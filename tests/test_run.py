@@ -158,7 +158,7 @@ def embedded_test_set():
     [
         (["--config=configs/quickstart.py:methode=ncl"], "unknown argument 'methode=ncl'; the arguments with their"),
         (["--config=configs/quickstart.py:method=nlc"], "method='nlc' must be one of: ce, balanced_softmax"),
-        (["--config=configs/quickstart.py", "--config.optim.learning_rat=1"], "there are: optim.batch_size, optim."),
+        (["--config=configs/quickstart.py", "--config.optim.learning_rat=1"], "there are: optim.accumulate, optim.b"),
         (["--config=configs/quickstart.py", "--config.epochs=ten"], "invalid literal"),
         (["--config=configs/cifar100lt.py", *NO_DATA], "put cifar-100-python.tar.gz"),
         (["--config=configs/quickstart.py", "--coordinator=localhost:1"], "belong together: give all three"),

@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ncl_jax.models import cpu_conv
+
 Dtype = jnp.dtype | type
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -11,8 +13,8 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """2-D cross-correlation: `x [B, H, W, I]`, `kernel [h, w, I, O]` give `[B, H', W', O]`; zeros on each side."""
-    strides, pads = (stride, stride), ((padding, padding), (padding, padding))
-    return jax.lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    function = cpu_conv.conv if jax.default_backend() == "cpu" else cpu_conv.plain
+    return function(x, kernel, stride, ((padding, padding), (padding, padding)))
 
 
 class Conv(nn.Module):
