@@ -25,7 +25,6 @@ jax.config.update("jax_num_cpu_devices", 8)
 from ncl_jax import build, sharding  # noqa: E402
 from ncl_jax.config import base_config, choose_method  # noqa: E402
 from ncl_jax.data.pipeline import Facts  # noqa: E402
-from ncl_jax.models import cpu_conv  # noqa: E402
 
 NUM_EXPERTS = 3
 # name: backbone, depth, width, image side, classes, images a device
@@ -150,7 +149,6 @@ def main():
     parser.add_argument("--designs", default=",".join(MESHES))
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
-    cpu_conv.conv = cpu_conv.plain  # what other devices run
     records = [measure(n, d) for n in args.networks.split(",") for d in args.designs.split(",")]
     content = {"date": datetime.date.today().isoformat(), "jax": jax.__version__, "records": records}
     if args.out:

@@ -1,5 +1,6 @@
 """Experts: networks of one architecture whose variables are stacked on a leading axis `[E, ...]`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -65,11 +66,7 @@ def apply_experts(apply: Callable, variables: Variables, *args, strategy: str, m
 def _apply_spread(apply, variables, args, strategy, mesh):
     """Each device along the mesh's expert axis applies its own experts."""
 
-    def local(variables, *args):
-        # A custom derivative wants its argument and the gradient to vary over the same axes.
-        args = jax.tree.map(lambda a: jax.lax.pcast(a, "expert", to="varying"), args)
-        return apply_experts(apply, variables, *args, strategy=strategy)
-
+    local = functools.partial(apply_experts, apply, strategy=strategy)
     specs = (P("expert"), *[P()] * len(args))
     spread = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P("expert"), axis_names={"expert"})
     return spread(variables, *args)

@@ -42,8 +42,12 @@ def prepare() -> None:
 def keep_compiled_programs() -> None:
     """Keeps compiled programs in the user's cache directory, unless JAX was told where."""
     if not jax.config.jax_compilation_cache_dir:
-        root = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(root / "ncl_jax"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
+
+
+def cache_directory() -> pathlib.Path:
+    """The package's folder in the user's cache directory; it may not exist yet."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "ncl_jax"
 
 
 def keep_memory() -> None:

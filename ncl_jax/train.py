@@ -21,6 +21,7 @@ from ncl_jax.data import pipeline
 from ncl_jax.evaluate import make_evaluate
 from ncl_jax.interrupt import Interrupt
 from ncl_jax.logs import RunLog, SilentLog, write_text
+from ncl_jax.models import cpu_conv
 
 
 class Diverged(RuntimeError):
@@ -152,7 +153,7 @@ def prepare(config, split, mesh, workdir, checkpoints) -> Run:
     state, progress, notes = restore_or_start(config, facts, mesh, checkpoints)
     total = config.epochs * len(state.history)
     log = RunLog(workdir, int(state.step), total, config.optim.batch_size) if is_first() else SilentLog()
-    for line in (records.description(config, facts, mesh, workdir), *notes, *log.notes):
+    for line in (records.description(config, facts, mesh, workdir), *cpu_conv.notes(), *notes, *log.notes):
         log.print(line)
     keys = jax.jit(build.keys, static_argnums=0, out_shardings=place)(config.seed)
     images = sharding.put_rows(mesh, split.train_images)

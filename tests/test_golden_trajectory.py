@@ -6,9 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from ncl_jax import convert, losses, momentum, optim, steps
-from ncl_jax.models import make_network
+from ncl_jax.models import cpu_conv, make_network
+
+
+@pytest.fixture(autouse=True, params=["xla", "kernels"])
+def convolution(request, monkeypatch):
+    """XLA's convolutions, and those of one CPU device."""
+    monkeypatch.setattr(cpu_conv, "in_use", lambda: request.param == "kernels")
 
 
 def supervised_loss(logits, labels, step, *, class_counts):

@@ -1,66 +1,118 @@
-"""A convolution for XLA's CPU backend, equal to the plain one within rounding: about 1.7 times faster in training.
+"""3x3 convolutions on CPU through the C++ kernels of cpu_conv.cc, about twice as fast in training as XLA's own.
 
-Measured on two cores of an AVX-512 machine, ResNet-32, 3 experts, batch 64 (jax 0.10.2; docs/benchmarks.md): the plain
-form spends most of a step in two places, which the two functions below avoid.
+They are compiled for the machine when first needed, into the user's cache directory; without a C++ compiler the
+networks take XLA's convolution. docs/benchmarks.md has the measurements.
 """
 
+import ctypes
 import functools
+import hashlib
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import tempfile
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 from jax import lax
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
+from ncl_jax import startup
+
+SOURCE = pathlib.Path(__file__).with_suffix(".cc")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-ffp-contract=fast", "-fPIC", "-shared", "-w")
+TARGETS = ("NclConv", "NclConvGradient")
+LANES = 8  # the kernels want a multiple of this many output channels
+MOST_CHANNELS = 128  # above, the kernels' tiles outgrow the cache, and XLA's are as good
 
 
-def plain(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """XLA's convolution: `x [B, H, W, I]`, `kernel [h, w, I, O]`, `padding ((top, bottom), (left, right))`."""
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+@functools.cache
+def load() -> str:
+    """Makes the kernels available; returns why they are not, or an empty text."""
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        return "no C++ compiler was found (c++, or what the environment variable CXX names)"
+    try:
+        library = ctypes.CDLL(str(_build(compiler)))
+        for name in TARGETS:
+            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    except subprocess.CalledProcessError as error:
+        return f"{compiler} could not compile {SOURCE}: {error.stderr.strip()[:500]}"
+    except OSError as error:
+        return f"the compiled kernels could not be kept or loaded: {error}"
+    return ""
 
 
-def _forward(x, kernel, stride, padding):
-    """Two neighbouring output pixels as 2 * O channels, where no side has more than 16 channels.
-
-    XLA leaves convolutions that narrow to its slower implementation: 3.2 ms against 1.9 ms, a third of which is zeros.
-    """
-    _, kernel_width, inputs, outputs = kernel.shape
-    width = x.shape[2] + sum(padding[1]) - kernel_width + 1
-    if stride != 1 or kernel_width == 1 or not 8 < outputs <= 16 or inputs > 16 or width % 2:
-        return plain(x, kernel, stride, padding)
-    shifted = [jnp.pad(kernel, ((0, 0), (left, 1 - left), (0, 0), (0, 0))) for left in (0, 1)]
-    pairs = lax.conv_general_dilated(
-        x, jnp.concatenate(shifted, -1), (1, 2), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )  # [B, H, W / 2, 2 * O]
-    return pairs.reshape(*pairs.shape[:2], width, outputs)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """Equivalent to `plain`."""
-    return _forward(x, kernel, stride, padding)
+def _build(compiler: str) -> pathlib.Path:
+    """The compiled kernels, of this source and for this processor; compiled now if they are not in the cache."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
+    features = sorted({line for line in lines if line.startswith(("flags", "Features"))}) or lines[:1]
+    parts = (SOURCE.read_text(), jaxlib.__version__, compiler, *FLAGS, platform.machine(), *features)
+    path = startup.cache_directory() / f"cpu_conv-{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:16]}.so"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            output = pathlib.Path(folder) / path.name
+            command = [compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(output)]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            output.replace(path)  # whole or not at all, whoever else compiles at the same time
+    return path
 
 
-def _conv_forward(x, kernel, stride, padding):
-    return _forward(x, kernel, stride, padding), (x, kernel)
+def _wanted() -> bool:
+    # A program for several devices needs convolutions that it can split.
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
-def _conv_backward(stride, padding, residuals, gradient):
+def in_use() -> bool:
+    """Whether networks take the kernels: on one CPU device, where they could be loaded."""
+    return _wanted() and not load()
+
+
+def notes() -> list[str]:
+    """What to tell the user where the kernels should be in use and are not."""
+    return [f"on this CPU training takes several times as long as it could: {load()}"] if _wanted() and load() else []
+
+
+def supports(x: jax.Array, kernel: jax.Array, padding: int) -> bool:
+    """Whether `conv` computes this convolution."""
+    height, width, inputs, outputs = kernel.shape
+    small = outputs % LANES == 0 and max(inputs, outputs) <= MOST_CHANNELS
+    return (height, width, padding) == (3, 3, 1) and small and x.dtype == kernel.dtype == jnp.float32
+
+
+def plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """XLA's convolution: `x [B, H, W, I]`, `kernel [h, w, I, O]`, `padding` zeros on each side."""
+    sides = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(x, kernel, (stride, stride), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _forward(x, kernel, stride):
+    height, width = (-(-side // stride) for side in x.shape[1:3])
+    shape = jax.ShapeDtypeStruct((len(x), height, width, kernel.shape[-1]), x.dtype)
+    return jax.ffi.ffi_call("NclConv", shape, vmap_method="sequential")(x, kernel, stride=stride)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Equivalent to `plain` with a padding of 1, where `supports` says so: `x [B, H, W, I]`, `kernel [3, 3, I, O]`."""
+    return _forward(x, kernel, stride)
+
+
+def _conv_forward(x, kernel, stride):
+    return _forward(x, kernel, stride), (x, kernel)
+
+
+def _conv_backward(stride, residuals, gradient):
     x, kernel = residuals
-    height, width, inputs, _ = kernel.shape
-    back = tuple((size - 1 - low, size - 1 - high) for size, (low, high) in zip((height, width), padding, strict=True))
-    if stride == 1 and min(back[0] + back[1]) >= 0:
-        dx = _forward(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 1, back)
-    else:
-        (dx,) = jax.linear_transpose(lambda x: plain(x, kernel, stride, padding), x)(gradient)
-    if inputs <= 64:
-        # The weight gradient wants the channels in front. XLA would fuse their transposition with whatever made x
-        # (batch normalisation, ReLU) into one strided loop, 13 ms for 16 channels; a product with the identity, cheap
-        # for few channels, is not fused: 2.4.
-        identity = jnp.eye(inputs, dtype=x.dtype)
-        rows = x.reshape(-1, inputs)
-        front = lax.dot_general(identity, rows, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
-        x = front.reshape(inputs, *x.shape[:3]).transpose(1, 2, 3, 0)
-    (dkernel,) = jax.linear_transpose(lambda k: plain(x, k, stride, padding), kernel)(gradient)
+    shape = jax.ShapeDtypeStruct(kernel.shape, kernel.dtype)
+    dkernel = jax.ffi.ffi_call("NclConvGradient", shape, vmap_method="sequential")(x, gradient, stride=stride)
+    if stride == 1 and kernel.shape[2] % LANES == 0:
+        return _forward(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 1), dkernel
+    (dx,) = jax.linear_transpose(lambda x: plain(x, kernel, stride, 1), x)(gradient)
     return dx, dkernel
 
 

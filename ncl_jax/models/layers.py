@@ -13,8 +13,9 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """2-D cross-correlation: `x [B, H, W, I]`, `kernel [h, w, I, O]` give `[B, H', W', O]`; zeros on each side."""
-    function = cpu_conv.conv if jax.default_backend() == "cpu" else cpu_conv.plain
-    return function(x, kernel, stride, ((padding, padding), (padding, padding)))
+    if cpu_conv.in_use() and cpu_conv.supports(x, kernel, padding):
+        return cpu_conv.conv(x, kernel, stride)
+    return cpu_conv.plain(x, kernel, stride, padding)
 
 
 class Conv(nn.Module):
