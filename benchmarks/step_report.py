@@ -15,8 +15,9 @@ from ncl_jax.records import device_name
 SIDES = ("ready", "torch")
 HEADER = """
 | method | strategy, precision, steps a call | ours with augmentation | images/s | augmentation | \
-ours, ready batches | PyTorch, ready batches | PyTorch / ours (range) | self-supervision, ours / PyTorch |
-|---|---|---|---|---|---|---|---|---|"""
+ours, ready batches | PyTorch, ready batches | PyTorch / ours (range) | self-supervision, ours / PyTorch | \
+compilation | roofline / ours |
+|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 def spread(values):
@@ -83,5 +84,7 @@ def _row(record):
         ),
         f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else "-",
         " / ".join(f"{100 * shares[s]['median']:.0f} %" for s in SIDES if s in shares) or "-",
+        f"{record['compile_seconds']:.1f} s",
+        f"{100 * record['roofline']['bound_ms'] / ms['augmented']:.0f} %",
     ]
     return f"| {' | '.join(cells)} |"

@@ -14,7 +14,7 @@ base, from which one is changed at a time, on an accelerator for example
     --strategies=unroll,vmap,scan --precisions=float32,tf32,bfloat16 --steps_per_call=1,10,100
 
 PyTorch runs in the faster of its two memory layouts (with --torch_compile also compiled or not), in its own process;
---torch_env sets environment variables of that process.
+--torch_env sets environment variables of that process. The last column is the least time of roofline.py over ours.
 """
 
 import argparse
@@ -22,7 +22,6 @@ import itertools
 import json
 import os
 import pathlib
-import subprocess
 import tempfile
 import time
 from typing import NamedTuple
@@ -32,7 +31,9 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")  # leaves PyTorch
 import jax
 import jax.numpy as jnp
 import numpy as np
+import roofline
 import step_report
+from torch_peer import Peer
 
 from ncl_jax import build, convert, momentum, startup, steps
 from ncl_jax.config import base_config, choose_method
@@ -138,8 +139,10 @@ class Ours:
         if self.per_call > 1:
             train_step = steps.make_multi_step(train_step)
             self.single, self.full = (jnp.int32(1),), (jnp.int32(self.per_call),)
+        began = time.perf_counter()
         program = jax.jit(train_step, donate_argnums=0)
         self.program = program.lower(self.state, *self.arguments, *self.single).compile()
+        self.compile_seconds = time.perf_counter() - began
 
     def losses(self, count):
         """Losses of the next `count` steps, one call each."""
@@ -171,47 +174,7 @@ def load_weights(config, facts, state, path):
     return state._replace(params=params, batch_stats=batch_stats, opt_state=optimizer.init(params), queue=queue)
 
 
-class Peer:
-    """The PyTorch process; it sleeps until it is asked."""
-
-    def __init__(self, python, variables, folder):
-        self.folder = pathlib.Path(folder)
-        script = pathlib.Path(__file__).with_name("torch_step.py")
-        environment = os.environ | dict(item.split("=", 1) for item in variables.split(",") if item)
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
-        self.process = subprocess.Popen([python, str(script)], env=environment, **pipes)
-        self.facts = self._answer()
-
-    def _answer(self):
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("the PyTorch process ended; its message is above")
-        return json.loads(line)
-
-    def ask(self, do, **request):
-        """Sends a request and waits for its answer."""
-        self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
-        return self._answer()
-
-    def make(self, name, config, batches, spec):
-        """Builds a method's step; returns where its initial weights are, and what PyTorch says about it."""
-        paths = {key: str(self.folder / f"{name}_{key}.npz") for key in ("weights", "batches")}
-        np.savez(paths["batches"], **batches)
-        spec = spec | {
-            "seed": 0, "depth": config.model.depth, "width": config.model.width, "copies": config.loss.copies,
-            "num_experts": config.model.num_experts, "dim": config.contrast.dim if config.contrast.weight else 0,
-            "num_hard": config.loss.num_hard, "distill": config.loss.distill_weight, "queue": config.contrast.queue,
-            "temperature": config.contrast.temperature, "momentum": config.contrast.momentum,
-            "learning_rate": LEARNING_RATE, "weight_decay": config.optim.weight_decay,
-        }  # fmt: skip
-        return paths["weights"], self.ask("make", name=name, spec=spec, **paths)
-
-    def timed(self, name, count):
-        """Seconds a step, mean over `count` steps."""
-        return self.ask("time", name=name, steps=count)["seconds"]
-
-
-def prepare(args, method, variant, data, peer):
+def prepare(args, method, variant, data, peer, ceilings):
     """Compiles a method's steps, checks them against PyTorch's: ({side: seconds a step of `count` steps}, notes)."""
     config = make_config(args, method, variant)
     weights, notes = None, {}
@@ -223,7 +186,10 @@ def prepare(args, method, variant, data, peer):
         spec |= {"num_classes": 100, "class_counts": data[0].class_counts, "tune_steps": args.steps}
         weights, notes = peer.make(method, config, ready_batches(config, data), spec)
     ready = Ours(config, data, ready_step(config, data[0]), weights)
-    augmented = Ours(config, data, build.train_step(config, data[0]))
+    train_step = build.train_step(config, data[0])
+    augmented = Ours(config, data, train_step)
+    notes["compile_seconds"] = augmented.compile_seconds
+    notes["roofline"] = roofline.bound(train_step, (augmented.state, *augmented.arguments), ceilings)
     sides = {"augmented": augmented.timed, "ready": ready.timed}
     if peer:
         notes["loss_differences"] = compare(method, variant, ready, peer)
@@ -248,7 +214,8 @@ def measure(args, variant, data, peer):
     if peer:
         peer.ask("drop")
     with jax.default_matmul_precision(MATMUL[variant.precision]):
-        prepared = {method: prepare(args, method, variant, data, peer) for method in args.methods}
+        ceilings = roofline.ceilings(variant.precision)
+        prepared = {method: prepare(args, method, variant, data, peer, ceilings) for method in args.methods}
     turns = [(method, side, timed) for method, (sides, _) in prepared.items() for side, timed in sides.items()]
     seconds = {method: {side: [] for side in sides} for method, (sides, _) in prepared.items()}
     count = max(args.steps, variant.steps_per_call)
@@ -282,6 +249,7 @@ def parse_args():
 def main():
     args = parse_args()
     startup.prepare()
+    jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed, too
     args.steps = args.steps or (1 if jax.default_backend() == "cpu" else 100)
     with tempfile.TemporaryDirectory() as folder:
         peer = Peer(args.torch, args.torch_env, folder) if args.torch else None
