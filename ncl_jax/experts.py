@@ -40,8 +40,8 @@ def apply_experts(apply: Callable, variables: Variables, *args, strategy: str, m
     """Applies every expert to the same arguments and stacks the results on a leading axis.
 
     Equivalent to `jax.vmap(apply, in_axes=(0, None, ...))(variables, *args)` for every strategy:
-    "vmap" turns convolutions into grouped ones; "unroll" applies the experts one after the other inside one program
-    (measured fastest on CPU; see docs/benchmarks.md); "scan" compiles one expert once and loops.
+    "vmap" turns XLA's convolutions into grouped ones; "unroll" applies the experts one after the other inside one
+    program (measured fastest on CPU; see docs/benchmarks.md); "scan" compiles one expert once and loops.
 
     Args:
       apply: function of one expert's variables and `args`.

@@ -28,7 +28,7 @@ constexpr int kPositions = 16;  // of a transformed tile, 4x4
 constexpr int kTiles = 32;      // transformed together, to stay in the L2 cache
 constexpr int kGap = 16;        // floats between the positions of tiles, whose cache lines would displace each other
 constexpr int kPixels = 128;    // of the result that a direct gradient's inner loops stay on, to stay in the L1 cache
-constexpr int kParts = 8;       // of the batch, whose gradients are added in a fixed order
+constexpr int kParts = 8;       // of the batch at most, whose gradients are added in a fixed order
 
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
 
@@ -43,13 +43,14 @@ void ParallelFor(ffi::ThreadPool& pool, int64_t count, const Work& work) {
     std::atomic<int64_t> next{0}, done{0};
   };
   auto state = std::make_shared<State>();
-  auto run = [state, count, &work] {
+  auto run = [state, count, &work]() noexcept {  // out of memory ends the process: other threads may be at work
     for (int64_t i; (i = state->next.fetch_add(1)) < count;) {
       work(i);
       state->done.fetch_add(1, std::memory_order_release);
     }
   };
-  for (int64_t i = 1; i < std::min(count, pool.num_threads()); ++i) pool.Schedule(decltype(run)(run));
+  const int64_t threads = std::min(count, pool.num_threads());
+  for (int64_t i = 1; i < threads; ++i) pool.Schedule(decltype(run)(run));  // a copy each
   run();
   while (state->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
 }
@@ -321,17 +322,18 @@ ffi::Error Gradient(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<f
                     ffi::ResultBuffer<ffi::F32> dkernel) {
   const Shape s = MakeShape(x.dimensions(), dy.dimensions(), stride);
   const auto image_gradient = s.Tiled() ? GradientTiled : GradientDirect;
-  const int64_t size = (s.Tiled() ? kPositions : kTaps * kTaps) * s.Tap();
-  std::vector<float> parts(kParts * size);
-  ParallelFor(pool, kParts, [&](int64_t part) {
-    for (int64_t i = part; i < s.batch; i += kParts) {
+  const int64_t taps = s.Tiled() ? kPositions : kTaps * kTaps, size = taps * s.Tap();
+  const int64_t num_parts = std::min<int64_t>(s.batch, kParts);
+  std::vector<float> parts(num_parts * size);
+  ParallelFor(pool, num_parts, [&](int64_t part) {
+    for (int64_t i = part; i < s.batch; i += num_parts) {
       image_gradient(s, x.typed_data() + i * s.Image(), dy.typed_data() + i * s.Result(),
                      parts.data() + part * size);
     }
   });
   float* sum = parts.data();
-  ParallelFor(pool, size / s.Tap(), [&](int64_t tap) {
-    for (int64_t part = 1; part < kParts; ++part) {
+  ParallelFor(pool, taps, [&](int64_t tap) {
+    for (int64_t part = 1; part < num_parts; ++part) {
       for (int64_t i = tap * s.Tap(); i < (tap + 1) * s.Tap(); ++i) sum[i] += sum[part * size + i];
     }
   });
