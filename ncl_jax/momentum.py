@@ -51,7 +51,7 @@ def momentum_encoder(
 
     def update(updates, state, params, **_):
         encoder = dict(state.encoder)
-        for name in set(parts) - set(frozen):
+        for name in (name for name in parts if name not in frozen):  # in order: the compilation cache's key
             source = optax.apply_updates(params[name], updates[name]) if average == "after" else params[name]
             encoder[name] = optax.incremental_update(source, encoder[name], 1 - decay)
         return updates, MomentumEncoderState(encoder)

@@ -12,7 +12,7 @@ from ncl_jax.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
 SHRINK = {
-    "epochs": 6, "eval_every": 2, "checkpoint_every": 2, "model.width": 8, "model.num_experts": 2,
+    "epochs": 6, "eval_every": 2, "checkpoint_every": 2, "model.width": 4, "model.num_experts": 2,
     "optim.milestones": "(4,5)", "loss.ramp_steps": 30, "run.data_devices": 1,
 }  # fmt: skip
 

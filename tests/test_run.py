@@ -1,5 +1,6 @@
 """The whole program on the embedded data: runs, stops, continues, and what a user does with the result."""
 
+import functools
 import json
 import re
 import shutil
@@ -16,13 +17,14 @@ from ncl_jax.evaluate import evaluate_run
 pytestmark = pytest.mark.slow
 NO_DATA = ["--config.data.dir=/nowhere/data", "--config.data.download=False"]
 METHOD = "configs/quickstart.py:method=ncl"
+command = functools.partial(programs.command, model__width=8)  # what the CPU's own convolutions take
 
 
 @pytest.fixture(scope="session")
 def reference(cache, tmp_path_factory):
     """A run that nothing stopped, with self-supervision: every part of the state is in use."""
     workdir = tmp_path_factory.mktemp("run") / "reference"
-    output = programs.run(programs.command(workdir, METHOD), cache)
+    output = programs.run(command(workdir, METHOD), cache)
     return workdir, output
 
 
@@ -55,7 +57,7 @@ def test_the_loss_parts_add_up_in_the_log(reference):
 @pytest.mark.parametrize(("epoch", "number"), [(3, signal.SIGKILL), (1, signal.SIGKILL), (3, signal.SIGTERM)])
 def test_a_stopped_run_continues_bit_for_bit(reference, cache, tmp_path, epoch, number):
     """SIGKILL in the epoch after the given one: between checkpoints (3) and before the first one (1)."""
-    arguments = programs.command(tmp_path / "run", METHOD)
+    arguments, compiled = command(tmp_path / "run", METHOD), set(cache.glob("jit_train_step-*-cache"))
     output, code = programs.stop_after_epoch(arguments, cache, tmp_path / "run", epoch, number)
     if number == signal.SIGTERM:
         assert code == 143
@@ -66,6 +68,7 @@ def test_a_stopped_run_continues_bit_for_bit(reference, cache, tmp_path, epoch, 
     second = programs.run(arguments, cache)
     if epoch == 3:
         assert "continuing at step" in second
+    assert compiled and compiled == set(cache.glob("jit_train_step-*-cache"))  # nothing was compiled twice
     assert programs.content(tmp_path / "run") == programs.content(reference[0])
 
 
@@ -75,14 +78,14 @@ def copy(reference, tmp_path):
 
 
 def test_a_finished_run_repeated_changes_nothing(copy, reference, cache):
-    output = programs.run(programs.command(copy, METHOD), cache)
+    output = programs.run(command(copy, METHOD), cache)
     assert "holds this run, finished" in output and "compiled" not in output
     assert programs.content(copy) == programs.content(reference[0])
 
 
 def test_a_run_killed_after_its_last_checkpoint_still_reports(copy, reference, cache):
     (copy / "results.json").unlink()
-    programs.run(programs.command(copy, METHOD), cache)
+    programs.run(command(copy, METHOD), cache)
     assert programs.content(copy) == programs.content(reference[0])
 
 
@@ -101,7 +104,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_previous_used(copy, reference,
         data[len(data) // 2] ^= 0xFF
         file.write_bytes(data[: len(data) // 2] if damage == "truncate" else data)
     (copy / "results.json").unlink()
-    output = programs.run(programs.command(copy, METHOD), cache)
+    output = programs.run(command(copy, METHOD), cache)
     assert "checkpoint 114 cannot be used" in output and "continuing at step 76" in output
     assert (copy / "damaged-checkpoints" / "114-0").is_dir()
     assert programs.content(copy) == programs.content(reference[0])
@@ -111,13 +114,13 @@ def test_nothing_readable_is_an_error_not_a_restart(copy, cache):
     (copy / "results.json").unlink()
     for step in (76, 114):
         largest_state_file(copy, step).unlink()
-    output = programs.run(programs.command(copy, METHOD), cache, code=1)
+    output = programs.run(command(copy, METHOD), cache, code=1)
     assert "none of the 2 checkpoints" in output and "another --workdir" in output
     assert (copy / "checkpoints" / "114").is_dir()
 
 
 def test_another_configuration_is_refused_with_the_differences(copy, cache):
-    output = programs.run(programs.command(copy, METHOD, optim__momentum=0.8), cache, code=1)
+    output = programs.run(command(copy, METHOD, optim__momentum=0.8), cache, code=1)
     assert "optim.momentum: 0.9 there, 0.8 here" in output
 
 
