@@ -46,12 +46,14 @@ def momentum_encoder(
     if not set(frozen) <= set(parts):
         raise ValueError(f"frozen={tuple(frozen)} must be among the parts {tuple(parts)}")
 
+    moving = [name for name in parts if name not in frozen]  # a set's order would change the program from run to run
+
     def init(params):
         return MomentumEncoderState({name: jax.tree.map(jnp.copy, params[name]) for name in parts})
 
     def update(updates, state, params, **_):
         encoder = dict(state.encoder)
-        for name in (name for name in parts if name not in frozen):  # in order: the compilation cache's key
+        for name in moving:
             source = optax.apply_updates(params[name], updates[name]) if average == "after" else params[name]
             encoder[name] = optax.incremental_update(source, encoder[name], 1 - decay)
         return updates, MomentumEncoderState(encoder)

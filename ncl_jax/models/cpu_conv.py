@@ -52,10 +52,8 @@ def _build(compiler: str) -> pathlib.Path:
     lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
     features = sorted({line for line in lines if line.startswith(("flags", "Features"))}) or lines[:1]
     system = (jaxlib.__version__, compiler, *FLAGS, platform.machine(), *platform.libc_ver(), *features)
-    path = (
-        startup.cache_directory()
-        / f"cpu_conv-{hashlib.sha256('|'.join((SOURCE.read_text(), *system)).encode()).hexdigest()[:16]}.so"
-    )
+    key = hashlib.sha256("|".join((SOURCE.read_text(), *system)).encode()).hexdigest()[:16]
+    path = startup.cache_directory() / f"cpu_conv-{key}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
