@@ -1,13 +1,12 @@
 """Runs several methods over several seeds and compares them.
 
-    python -m ncl_jax.ablate --config=configs/quickstart.py --methods=ce,nil,ncl --seeds=3 [--config.FIELD=VALUE]
+    ncl-jax ablate --config=quickstart --methods=ce,nil,ncl --seeds=3 [--config.FIELD=VALUE]
 
 Every run is a process of its own with its own directory below `--workdir`. Giving the command again goes on where it
 was stopped; a run that fails is reported and does not lose the others.
 """
 
 import argparse
-import json
 import pathlib
 import signal
 import statistics
@@ -17,9 +16,9 @@ import sys
 import numpy as np
 
 from ncl_jax import report
-from ncl_jax.config import METHODS
-from ncl_jax.logs import write_text
 from ncl_jax.main import run_name
+from ncl_jax.methods import METHODS
+from ncl_jax.rundir import RunDir, write_text
 
 
 class Runner:
@@ -56,7 +55,7 @@ def _mean_and_deviation(values, digits=1):
 
 
 def table(results: dict[str, list[dict]]) -> str:
-    """Markdown: a row a method, mean ± standard deviation over seeds in %.
+    """Markdown: a row for each method, mean ± standard deviation over seeds in %.
 
     Args:
       results: the `results.json` contents of each method's seeds.
@@ -97,15 +96,15 @@ def plot(results: dict[str, list[dict]], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def parse() -> tuple[argparse.Namespace, list[str]]:
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and the fields to set in every run."""
-    parser = argparse.ArgumentParser(prog="python -m ncl_jax.ablate", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="ncl-jax ablate", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="configuration file, with its arguments after a colon")
     default = ",".join(method for method in METHODS if method != "nil_full")  # the same losses as balanced_softmax
     parser.add_argument("--methods", default=default, help=f"names with commas between; {default} if not given")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of every method")
     parser.add_argument("--workdir", type=pathlib.Path, help="runs/ablation-<configuration> if not given")
-    args, overrides = parser.parse_known_args()
+    args, overrides = parser.parse_known_args(argv)
     args.methods = args.methods.split(",")
     for name in args.methods:
         if name not in METHODS:
@@ -118,9 +117,9 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     return args, overrides
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """The command; exit code 1 if a run failed, 143 if it was asked to stop."""
-    args, overrides = parse()
+    args, overrides = parse(argv)
     workdir = args.workdir or pathlib.Path("runs") / f"ablation-{run_name(args.config)}"
     workdir.mkdir(parents=True, exist_ok=True)
     runner = Runner()
@@ -136,7 +135,7 @@ def main() -> None:
             if code:
                 failed.append(f"{method}, seed {seed}: exit code {code}")
             else:
-                results[method].append(json.loads((directory / "results.json").read_text()))
+                results[method].append(RunDir(directory).read_results())
     text = table(results)
     write_text(workdir / "table.md", text + "\n")
     plot(results, workdir / "per_class.png")

@@ -1,6 +1,5 @@
 """From a configuration to the pieces of a run: the only place that translates fields into arguments."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,10 +10,12 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from ncl_jax import experts, losses, momentum, optim, sharding, steps
-from ncl_jax.config import ConfigError
-from ncl_jax.data import augment, pipeline
-from ncl_jax.models import Network, make_network
+from ncl_jax import experts, methods, momentum, optim, sharding, steps
+from ncl_jax.data import augment, feeds, pipeline
+from ncl_jax.errors import ConfigError
+from ncl_jax.methods.contrast import contrast
+from ncl_jax.models import Network, cpu_conv, layers, make_network
+from ncl_jax.predict import Predictor
 
 
 class Keys(NamedTuple):
@@ -23,7 +24,7 @@ class Keys(NamedTuple):
     init: jax.Array
     order: jax.Array
     step: jax.Array
-    queue: jax.Array
+    memory: jax.Array
 
 
 def keys(seed: int) -> Keys:
@@ -36,7 +37,50 @@ def data(config: ml_collections.ConfigDict) -> pipeline.Split:
     return pipeline.load(config.data.name, config.data.dir, config.data.imbalance, download=config.data.download)
 
 
-def network(config: ml_collections.ConfigDict, num_classes: int) -> Network:
+def training_feed(config: ml_collections.ConfigDict, split: pipeline.Split, key: jax.Array, mesh: Mesh) -> feeds.Feed:
+    """Where the training batches come from; `key` is that of their order."""
+    return feeds.Resident(split.train_images, split.train_labels, key, config.optim.batch_size, mesh)
+
+
+def test_feed(config: ml_collections.ConfigDict, split: pipeline.Split, mesh: Mesh) -> feeds.Feed:
+    """Where the test batches come from."""
+    return feeds.ResidentTest(split.test_images, split.test_labels, config.run.eval_batch, mesh)
+
+
+def platform(mesh: Mesh | None) -> str:
+    """What the run computes on: "cpu", "gpu" or "tpu"."""
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
+def convolution(config: ml_collections.ConfigDict, mesh: Mesh | None) -> layers.Convolve:
+    """The networks' convolution: our own on one CPU device (a program for several must be able to split it).
+
+    Raises:
+      ConfigError: run.conv=native, and our own convolutions cannot be had here.
+    """
+    wanted = config.run.conv
+    if wanted == "xla" or (wanted == "auto" and not conv_would_help(mesh)):
+        return layers.convolve
+    reason = cpu_conv.load() if conv_would_help(mesh) else "they are for one CPU device"
+    if reason and wanted == "native":
+        raise ConfigError(f"run.conv=native cannot be had: {reason}. Set run.conv=auto")
+    return layers.convolve if reason else cpu_conv.convolve
+
+
+def conv_would_help(mesh: Mesh | None) -> bool:
+    """Whether our own convolutions are meant for these devices."""
+    return platform(mesh) == "cpu" and (mesh is None or mesh.size == 1)
+
+
+def notes(config: ml_collections.ConfigDict, mesh: Mesh) -> list[str]:
+    """What to tell the user of choices that cost time."""
+    slow = config.run.conv == "auto" and conv_would_help(mesh) and cpu_conv.load()
+    return [f"on this CPU training takes several times as long as it could: {slow}"] if slow else []
+
+
+def network(
+    config: ml_collections.ConfigDict, num_classes: int, convolve: layers.Convolve = layers.convolve
+) -> Network:
     """One expert's network."""
     return make_network(
         backbone=config.model.backbone,
@@ -47,6 +91,7 @@ def network(config: ml_collections.ConfigDict, num_classes: int) -> Network:
         num_classes=num_classes,
         projection_dim=config.contrast.dim if config.contrast.weight else 0,
         precision=config.precision,
+        convolve=convolve,
     )
 
 
@@ -55,29 +100,26 @@ def strategy(config: ml_collections.ConfigDict) -> str:
     return "unroll" if config.run.strategy == "auto" else config.run.strategy
 
 
-def steps_per_call(config: ml_collections.ConfigDict) -> int:
-    """Training steps in one device call: one on CPU, where loops are slow (`steps.make_multi_step`)."""
-    return config.run.steps_per_call or (1 if jax.default_backend() == "cpu" else 20)
+def steps_per_call(config: ml_collections.ConfigDict, mesh: Mesh | None) -> int:
+    """Training steps in one device call: one on CPU, where loops are slow (`steps.make_advance`)."""
+    return config.run.steps_per_call or (1 if platform(mesh) == "cpu" else 20)
 
 
-def loss(config: ml_collections.ConfigDict, class_counts: Sequence[int]) -> steps.Loss:
-    """The supervised loss `(logits, labels, step) -> (loss, parts)` of NCL or, with copies, of NCL++."""
-    fields = config.loss
-    counts = jnp.asarray(class_counts if fields.balanced else np.ones(len(class_counts)), jnp.float32)
-    names = ("hard_weight", "distill_weight", "hard_distill_weight")
-    semantics = {"hard_scores": fields.hard_scores, "non_hard": fields.non_hard}
-    if fields.name == "nclpp":
-        function = functools.partial(losses.nclpp_loss, copies=fields.copies, **semantics)
-    else:
-        function = functools.partial(losses.ncl_loss, distill_normalization=fields.distill_normalization, **semantics)
+def predictor(config: ml_collections.ConfigDict, num_classes: int, mesh: Mesh | None = None) -> Predictor:
+    """From images to scores, without the loss and the optimizer."""
+    model = network(config, num_classes, convolution(config, mesh))
+    normalize = lambda images: augment.normalize(images, config.data.mean, config.data.std)  # noqa: E731
+    return Predictor(experts.make_apply(model, strategy(config), mesh), normalize)
 
-    def loss_fn(logits, labels, step):
-        share = optim.ramp(step, fields.ramp_steps) if fields.ramp_steps else 1.0
-        # A weight of 0 stays a Python number, which leaves the part out of the program.
-        weights = {name: fields[name] and fields[name] * share for name in names}
-        return function(logits, labels, counts, num_hard=fields.num_hard, **weights)
 
-    return loss_fn
+def objective(config: ml_collections.ConfigDict, class_counts: Sequence[int]) -> methods.Objective:
+    """What the method computes, with self-supervision where it is on."""
+    chosen = methods.objective(config.loss.name)(class_counts, **config.loss.to_dict())
+    fields = config.contrast
+    if not fields.weight:
+        return chosen
+    queue = contrast(weight=fields.weight, temperature=fields.temperature, queue=fields.queue)
+    return methods.together(method=chosen, contrast=queue)
 
 
 def learning_rates(config: ml_collections.ConfigDict) -> np.ndarray:
@@ -112,67 +154,61 @@ def view(config: ml_collections.ConfigDict, name: str) -> steps.Augment:
     return augment.make_augment(name, mean=config.data.mean, std=config.data.std)
 
 
-def contrast(config: ml_collections.ConfigDict) -> steps.Contrast | None:
-    """Self-supervision, or None where its weight is 0."""
-    if not config.contrast.weight:
-        return None
-    return steps.Contrast(view(config, "moco_key"), config.contrast.temperature, config.contrast.weight)
-
-
 def steps_per_epoch(config: ml_collections.ConfigDict, facts: pipeline.Facts) -> int:
     """Full batches in an epoch: the last partial one is dropped."""
     return facts.num_train // config.optim.batch_size
 
 
+def initial_model(config: ml_collections.ConfigDict, facts: pipeline.Facts) -> steps.ModelState:
+    """What a model needs, at step 0. Runs under `jit`."""
+    sample = jnp.zeros((2, *facts.image_shape), jnp.float32)
+    model = network(config, facts.num_classes)
+    variables = experts.init_experts(model, keys(config.seed).init, config.model.num_experts, sample)
+    return steps.ModelState(jnp.zeros((), jnp.int32), variables["params"], variables["batch_stats"])
+
+
 def initial_state(config: ml_collections.ConfigDict, facts: pipeline.Facts) -> steps.TrainState:
     """The state at step 0. Runs under `jit`, so that it can be built in place or only for its shapes."""
-    key = keys(config.seed)
-    model = network(config, facts.num_classes)
-    num_experts = config.model.num_experts
-    sample = jnp.zeros((2, *facts.image_shape), jnp.float32)
-    length = steps_per_epoch(config, facts)
-    variables = experts.init_experts(model, key.init, num_experts, sample)
-    opt_state = optimizer(config, length).init(variables["params"])
-    queue = ()
-    if config.contrast.weight:
-        queue = momentum.init_queue(key.queue, num_experts, config.contrast.queue, config.contrast.dim)
-        if config.contrast.behaviour == "authors":
-            other = experts.init_experts(model, jax.random.fold_in(key.init, 1), num_experts, sample)["params"]
-            encoder = {name: other[name] for name in ("backbone", "projection")}
-            opt_state = optax.tree.set(opt_state, encoder=encoder)
-    return steps.TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        opt_state=opt_state,
-        queue=queue,
-        history=jnp.zeros((length, len(metric_names(config, facts)))),
-    )
+    start = initial_model(config, facts)
+    opt_state = optimizer(config, steps_per_epoch(config, facts)).init(start.params)
+    if config.contrast.weight and config.contrast.behaviour == "authors":
+        other = jax.random.fold_in(keys(config.seed).init, 1)
+        sample = jnp.zeros((2, *facts.image_shape), jnp.float32)
+        params = experts.init_experts(network(config, facts.num_classes), other, config.model.num_experts, sample)
+        encoder = {name: params["params"][name] for name in ("backbone", "projection")}
+        opt_state = optax.tree.set(opt_state, encoder=encoder)
+    memory = objective(config, facts.class_counts).init_memory(keys(config.seed).memory, outputs(config, facts, start))
+    return steps.TrainState(*start, opt_state=opt_state, memory=memory)
 
 
-def metric_names(config: ml_collections.ConfigDict, facts: pipeline.Facts) -> tuple[str, ...]:
-    """The names of a step's metrics."""
-    return steps.metric_names(
-        loss(config, facts.class_counts),
-        config.model.num_experts,
-        facts.num_classes,
-        bool(config.contrast.weight),
-        config.loss.copies,
-    )
+def outputs(config: ml_collections.ConfigDict, facts: pipeline.Facts, start: steps.ModelState) -> dict:
+    """The shapes of the experts' outputs for one batch; see `methods.Objective`."""
+    batch = config.optim.batch_size * config.loss.copies // config.optim.accumulate
+    images = jax.ShapeDtypeStruct((batch, *facts.image_shape), jnp.float32)
+    apply = experts.make_apply(network(config, facts.num_classes), "vmap")
+    variables = {"params": start.params, "batch_stats": start.batch_stats}
+    shapes = jax.eval_shape(lambda v, x: apply(v, x, True)[0], variables, images)
+    return shapes | ({"keys": shapes["projection"]} if "projection" in shapes else {})
+
+
+def state_places(config: ml_collections.ConfigDict, facts: pipeline.Facts, mesh: Mesh, state: steps.TrainState):
+    """Where each leaf of the state lives; see `sharding.state_shardings`."""
+    spec = objective(config, facts.class_counts).memory_spec
+    return sharding.state_shardings(mesh, state, config.model.num_experts, spec)
 
 
 def train_step(config: ml_collections.ConfigDict, facts: pipeline.Facts, mesh: Mesh | None = None) -> Callable:
-    """The run's training step, `(state, key, images, labels, order) -> (state, row)`."""
+    """The run's training step, `(state, key, batch) -> (state, metrics by name)`."""
     return steps.make_train_step(
-        network(config, facts.num_classes),
+        network(config, facts.num_classes, convolution(config, mesh)),
         optimizer(config, steps_per_epoch(config, facts)),
-        loss(config, facts.class_counts),
+        objective(config, facts.class_counts),
         view(config, config.data.augment),
-        batch_size=config.optim.batch_size,
         strategy=strategy(config),
         copies=config.loss.copies,
         accumulate=config.optim.accumulate,
-        contrast=contrast(config),
+        unroll=platform(mesh) == "cpu",
+        key_augment=view(config, "moco_key") if config.contrast.weight else None,
         mesh=mesh,
     )
 

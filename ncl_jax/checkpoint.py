@@ -11,16 +11,14 @@ from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-
-class CheckpointError(RuntimeError):
-    """No checkpoint that could be used; the message says what was tried."""
+from ncl_jax.errors import CheckpointError
 
 
 class Restored(NamedTuple):
     """A checkpoint's content."""
 
-    state: Any  # TrainState
-    progress: dict  # the run's host-side record, see train.py
+    state: Any  # TrainState, or the part of it that was asked for
+    progress: dict  # the run's host-side record, see `train.Progress`
     step: int
     skipped: list[str]  # a line for every later checkpoint that could not be used
 
@@ -90,24 +88,26 @@ class Checkpoints:
             metrics=None if accuracy is None else {"accuracy": accuracy},
         )
 
-    def restore(self, target: Any) -> Restored | None:
-        """The latest good checkpoint, or None where there is none at all.
-
-        Damaged ones are moved aside to `damaged-checkpoints/`, so that the run can write that step again.
+    def restore(self, target: Any, step: int | None = None) -> Restored | None:
+        """The latest good checkpoint, or that of one step; None where there is none at all.
 
         Args:
-          target: the state as `jax.ShapeDtypeStruct` leaves with their shardings.
+          target: the state as `jax.ShapeDtypeStruct` leaves with their shardings, or its first parts alone
+            (`steps.ModelState`), which then are all that is read.
+          step: None for the latest good one.
 
         Raises:
-          CheckpointError: if there are checkpoints and none can be read.
+          CheckpointError: if there are checkpoints and none can be read, or not that of `step`.
         """
-        skipped = []
-        for step in reversed(self.steps()):
+        if step is not None and step not in self.steps():
+            raise CheckpointError(f"{self.path} has no checkpoint of step {step}; it has {self.steps()}")
+        skipped: list[str] = []
+        for number in reversed(self.steps()) if step is None else [step]:
             try:
-                return Restored(*self._read(step, target), step, skipped)
+                return Restored(*self._read(number, target), number, skipped)
             except Exception as error:  # whatever Orbax, TensorStore or the file system raise
                 reason = " ".join(str(error).split())[:300]
-                skipped.append(f"checkpoint {step} cannot be used ({type(error).__name__}: {reason})")
+                skipped.append(f"checkpoint {number} cannot be used ({type(error).__name__}: {reason})")
                 logging.warning(skipped[-1])
         if skipped:
             raise CheckpointError(
@@ -116,30 +116,20 @@ class Checkpoints:
             )
         return None
 
-    def read(self, step: int, target: Any) -> Restored:
-        """The checkpoint of one step.
-
-        Raises:
-          CheckpointError: if it does not exist or is damaged.
-        """
-        if step not in self.steps():
-            raise CheckpointError(f"{self.path} has no checkpoint of step {step}; it has {self.steps()}")
-        try:
-            return Restored(*self._read(step, target), step, [])
-        except Exception as error:
-            raise CheckpointError(f"checkpoint {step} in {self.path} cannot be read: {error}") from error
-
-    def _read(self, step, target):
+    def _read(self, step: int, target: Any) -> tuple[Any, dict]:
+        parts = target._asdict()
+        places = ocp.checkpoint_utils.construct_restore_args(parts)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(target._asdict()),
+                state=ocp.args.PyTreeRestore(parts, restore_args=places, partial_restore=True),
                 fingerprint=ocp.args.JsonRestore(),
                 progress=ocp.args.JsonRestore(),
             ),
         )
         state = type(target)(**restored["state"])
-        if fingerprint(state) != restored["fingerprint"]:
+        numbers = fingerprint(state)
+        if numbers != restored["fingerprint"][: len(numbers)]:
             raise CheckpointError("its content is not what was saved: a file is missing or was changed")
         return state, restored["progress"]
 

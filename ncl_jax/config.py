@@ -1,33 +1,17 @@
-"""Configurations: every field with its unit and source, arguments of configuration files, methods by name, checks."""
+"""Configurations: every field with its unit and source, arguments of configuration files, methods by name."""
 
+import inspect
 import math
+import re
 from typing import Any
 
 import ml_collections
 
-from ncl_jax.models import check_depth
-
-METHODS = {
-    "ce": "softmax cross-entropy, each expert on its own",
-    "balanced_softmax": "balanced softmax, each expert on its own",
-    "nil_full": "individual learning over all classes only: the same losses as balanced_softmax",
-    "nil": "nested individual learning: all classes and the hard ones",
-    "nbod_full": "individual learning and distillation between experts, over all classes only",
-    "ncl_supervised": "NIL and NBOD: all classes and the hard ones, alone and together",
-    "ncl": "NIL, NBOD and momentum contrast: the whole of NCL",
-    "nclpp": "NCL++: two experts, four copies of each image, distillation between experts and between copies",
-}
-SEMANTICS = ("official", "equations")
-# Where and how a run is computed, not what: these may differ when it is continued.
-MAY_CHANGE = ("data.dir", "data.download", "run.")
-
+from ncl_jax import methods
+from ncl_jax.errors import ConfigError
 
 SHORT_SCHEDULE = 100  # epochs: a shorter run is over before collapsed features would have paid back
 RAMP_STEPS = 300
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be run; the message names the value and what to do."""
 
 
 def base_config() -> ml_collections.ConfigDict:
@@ -57,7 +41,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.model.num_experts = 3  # NCL, experiments
 
     config.loss = ml_collections.ConfigDict()
-    config.loss.name = "ncl"  # ncl or nclpp
+    config.loss.name = "ncl"  # what is computed: ncl, nclpp or FILE.py:FUNCTION (docs/architecture.md)
     config.loss.balanced = True  # add the log prior to the logits (balanced softmax)
     config.loss.num_hard = 30  # hard categories, the target included: about 0.3 of the classes (authors)
     config.loss.hard_weight = 1.0  # of the cross-entropy over the hard categories (NIL)
@@ -65,9 +49,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.loss.hard_distill_weight = 0.6  # of the distillation over the hard categories (authors)
     config.loss.hard_scores = "first"  # whose scores choose the hard categories: first (authors) or own (equations)
     config.loss.non_hard = "zero"  # other classes' balanced logits: zero (authors) or exclude (equations)
-    config.loss.distill_normalization = (
-        "per_expert"  # 1/(E-1): per_expert (authors); 1/(E(E-1)): mean_pair (equations); not for nclpp
-    )
+    config.loss.distill_normalization = "per_expert"  # 1/(E-1) (authors); mean_pair: 1/(E(E-1)) (equations); ncl only
     config.loss.copies = 1  # augmented copies of each image: 1 for ncl, 2 or more for nclpp (authors: 4)
     config.loss.ramp_steps = 0  # steps over which the last three weights grow from 0; 0: no ramp (authors)
 
@@ -75,7 +57,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.contrast.weight = 0.0  # of the momentum contrast; 0: no self-supervision (authors: 1)
     config.contrast.behaviour = "moco"  # moco (as intended) or authors (their program's departures, docs/fidelity.md)
     config.contrast.momentum = 0.999  # of the key encoder, per step, in [0, 1)
-    config.contrast.queue = 1024  # keys an expert (authors, CIFAR)
+    config.contrast.queue = 1024  # keys per expert (authors, CIFAR)
     config.contrast.temperature = 0.2  # > 0 (authors)
     config.contrast.dim = 64  # of the projected features (authors, CIFAR)
 
@@ -90,6 +72,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.optim.weight_decay = 2e-4  # coupled L2 on every trained parameter (authors)
 
     config.run = ml_collections.ConfigDict()
+    config.run.conv = "auto"  # the convolutions: xla, native (our own, on one CPU device) or auto (native where it can)
     config.run.strategy = "auto"  # how the experts are applied: auto, unroll, vmap or scan
     config.run.steps_per_call = 0  # training steps in one device call; 0: the platform's default
     config.run.eval_batch = 500  # test images a step
@@ -121,25 +104,18 @@ def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigD
 
 
 def choose_method(config: ml_collections.ConfigDict, method: str, semantics: str = "official") -> None:
-    """Sets the fields that make up a method of `METHODS`, in the authors' ("official") or the equations' semantics.
+    """Sets all fields that make up a method of `methods.METHODS`, in the authors' or the equations' semantics.
+
+    Choosing a method after another one equals choosing it alone; change single fields afterwards.
 
     Raises:
       ConfigError: for an unknown method or semantics.
     """
-    _one_of("method", method, tuple(METHODS))
-    _one_of("semantics", semantics, SEMANTICS)
-    loss = config.loss
-    loss.balanced = method != "ce"
-    if method in ("ce", "balanced_softmax", "nil_full", "nbod_full"):
-        loss.hard_weight = loss.hard_distill_weight = 0.0
-    if method in ("ce", "balanced_softmax", "nil_full", "nil"):
-        loss.distill_weight = loss.hard_distill_weight = 0.0
-    if method == "ncl":
-        config.contrast.weight = 1.0
-    if method == "nclpp":
-        loss.name, loss.copies, config.model.num_experts = "nclpp", 4, 2
-    if semantics == "equations":  # NCL++ has one normalisation and does not read the last
-        loss.hard_scores, loss.non_hard, loss.distill_normalization = "own", "exclude", "mean_pair"
+    one_of("method", method, tuple(methods.METHODS))
+    one_of("semantics", semantics, tuple(methods.SEMANTICS))
+    defaults = flatten(base_config())
+    reset = {name: defaults[name] for name in methods.all_fields()}
+    config.update_from_flattened_dict(reset | methods.fields(method, semantics))
 
 
 def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_collections.ConfigDict:
@@ -193,86 +169,25 @@ def flatten(config: ml_collections.ConfigDict | dict) -> dict[str, Any]:
     return flat
 
 
-def differences(old: dict, new: dict) -> list[str]:
-    """One line for every field that differs and may not (`MAY_CHANGE`): `optim.momentum: 0.9 there, 0.8 here`."""
-    before, after = flatten(old), flatten(new)
-    names = [n for n in sorted(before.keys() | after.keys()) if not n.startswith(MAY_CHANGE)]
-    lines = [(n, before.get(n, "absent"), after.get(n, "absent")) for n in names]
-    return [f"{name}: {old} there, {new} here" for name, old, new in lines if old != new]
+def describe_fields() -> list[tuple[str, str, str]]:
+    """Every field's name, default and comment, as they stand in `base_config`."""
+    lines = re.findall(r"^    config\.(\S+) = (.+?)  # (.+)$", inspect.getsource(base_config), re.MULTILINE)
+    return [(name, value, comment) for name, value, comment in lines]
 
 
-_CHOICES = {
-    "precision": ("float32", "bfloat16"),
-    "data.augment": ("none", "crop_flip", "autoaugment"),
-    "model.classifier": ("linear", "cosine"),
-    "loss.name": ("ncl", "nclpp"),
-    "loss.hard_scores": ("first", "own"),
-    "loss.non_hard": ("zero", "exclude"),
-    "loss.distill_normalization": ("per_expert", "mean_pair"),
-    "contrast.behaviour": ("moco", "authors"),
-    "optim.schedule": ("step", "cosine"),
-    "run.strategy": ("auto", "unroll", "vmap", "scan"),
-}
-_AT_LEAST = {
-    "epochs": 1, "eval_every": 1, "checkpoint_every": 1, "data.imbalance": 1, "model.width": 1, "model.num_experts": 1,
-    "loss.num_hard": 1, "loss.hard_weight": 0, "loss.distill_weight": 0, "loss.hard_distill_weight": 0,
-    "loss.copies": 1, "loss.ramp_steps": 0, "contrast.weight": 0, "contrast.queue": 1, "contrast.dim": 1,
-    "optim.batch_size": 1, "optim.accumulate": 1, "optim.warmup_epochs": 0, "optim.weight_decay": 0,
-    "run.steps_per_call": 0, "run.eval_batch": 1, "run.data_devices": 0, "run.expert_devices": 1,
-}  # fmt: skip
+def complete(stored: dict) -> ml_collections.ConfigDict:
+    """A configuration from a run's file: a field that the file lacks takes its default."""
+    fields: dict[str, Any] = {}
+    for name, value in (flatten(base_config()) | flatten(stored)).items():
+        *sections, leaf = name.split(".")
+        section = fields
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[leaf] = value
+    return ml_collections.ConfigDict(fields)
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks all that can be checked without the data.
-
-    Raises:
-      ConfigError: naming the field, its value and what it must be.
-    """
-    flat = flatten(config)
-    for name, valid in _CHOICES.items():
-        _one_of(name, flat[name], valid)
-    for name, least in _AT_LEAST.items():
-        if not flat[name] >= least:
-            raise ConfigError(f"{name}={flat[name]} must be at least {least}")
-    try:
-        check_depth(config.model.backbone, config.model.depth)
-    except ValueError as error:
-        raise ConfigError(f"model.{error}") from error
-    for name in ("optim.learning_rate", "contrast.temperature", "model.cosine_scale"):
-        if not flat[name] > 0:
-            raise ConfigError(f"{name}={flat[name]} must be above 0")
-    for name in ("optim.momentum", "contrast.momentum"):
-        if not 0 <= flat[name] < 1:
-            raise ConfigError(f"{name}={flat[name]} must be in [0, 1)")
-    _check_combinations(config)
-
-
-def _check_combinations(config):
-    name, copies = config.loss.name, config.loss.copies
-    if name == "nclpp" and copies < 2:
-        raise ConfigError(f"loss.copies={copies} must be at least 2 for NCL++ (loss.name=nclpp)")
-    if name == "ncl" and copies > 1:
-        raise ConfigError(f"loss.copies={copies} needs loss.name=nclpp (method=nclpp)")
-    if name == "nclpp" and config.contrast.weight:
-        raise ConfigError(
-            f"loss.name=nclpp has no self-supervision branch: set contrast.weight=0, not {config.contrast.weight}"
-        )
-    late = [m for m in config.optim.milestones if m > config.epochs]
-    if config.optim.schedule == "step" and late:
-        raise ConfigError(
-            f"optim.milestones={tuple(config.optim.milestones)} lie behind the last epoch, {config.epochs}: scale the "
-            f"whole schedule with the configuration's argument, :epochs={config.epochs}, or set optim.milestones too"
-        )
-
-
-def check_against_data(config: ml_collections.ConfigDict, num_images: int, num_classes: int) -> None:
-    """Checks what depends on the data. Raises ConfigError."""
-    if config.optim.batch_size > num_images:
-        raise ConfigError(f"optim.batch_size={config.optim.batch_size} is larger than the {num_images} training images")
-    if config.loss.num_hard > num_classes:
-        raise ConfigError(f"loss.num_hard={config.loss.num_hard} is larger than the number of classes, {num_classes}")
-
-
-def _one_of(name, value, valid):
+def one_of(name: str, value: Any, valid: tuple[str, ...]) -> None:
+    """Raises ConfigError, naming the field, where `value` is none of the valid ones."""
     if value not in valid:
         raise ConfigError(f"{name}={value!r} must be one of: {', '.join(valid)}")

@@ -70,3 +70,21 @@ def _apply_spread(apply, variables, args, strategy, mesh):
     specs = (P("expert"), *[P()] * len(args))
     spread = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P("expert"), axis_names={"expert"})
     return spread(variables, *args)
+
+
+def make_apply(model: nn.Module, strategy: str, mesh: Mesh | None = None) -> Callable:
+    """Makes `apply(variables, images [B, H, W, 3], train) -> (outputs [E, ...], new batch_stats [E, ...])`.
+
+    Args:
+      model: one expert's network; `variables` holds `params` and `batch_stats`, stacked.
+      strategy, mesh: see `apply_experts`.
+    """
+
+    def apply(variables: Variables, images: jax.Array, train: bool) -> tuple[dict[str, jax.Array], Variables]:
+        def one(variables, x):
+            return model.apply(variables, x, train, mutable=["batch_stats"])
+
+        outputs, updates = apply_experts(one, variables, images, strategy=strategy, mesh=mesh)
+        return outputs, updates["batch_stats"]
+
+    return apply

@@ -8,19 +8,14 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-
-def write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+from ncl_jax.rundir import RunDir, write_text
 
 
 class RunLog:
-    """Logs of the run in `workdir`, continued at `step`: what an interrupted run logged after it is dropped.
+    """Logs of a run, continued at `step`: what an interrupted run logged after it is dropped.
 
     Args:
-      workdir: `metrics.jsonl` and the TensorBoard events go here.
+      directory: of the run; the JSON lines and the TensorBoard events go there.
       step: steps done so far.
       total_steps: of the whole run.
       batch_size: images a step; the progress bar, shown on a terminal only, counts images.
@@ -29,14 +24,14 @@ class RunLog:
       notes: lines that say what was dropped.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, total_steps: int, batch_size: int):
-        self.path, self._batch_size = workdir / "metrics.jsonl", batch_size
-        logged = _drop_after(self.path, step)
-        self.notes = []
+    def __init__(self, directory: RunDir, step: int, total_steps: int, batch_size: int):
+        self._batch_size = batch_size
+        logged = _drop_after(directory.metrics, step)
+        self.notes: list[str] = []
         if logged > step:
             self.notes.append(f"the log reached step {logged}: steps {step + 1} to {logged} are computed again")
-        self._lines = self.path.open("a")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._lines = directory.metrics.open("a")
+        self._events = SummaryWriter(str(directory.events), purge_step=step + 1)
         self._bar = tqdm(
             total=total_steps * batch_size,
             initial=step * batch_size,
@@ -75,25 +70,21 @@ class RunLog:
         self._events.close()
 
 
-class SilentLog:
+class SilentLog(RunLog):
     """Stands in for a `RunLog` in all processes of a run but the first: writes and shows nothing."""
 
-    notes = ()
+    def __init__(self) -> None:
+        self.notes = []
 
-    def print(self, line: str) -> None:
-        """Nothing."""
+    def print(self, line: str) -> None: ...
 
-    def advance(self, steps: int, text: str) -> None:
-        """Nothing."""
+    def advance(self, steps: int, text: str) -> None: ...
 
-    def write(self, kind: str, record: dict) -> None:
-        """Nothing."""
+    def write(self, kind: str, record: dict) -> None: ...
 
-    def flush(self) -> None:
-        """Nothing."""
+    def flush(self) -> None: ...
 
-    def close(self) -> None:
-        """Nothing."""
+    def close(self) -> None: ...
 
 
 def _scalars(record, prefix=""):

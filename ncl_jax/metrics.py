@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncl_jax.losses import cross_entropy, kl_divergence
+from ncl_jax.predict import predictors
 
 CALIBRATION_BINS = 15
 
@@ -35,7 +36,7 @@ def evaluate_batch(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> Su
     num_experts, _, num_classes = logits.shape
     weight = valid.astype(jnp.float32)
     of_class = jax.nn.one_hot(labels, num_classes) * weight[:, None]  # [B, C]
-    scores = jnp.concatenate([logits.mean(0, keepdims=True), logits]).astype(jnp.float32)  # [P, B, C]
+    scores = predictors(logits)  # [P, B, C]
     top = scores.argmax(-1)
     correct = (top == labels).astype(jnp.float32)
     nll = cross_entropy(scores, jnp.broadcast_to(labels, top.shape))

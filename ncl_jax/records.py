@@ -4,23 +4,24 @@ import os
 import pathlib
 import platform
 
+import jax
 import numpy as np
 
-from ncl_jax import report, steps
+from ncl_jax import report
+from ncl_jax.data.pipeline import Facts
 
 # Features whose share of dead ones is above, or whose mean is below, carry next to nothing: docs/short_schedules.md.
 COLLAPSED_DEAD, COLLAPSED_MEAN = 0.5, 0.02
 
 
-def description(config, facts, mesh, workdir) -> str:
-    """What is about to run."""
+def description(facts: Facts, network: str, epochs: int, batch_size: int, device: str, workdir: str) -> str:
+    """What is about to run; `network` and `device` in words."""
     counts = facts.class_counts
     return (
         f"{facts.name}: {facts.num_train} training images, {facts.num_classes} classes of {max(counts)} to "
         f"{min(counts)}, rows {facts.rows_checksum}\n"
-        f"images a class: {' '.join(map(str, counts))}\n"
-        f"{config.model.num_experts} experts, ResNet-{config.model.depth}; {config.epochs} epochs, batch "
-        f"{config.optim.batch_size}; {device_name(mesh.devices.ravel())}; run directory {workdir}"
+        f"images per class: {' '.join(map(str, counts))}\n"
+        f"{network}; {epochs} epochs, batch {batch_size}; {device}; run directory {workdir}"
     )
 
 
@@ -40,16 +41,16 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def epoch(history: np.ndarray, names: tuple[str, ...], number: int, rate: float, images_per_second: float) -> dict:
-    """An epoch's object: means over its steps' metrics `[steps, M]`, and the largest gradient norm."""
-    mean = dict(zip(names, history.mean(axis=0).tolist(), strict=True))
+def epoch(history: dict, number: int, step: int, rate: float, images_per_second: float) -> dict:
+    """An epoch's object: means over its steps' metrics, arrays `[steps]` by name, and the largest gradient norm."""
+    means = jax.tree.map(lambda values: float(values.mean()), history)
     return {
         "epoch": number,
-        "step": number * len(history),
-        "loss": mean["loss"],
-        "parts": {name: mean[name] for name in names if name not in (*steps.DIAGNOSTICS, "loss")},
-        **{name: mean[name] for name in steps.DIAGNOSTICS},
-        "grad_norm_max": float(history[:, names.index("grad_norm")].max()),
+        "step": step,
+        "loss": means.pop("loss"),
+        "parts": means.pop("parts"),
+        **means,
+        "grad_norm_max": float(history["grad_norm"].max()),
         "learning_rate": float(rate),
         "images_per_second": images_per_second,
     }
@@ -85,7 +86,7 @@ def evaluation_line(results: dict) -> str:
     return f"  test accuracy {100 * ensemble['accuracy']:.2f} % ({cells}), mean expert {100 * single:.2f} %"
 
 
-def final(results: dict, config, facts, progress: dict, mesh) -> dict:
+def final(results: dict, facts: Facts, progress: dict, device: str, config: dict) -> dict:
     """The content of `results.json`.
 
     `seconds` is the time of the training steps alone; `images_per_second` the median over epochs, images of the data
@@ -100,6 +101,6 @@ def final(results: dict, config, facts, progress: dict, mesh) -> dict:
         "best_on_test": progress["best_on_test"],
         "seconds": progress["seconds"],
         "images_per_second": float(np.median(progress["images_per_second"])),
-        "device": device_name(mesh.devices.ravel()),
-        "config": config.to_dict(),
+        "device": device,
+        "config": config,
     }

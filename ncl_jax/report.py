@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from ncl_jax.logs import read_metrics, write_text
+from ncl_jax.logs import read_metrics
+from ncl_jax.rundir import RunDir, write_text
 
 _COLUMNS = ("accuracy", "many", "medium", "few", "nll", "ece")
 
@@ -60,11 +61,11 @@ def mean_expert(experts: list[dict]) -> dict:
     return mean
 
 
-def write(workdir: pathlib.Path, results: dict) -> None:
-    """Writes `results.json` and the plots `curve.png` and `per_class.png`."""
-    write_text(workdir / "results.json", json.dumps(results, indent=1) + "\n")
-    plot_curve(read_metrics(workdir / "metrics.jsonl"), workdir / "curve.png")
-    plot_per_class(results, workdir / "per_class.png")
+def write(directory: RunDir, results: dict) -> None:
+    """Writes a finished run's results and plots."""
+    write_text(directory.results, json.dumps(results, indent=1) + "\n")
+    plot_curve(read_metrics(directory.metrics), directory.curve)
+    plot_per_class(results, directory.per_class)
 
 
 def axes(width: float = 7.0, panels: int = 1) -> tuple[Figure, np.ndarray]:

@@ -64,15 +64,17 @@ def constrain_batch(mesh: Mesh | None) -> Callable[[jax.Array], jax.Array]:
     return lambda batch: jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, P("data")))
 
 
-def state_shardings(mesh: Mesh, state: Any, num_experts: int) -> Any:
+def state_shardings(mesh: Mesh, state: Any, num_experts: int, memory_spec: Any = P()) -> Any:
     """Where each leaf of a `TrainState` of shapes lives: stacked leaves `[E, ...]` over the mesh's expert axis.
 
-    Stacked are the parameters, the running statistics, all of the optimizer's state that is not a scalar, and the
-    queue's keys; everything else is on every device.
+    Stacked are the parameters, the running statistics and all of the optimizer's state that is not a scalar. The
+    method's memory says itself where it lives (`Objective.memory_spec`); everything else is on every device.
     """
 
-    def place(path, leaf):
-        stacked = path[0].name not in ("step", "history") and leaf.ndim > 0 and leaf.shape[0] == num_experts
+    def place(leaf: Any) -> NamedSharding:
+        stacked = leaf.ndim > 0 and leaf.shape[0] == num_experts
         return NamedSharding(mesh, P("expert") if stacked else P())
 
-    return jax.tree_util.tree_map_with_path(place, state)
+    specs = jax.tree.broadcast(memory_spec, state.memory, is_leaf=lambda x: isinstance(x, P))
+    memory = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=lambda x: isinstance(x, P))
+    return jax.tree.map(place, state._replace(memory=()))._replace(memory=memory)

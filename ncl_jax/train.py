@@ -3,33 +3,24 @@
 import collections
 import contextlib
 import dataclasses
-import fcntl
 import functools
-import json
 import pathlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from ncl_jax import build, metrics, records, report, sharding, steps
-from ncl_jax import config as config_lib
+from ncl_jax import build, checks, metrics, records, report, sharding, steps
 from ncl_jax.checkpoint import Checkpoints
-from ncl_jax.data import pipeline
+from ncl_jax.data import feeds, pipeline
+from ncl_jax.errors import Diverged, Interrupted
 from ncl_jax.evaluate import make_evaluate
 from ncl_jax.interrupt import Interrupt
-from ncl_jax.logs import RunLog, SilentLog, write_text
-from ncl_jax.models import cpu_conv
-
-
-class Diverged(RuntimeError):
-    """A loss or gradient that is not finite."""
-
-
-class Interrupted(RuntimeError):
-    """The run was asked to stop and has saved its state."""
+from ncl_jax.logs import RunLog, SilentLog
+from ncl_jax.rundir import RunDir
 
 
 def is_first() -> bool:
@@ -39,34 +30,38 @@ def is_first() -> bool:
 
 @dataclasses.dataclass
 class Run:
-    """What the epochs share. Only `state`, `progress` and `results` change."""
+    """What the epochs share. The last seven change."""
 
     config: ml_collections.ConfigDict
     facts: pipeline.Facts
+    device: str  # in words
     checkpoints: Checkpoints
     log: RunLog
-    names: tuple[str, ...]  # of a step's metrics
+    length: int  # steps in an epoch
     learning_rates: np.ndarray  # [epochs]
-    order_of: Callable  # epoch -> row numbers [N]
-    data: tuple  # the run's step key, images and labels, on the devices
-    advance: Callable  # (state, *data, order, steps left) -> (state, row, steps done)
-    evaluate: Callable  # (params, batch_stats) -> metrics.Sums
+    key: jax.Array  # of the steps
+    feed: feeds.Feed
+    advance: Callable  # (state, history, key, source, steps left) -> (state, history, last metrics, steps done)
+    evaluate: Callable  # (variables) -> metrics.Sums
     state: steps.TrainState
+    history: steps.Metrics  # [length] each: the metrics of the running epoch's steps
+    known_from: int  # the first of them whose metrics are known
     progress: dict  # the host's record, saved with the state
     sums: metrics.Sums | None = None  # of an evaluation that the devices are still at
     results: dict | None = None  # of the newest evaluation
 
     @property
-    def length(self) -> int:
-        """Steps in an epoch."""
-        return len(self.state.history)
+    def variables(self) -> dict[str, Any]:
+        """The weights as a model takes them."""
+        return {"params": self.state.params, "batch_stats": self.state.batch_stats}
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict:
     """Trains, or continues what `workdir` holds, and returns the content of `results.json`.
 
     The continued run equals one that was never stopped, bit for bit on the same hardware: the state holds the weights,
-    the optimizer, the running statistics, the queue and the step; order and augmentation follow from seed and step.
+    the optimizer, the running statistics, the method's memory and the step; order and augmentation follow from seed
+    and step. A finished run is answered from its directory.
 
     Raises:
       ConfigError: a bad value, `workdir` holds a run of another configuration, or another process works in it.
@@ -75,98 +70,73 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
       Diverged: a loss became infinite or NaN.
       Interrupted: SIGTERM or SIGINT came; the state has been saved.
     """
-    config_lib.validate(config)
+    config, directory = ml_collections.ConfigDict(config.to_dict()), RunDir(workdir)
+    config.data.dir = str(pathlib.Path(config.data.dir).expanduser().absolute())  # evaluation may start elsewhere
+    checks.validate(config)
+    directory.check(config)
+    if results := directory.read_results():
+        if is_first():
+            print(f"{directory} holds this run, finished:\n{report.table(results)}")
+        return results
+    directory.check_version()
     mesh = build.mesh(config)
     split = build.data(config)
-    config_lib.check_against_data(config, split.facts.num_train, split.facts.num_classes)
-    workdir = open_workdir(pathlib.Path(workdir), config, split.facts)
-    if (workdir / "results.json").exists():  # written last
-        results = json.loads((workdir / "results.json").read_text())
-        if is_first():
-            print(f"{workdir} holds this run, finished:\n{report.table(results)}")
-        return results
-    with locked(workdir), contextlib.closing(Checkpoints(workdir)) as checkpoints, Interrupt() as interrupt:
-        run = prepare(config, split, mesh, workdir, checkpoints)
-        with contextlib.closing(run.log):
-            for epoch in range(int(run.state.step) // run.length, config.epochs):
-                train_epoch(run, epoch, interrupt)
-                if run.sums is not None:
-                    run.results = evaluate(run, epoch + 1)
-                    run.log.write("evaluation", run.results)
-                save_if_due(run, epoch + 1, interrupt)
-            # The run may have been killed between its last checkpoint and here.
-            results = records.final(run.results or evaluate(run, config.epochs), config, run.facts, run.progress, mesh)
-            if is_first():
-                report.write(workdir, results)
-            run.log.print(f"\n{results['dataset']}: {workdir}\n{report.table(results)}")
+    checks.check_against_data(config, split.facts.num_train, split.facts.num_classes)
+    directory.check(config, split.facts)
+    with begun(directory, config, split.facts), contextlib.closing(Checkpoints(directory.path)) as checkpoints:
+        with Interrupt() as interrupt:
+            run = prepare(config, split, mesh, directory, checkpoints)
+            with contextlib.closing(run.log):
+                for epoch in range(int(run.state.step) // run.length, config.epochs):
+                    train_epoch(run, epoch, interrupt)
+                    if run.sums is not None:
+                        run.results = evaluate(run, epoch + 1)
+                        run.log.write("evaluation", run.results)
+                    save_if_due(run, epoch + 1, interrupt)
+                # The run may have been killed between its last checkpoint and here.
+                figures = run.results or evaluate(run, config.epochs)
+                results = records.final(figures, run.facts, run.progress, run.device, config.to_dict())
+                if is_first():
+                    report.write(directory, results)
+                run.log.print(f"\n{results['dataset']}: {directory}\n{report.table(results)}")
     return results
 
 
 @contextlib.contextmanager
-def locked(workdir: pathlib.Path):
-    """Keeps a second run out of the run's directory. Raises ConfigError if there is one already."""
+def begun(directory: RunDir, config: ml_collections.ConfigDict, facts: pipeline.Facts):
+    """Creates the directory and keeps a second run out of it; in the first process alone."""
     if not is_first():
         yield
         return
-    with (workdir / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise config_lib.ConfigError(
-                f"another process is training in {workdir}: wait for it, or stop it"
-            ) from error
+    directory.begin(config, facts)
+    with directory.locked():
         yield
 
 
-def open_workdir(workdir: pathlib.Path, config: ml_collections.ConfigDict, facts: pipeline.Facts) -> pathlib.Path:
-    """Creates the run's directory with `config.json` and `dataset.json`, or checks that it holds the same run.
-
-    Raises:
-      ConfigError: it holds another run, or cannot be written.
-    """
-    path, data_path = workdir / "config.json", workdir / "dataset.json"
-    config.data.dir = str(pathlib.Path(config.data.dir).expanduser().absolute())  # evaluation may start elsewhere
-    content = config.to_dict()
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        differing = config_lib.differences(json.loads(path.read_text()), content) if path.exists() else []
-        if data_path.exists() and pipeline.Facts.from_json(data_path.read_text()) != facts:
-            differing.append(f"the data: another than in {data_path}")
-        if differing:
-            raise config_lib.ConfigError(
-                f"{workdir} holds a run of another configuration: {'; '.join(differing)}. Repeat that run's command, "
-                "or give another --workdir"
-            )
-        if is_first():
-            write_text(path, json.dumps(content, indent=1) + "\n")
-            write_text(data_path, facts.to_json())
-    except OSError as error:
-        raise config_lib.ConfigError(f"cannot write to --workdir={workdir}: {error}") from error
-    except (TypeError, ValueError) as error:
-        raise config_lib.ConfigError(f"{path} or {data_path} is not what a run writes: {error}") from error
-    return workdir
-
-
-def prepare(config, split, mesh, workdir, checkpoints) -> Run:
+def prepare(config, split, mesh, directory, checkpoints) -> Run:
     """Restores or initialises the state, puts the data on the devices and compiles the training step."""
     facts, place = split.facts, sharding.replicated(mesh)
-    state, progress, notes = restore_or_start(config, facts, mesh, checkpoints)
-    total = config.epochs * len(state.history)
-    log = RunLog(workdir, int(state.step), total, config.optim.batch_size) if is_first() else SilentLog()
-    for line in (records.description(config, facts, mesh, workdir), *cpu_conv.notes(), *notes, *log.notes):
+    state, progress, lines = restore_or_start(config, facts, mesh, checkpoints)
+    step, length = int(state.step), build.steps_per_epoch(config, facts)
+    batch, device = config.optim.batch_size, records.device_name(mesh.devices.ravel())
+    log = RunLog(directory, step, config.epochs * length, batch) if is_first() else SilentLog()
+    network = f"{config.model.num_experts} experts, ResNet-{config.model.depth}"
+    about = records.description(facts, network, config.epochs, batch, device, str(directory))
+    for line in (about, *build.notes(config, mesh), *lines, *log.notes):
         log.print(line)
     keys = jax.jit(build.keys, static_argnums=0, out_shardings=place)(config.seed)
-    images = sharding.put_rows(mesh, split.train_images)
-    data = (keys.step, images, jax.device_put(split.train_labels, place))
-    epoch_order = jax.jit(steps.epoch_order, static_argnums=2, out_shardings=place)
-    order_of = lambda epoch: epoch_order(keys.order, epoch, facts.num_train)  # noqa: E731
+    feed = build.training_feed(config, split, keys.order, mesh)
     began = time.perf_counter()
-    advance = compile_step(config, facts, mesh, (state, *data, order_of(0)))
+    train_step = build.train_step(config, facts, mesh)
+    history, known_from = start_history(train_step, feed, (state, keys.step), length, progress, place)
+    advance = compile_step(train_step, feed, build.steps_per_call(config, mesh), place, (state, history, keys.step))
     log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
+    test = build.test_feed(config, split, mesh)
     return Run(
-        config=config, facts=facts, checkpoints=checkpoints, log=log, names=build.metric_names(config, facts),
-        learning_rates=build.learning_rates(config), order_of=order_of, data=data, advance=advance,
-        evaluate=make_evaluate(config, split, mesh), state=state, progress=progress,
+        config=config, facts=facts, device=device, checkpoints=checkpoints, log=log, length=length,
+        learning_rates=build.learning_rates(config), key=keys.step, feed=feed, advance=advance,
+        evaluate=make_evaluate(build.predictor(config, facts.num_classes, mesh), test, mesh),
+        state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip
 
 
@@ -174,34 +144,50 @@ def restore_or_start(config, facts, mesh, checkpoints):
     """The state to go on from, placed on the devices, the host's record, and lines that say where it came from."""
     initial = functools.partial(build.initial_state, config, facts)
     shapes = jax.eval_shape(initial)
-    places = sharding.state_shardings(mesh, shapes, config.model.num_experts)
+    places = build.state_places(config, facts, mesh, shapes)
     target = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
     restored = checkpoints.restore(target)
     if restored is None:
-        return (
-            jax.jit(initial, out_shardings=places)(),
-            {"seconds": 0.0, "images_per_second": [], "best_on_test": None},
-            [],
-        )
+        progress = {"seconds": 0.0, "images_per_second": [], "best_on_test": None}
+        return jax.jit(initial, out_shardings=places)(), progress, []
     checkpoints.set_aside(after=restored.step)
     return restored.state, restored.progress, [*restored.skipped, f"continuing at step {restored.step}"]
 
 
-def compile_step(config, facts, mesh, arguments):
-    """`advance(state, key, images, labels, order, left) -> (state, row, steps done)`, compiled for these arguments.
+def start_history(train_step, feed, arguments, length, progress, place):
+    """The metrics of the running epoch's steps, on the devices, and from which step of it on they are known.
 
-    On accelerators one call does up to `steps_per_call` steps; on CPU one.
+    They are named as the step names them. A run stopped within an epoch goes on with those that it saved, unless the
+    code has other metrics by now: then the epoch's figures are those of the steps that follow.
     """
-    train_step = build.train_step(config, facts, mesh)
-    limit, place = build.steps_per_call(config), sharding.replicated(mesh)
+    state, key = arguments
+    source, _ = next(feed.batches(0))
+    step = lambda state, key, source: train_step(state, key, feed.take(source, state.step))[1]  # noqa: E731
+    shapes = jax.eval_shape(step, state, key, source)
+    history = jax.tree.map(lambda s: np.zeros((length, *s.shape), s.dtype), shapes)
+    done, saved = int(state.step) % length, progress.pop("history", {})
+    is_same = jax.tree.structure(jax.tree.map(lambda _: 0, shapes)) == jax.tree.structure(saved, is_leaf=_is_list)
+    if is_same:
+        jax.tree.map(lambda values, known: values.__setitem__(slice(len(known)), known), history, saved)
+    return jax.device_put(history, place), 0 if is_same else done
+
+
+def _is_list(value):
+    return isinstance(value, list)
+
+
+def compile_step(train_step, feed, limit, place, arguments):
+    """`advance(state, history, key, source, left) -> (state, history, last metrics, steps done)`, compiled.
+
+    One call does up to `limit` steps. `arguments` are the first state, history and key.
+    """
+    advance = steps.make_advance(train_step, feed.take, several=limit > 1)
+    source, _ = next(feed.batches(0))
+    counts = [jax.device_put(np.int32(n), place) for n in range(limit + 1)]
     places = jax.tree.map(lambda leaf: leaf.sharding, arguments[0])
-    compile_ = functools.partial(jax.jit, donate_argnums=0, out_shardings=(places, place))
-    if limit == 1:
-        single = compile_(train_step).lower(*arguments).compile()
-        return lambda state, *rest: (*single(state, *rest[:-1]), 1)
-    counts = {n: jax.device_put(np.int32(n), place) for n in range(1, limit + 1)}
-    multi = compile_(steps.make_multi_step(train_step)).lower(*arguments, counts[1]).compile()
-    return lambda state, *rest: (*multi(state, *rest[:-1], counts[min(limit, rest[-1])]), min(limit, rest[-1]))
+    jitted = jax.jit(advance, donate_argnums=(0, 1), out_shardings=(places, place, place))
+    program = jitted.lower(*arguments, source, counts[1]).compile()
+    return lambda *rest: (*program(*rest[:-1], counts[min(limit, rest[-1])]), min(limit, rest[-1]))
 
 
 def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
@@ -212,19 +198,23 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
       Interrupted: in the middle of the epoch; the state has been saved.
     """
     began, first = time.perf_counter(), int(run.state.step) % run.length
-    done = run.length - run_steps(run, run.order_of(epoch), run.length - first, epoch, interrupt)
+    done = run.length - run_steps(run, run.length - first, epoch, interrupt)
     due = epoch + 1 == run.config.epochs or (epoch + 1) % run.config.eval_every == 0
     if due and done == run.length:
-        run.sums = run.evaluate(run.state.params, run.state.batch_stats)
-    history = check_finite(run, np.asarray(run.state.history)[:done], epoch * run.length)
+        run.sums = run.evaluate(run.variables)
+    known = slice(run.known_from, done)
+    history = jax.tree.map(lambda values: np.asarray(values)[known], run.history)
+    check_finite(run, history, epoch * run.length + run.known_from)
     seconds = time.perf_counter() - began
     run.progress["seconds"] += seconds
     if done < run.length:
         run.log.flush()
-        run.checkpoints.save(run.state, run.progress)
+        values = {"history": jax.tree.map(np.ndarray.tolist, history)} if not run.known_from else {}
+        run.checkpoints.save(run.state, run.progress | values)
         raise Interrupted(f"stopped at step {int(run.state.step)}, saved: the same command continues the run")
+    run.known_from = 0
     speed = (run.length - first) * run.config.optim.batch_size / seconds
-    record = records.epoch(history, run.names, epoch + 1, run.learning_rates[epoch], speed)
+    record = records.epoch(history, epoch + 1, (epoch + 1) * run.length, run.learning_rates[epoch], speed)
     run.progress["images_per_second"].append(speed)
     run.log.write("train", record)
     run.log.print(records.epoch_line(record, run.config.epochs, seconds))
@@ -232,48 +222,54 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
         run.log.print(warning)
 
 
-def run_steps(run: Run, order: jax.Array, count: int, epoch: int, interrupt: Interrupt) -> int:
-    """Up to `count` training steps; returns how many an interrupt left.
+def run_steps(run: Run, left: int, epoch: int, interrupt: Interrupt) -> int:
+    """Up to `left` training steps; returns how many an interrupt left.
 
     Nothing waits for the newest calls: the bar shows the losses of an earlier one.
     """
-    pending = collections.deque()
+    pending: collections.deque = collections.deque()
     text = f"epoch {epoch + 1}/{run.config.epochs} lr {run.learning_rates[epoch]:.4g}"
-    with jax.transfer_guard("disallow"):
-        while count and not interrupt.requested():
-            run.state, row, done = run.advance(run.state, *run.data, order, count)
-            count -= done
-            pending.append((row, done))
+    for source, served in run.feed.batches(int(run.state.step)):
+        served = min(served, left)
+        while served and not interrupt.requested():
+            with jax.transfer_guard("disallow"):
+                run.state, run.history, last, done = run.advance(run.state, run.history, run.key, source, served)
+            served, left = served - done, left - done
+            pending.append((last, done))
             if len(pending) > 2:
                 show(run, *pending.popleft(), text)
+        if served or not left:
+            break
     run.log.advance(sum(done for _, done in pending), text)
-    return count
+    return left
 
 
-def show(run: Run, row: jax.Array, steps_done: int, text: str) -> None:
+def show(run: Run, values: steps.Metrics, steps_done: int, text: str) -> None:
     """Moves the bar on by a finished call, with its last step's losses."""
-    values = dict(zip(run.names, jax.device_get(row), strict=True))
-    parts = " ".join(f"{name} {values[name]:.3f}" for name in run.names if name not in steps.DIAGNOSTICS)
+    values = jax.device_get(values)
+    parts = " ".join(f"{name} {value:.3f}" for name, value in {"loss": values["loss"], **values["parts"]}.items())
     run.log.advance(steps_done, f"{text} {parts}")
 
 
-def check_finite(run: Run, history: np.ndarray, first_step: int) -> np.ndarray:
-    """Returns the metrics `[steps, M]`, or raises Diverged naming the step, its parts and the way back."""
-    bad = np.flatnonzero(~np.isfinite(history).all(axis=1))
-    if not bad.size:
-        return history
-    row = ", ".join(f"{name}={value:.4g}" for name, value in zip(run.names, history[bad[0]], strict=True))
+def check_finite(run: Run, history: steps.Metrics, first_step: int) -> None:
+    """Raises Diverged where one of the metrics `[steps]` is not finite, naming the step, its parts and the way back."""
+    finite = np.all([np.isfinite(values) for values in jax.tree.leaves(history)], axis=0)
+    if finite.all():
+        return
+    bad = int(np.argmin(finite))
+    named = {"loss": history["loss"], **history["parts"], "grad_norm": history["grad_norm"]}
+    row = ", ".join(f"{name}={values[bad]:.4g}" for name, values in named.items())
     saved = run.checkpoints.steps()
     good = f"the last good checkpoint is step {saved[-1]} in {run.checkpoints.path}" if saved else "no checkpoint yet"
     raise Diverged(
-        f"step {first_step + bad[0] + 1} is not finite: {row}; {good}. Lower optim.learning_rate, set loss.ramp_steps "
+        f"step {first_step + bad + 1} is not finite: {row}; {good}. Lower optim.learning_rate, set loss.ramp_steps "
         "or lengthen optim.warmup_epochs, in another --workdir"
     )
 
 
 def evaluate(run: Run, epoch: int) -> dict:
     """Evaluates the state on the test set, and notes the best epoch so far in the record."""
-    sums, run.sums = run.sums or run.evaluate(run.state.params, run.state.batch_stats), None
+    sums, run.sums = run.sums or run.evaluate(run.variables), None
     figures = metrics.summarize(sums, run.facts.groups())
     best, accuracy = run.progress["best_on_test"], figures["ensemble"]["accuracy"]
     if best is None or accuracy > best["accuracy"]:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncl_jax.checkpoint import CheckpointError, Checkpoints, fingerprint
+from ncl_jax.checkpoint import Checkpoints, fingerprint
+from ncl_jax.errors import CheckpointError
 
 
 class State(NamedTuple):
@@ -48,7 +49,7 @@ def test_no_checkpoint_is_none_and_another_step_an_error(tmp_path):
     assert Checkpoints(tmp_path).restore(target()) is None
     save(tmp_path, {1: 0.3})
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 7; it has \[1\]"):
-        Checkpoints(tmp_path).read(7, target())
+        Checkpoints(tmp_path).restore(target(), 7)
 
 
 def test_damaged_steps_are_set_aside_under_free_names(tmp_path):

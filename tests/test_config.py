@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncl_jax import build
+from ncl_jax import build, checks, methods
 from ncl_jax import config as config_lib
-from ncl_jax.config import ConfigError, base_config
+from ncl_jax.config import base_config
+from ncl_jax.errors import ConfigError
+from ncl_jax.rundir import differences
 
 
 def configured(method, semantics="official"):
@@ -44,7 +46,7 @@ def test_base_is_the_authors_cifar_recipe():
         "optim.weight_decay": 2e-4,
     }
     assert {name: flat[name] for name in recipe} == recipe
-    config_lib.validate(base_config())
+    checks.validate(base_config())
 
 
 # Arguments
@@ -101,10 +103,17 @@ def test_methods_set_their_parts(method, balanced, weights, contrast, copies, nu
     assert (config.contrast.weight, loss.copies, config.model.num_experts) == (contrast, copies, num_experts)
 
 
+def test_a_method_chosen_after_another_equals_it_alone():
+    for first, second in itertools.product(methods.METHODS, repeat=2):
+        config = configured(first, "equations")
+        config_lib.choose_method(config, second)
+        assert config == configured(second), (first, second)
+
+
 def test_every_method_is_tested_and_valid_in_both_semantics():
-    for method, semantics in itertools.product(config_lib.METHODS, config_lib.SEMANTICS):
+    for method, semantics in itertools.product(methods.METHODS, methods.SEMANTICS):
         config = configured(method, semantics)
-        config_lib.validate(config)
+        checks.validate(config)
         expected = ("first", "zero", "per_expert") if semantics == "official" else ("own", "exclude", "mean_pair")
         loss = config.loss
         assert (loss.hard_scores, loss.non_hard, loss.distill_normalization) == expected
@@ -117,6 +126,12 @@ def test_unknown_method_and_semantics_list_the_valid_ones():
         configured("ncl", "paper")
 
 
+def parts_of(config, counts, logits, labels, step):
+    """The parts of a step's loss."""
+    compute = jax.jit(build.objective(config, counts).compute)
+    return compute({"logits": logits}, labels, jnp.int32(step), ())[0]
+
+
 def test_cross_entropy_trains_the_plain_softmax():
     """The method as the run computes it: no prior, no other part."""
     counts = [50, 20, 4]
@@ -124,12 +139,12 @@ def test_cross_entropy_trains_the_plain_softmax():
     labels = np.array([0, 1, 2, 2])
     results = {}
     for method, prior in (("ce", 0), ("balanced_softmax", np.log(counts))):
-        loss, parts = jax.jit(build.loss(configured(method), counts))(logits, labels, jnp.int32(0))
+        parts = parts_of(configured(method), counts, logits, labels, 0)
         scores = logits.astype(np.float64) + prior
         log_p = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
         expected = -log_p[:, np.arange(4), labels].mean(-1).sum()
-        np.testing.assert_allclose([loss, parts["nil"]], expected, rtol=1e-5)
-        results[method] = float(loss)
+        np.testing.assert_allclose([sum(parts.values()), parts["nil"]], expected, rtol=1e-5)
+        results[method] = float(parts["nil"])
     assert abs(results["ce"] - results["balanced_softmax"]) > 0.1
 
 
@@ -137,10 +152,10 @@ def test_ramp_scales_all_parts_but_the_first():
     config = configured("ncl_supervised")
     config.loss.num_hard, config.loss.ramp_steps = 2, 10
     logits = np.random.default_rng(0).normal(size=(3, 4, 3)).astype(np.float32)
-    loss_fn = jax.jit(build.loss(config, [50, 20, 4]))
-    start, half, full, later = (loss_fn(logits, np.array([0, 1, 2, 2]), jnp.int32(s))[1] for s in (0, 5, 10, 99))
+    arguments = ([50, 20, 4], logits, np.array([0, 1, 2, 2]))
+    start, half, full, later = (parts_of(config, *arguments, step) for step in (0, 5, 10, 99))
     config.loss.ramp_steps = 0
-    unramped = jax.jit(build.loss(config, [50, 20, 4]))(logits, np.array([0, 1, 2, 2]), jnp.int32(0))[1]
+    unramped = parts_of(config, *arguments, 0)
     for name, value in unramped.items():
         share = 1 if name == "nil" else 0.5
         np.testing.assert_allclose([half[name], full[name], later[name]], [share * value, value, value], rtol=1e-5)
@@ -151,6 +166,8 @@ def test_ramp_scales_all_parts_but_the_first():
 
 BAD = {
     "precision": "float16",
+    "data.name": "cifar",
+    "run.conv": "cudnn",
     "data.augment": "cutmix",
     "model.classifier": "mlp",
     "loss.name": "moco",
@@ -204,27 +221,27 @@ def changed(name, value):
 @pytest.mark.parametrize("name,value", [*BAD.items(), *MORE_BAD])
 def test_bad_values_are_named(name, value):
     with pytest.raises(ConfigError, match=rf"^{name}='?{value}'? must be"):
-        config_lib.validate(changed(name, value))
+        checks.validate(changed(name, value))
 
 
 def test_every_checked_field_has_a_bad_value_above():
-    assert not {*config_lib._CHOICES, *config_lib._AT_LEAST} - BAD.keys()
+    assert not {*checks._CHOICES, *checks._AT_LEAST} - BAD.keys()
 
 
 def test_copies_exclude_self_supervision():
     config = configured("nclpp")
     config.contrast.weight = 0.5
     with pytest.raises(ConfigError, match=r"loss\.name=nclpp.*contrast\.weight=0, not 0\.5"):
-        config_lib.validate(config)
+        checks.validate(config)
 
 
 def test_checks_against_the_data():
     config = base_config()
-    config_lib.check_against_data(config, 64, 30)
+    checks.check_against_data(config, 64, 30)
     with pytest.raises(ConfigError, match=r"optim\.batch_size=64 .* 63 "):
-        config_lib.check_against_data(config, 63, 100)
+        checks.check_against_data(config, 63, 100)
     with pytest.raises(ConfigError, match=r"loss\.num_hard=30 .* 29"):
-        config_lib.check_against_data(config, 64, 29)
+        checks.check_against_data(config, 64, 29)
 
 
 # Continuing a run
@@ -232,24 +249,38 @@ def test_checks_against_the_data():
 
 def test_differences_name_the_field_and_both_values():
     old = json.loads(json.dumps(base_config().to_dict()))
-    assert config_lib.differences(old, base_config().to_dict()) == []  # tuples come back as lists
+    assert differences(old, base_config()) == []  # tuples come back as lists
     new = changed("optim.momentum", 0.8)
     new.optim.milestones = (300, 360)
-    assert config_lib.differences(old, new.to_dict()) == [
+    assert differences(old, new) == [
         "optim.milestones: [320, 360] there, [300, 360] here",
         "optim.momentum: 0.9 there, 0.8 here",
     ]
     del old["optim"]["momentum"]
-    assert "optim.momentum: absent there, 0.9 here" in config_lib.differences(old, base_config().to_dict())
+    assert "optim.momentum: absent there, 0.9 here" in differences(old, base_config())
 
 
 def test_where_a_run_is_computed_may_change_and_what_may_not():
     old, new = base_config(), base_config()
     new.data.dir, new.data.download = "elsewhere", False
     new.run.strategy, new.run.steps_per_call, new.run.data_devices = "scan", 7, 4
-    assert config_lib.differences(old.to_dict(), new.to_dict()) == []
+    assert differences(old, new) == []
     new.data.name = "cifar10"
-    assert config_lib.differences(old.to_dict(), new.to_dict()) == ["data.name: cifar100 there, cifar10 here"]
+    assert differences(old, new) == ["data.name: cifar100 there, cifar10 here"]
+
+
+def test_a_field_that_a_runs_file_lacks_takes_its_default():
+    stored = json.loads(json.dumps(base_config().to_dict()))
+    del stored["optim"]["accumulate"], stored["run"], stored["seed"]
+    stored["optim"]["momentum"] = 0.8
+    config = config_lib.complete(stored)
+    assert (config.optim.accumulate, config.run.eval_batch, config.seed, config.optim.momentum) == (1, 500, 0, 0.8)
+    assert differences(config, base_config()) == ["optim.momentum: 0.8 there, 0.9 here"]
+
+
+def test_every_field_is_described():
+    described = {name: comment for name, _, comment in config_lib.describe_fields()}
+    assert described.keys() == config_lib.flatten(base_config()).keys()
 
 
 @pytest.mark.parametrize(
@@ -269,7 +300,7 @@ def test_scale_schedule_keeps_the_fractions(epochs, milestones, warmup, every):
     assert config.epochs == epochs and tuple(config.optim.milestones) == milestones
     assert config.optim.warmup_epochs == warmup
     assert config.eval_every == config.checkpoint_every == every
-    config_lib.validate(config)
+    checks.validate(config)
 
 
 @pytest.mark.parametrize(("epochs", "milestones"), [(1, ()), (2, (2,)), (4, (4,)), (5, (4, 5))])
@@ -277,7 +308,7 @@ def test_the_shortest_schedules_start_at_their_full_rate(epochs, milestones):
     config = base_config()
     config_lib.scale_schedule(config, epochs)
     assert tuple(config.optim.milestones) == milestones
-    config_lib.validate(config)
+    checks.validate(config)
 
 
 @pytest.mark.parametrize(("epochs", "ramp"), [(400, 0), (100, 0), (99, 300), (5, 300)])

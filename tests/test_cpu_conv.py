@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncl_jax.models import cpu_conv
-from ncl_jax.models.layers import conv2d
+from ncl_jax import build, sharding
+from ncl_jax.config import base_config
+from ncl_jax.errors import ConfigError
+from ncl_jax.models import cpu_conv, layers
 
 # batch, height, width, channels in and out, stride: by tiles and directly, with every rest of rows, columns and parts
 SHAPES = [(3, 8, 8, 16, 16, 1), (9, 7, 5, 8, 24, 1), (2, 32, 32, 16, 16, 1), (2, 8, 8, 64, 64, 1), (3, 8, 8, 3, 16, 1),
@@ -43,7 +45,7 @@ def test_equals_the_plain_convolution(shape):
     x, (kernel,) = arrays(shape)
     assert cpu_conv.supports(x, kernel, 1)
     ours = values_and_gradients(lambda x, k: cpu_conv.conv(x, k, shape[-1]), x, kernel)
-    plain = values_and_gradients(lambda x, k: cpu_conv.plain(x, k, shape[-1], 1), x, kernel)
+    plain = values_and_gradients(lambda x, k: layers.convolve(x, k, shape[-1], 1), x, kernel)
     for one, other in zip(ours, plain, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * float(jnp.abs(other).max()))
 
@@ -52,7 +54,7 @@ def test_equals_the_plain_convolution(shape):
 def test_works_under_vmap():
     x, kernels = arrays(SHAPES[0], kernels=3)
     ours = jax.vmap(lambda k: cpu_conv.conv(x, k, 1))(kernels)
-    each = jnp.stack([cpu_conv.plain(x, k, 1, 1) for k in kernels])
+    each = jnp.stack([layers.convolve(x, k, 1, 1) for k in kernels])
     np.testing.assert_allclose(ours, each, atol=1e-5)
 
 
@@ -69,17 +71,37 @@ def test_gives_the_same_bits_every_time():
 @pytest.mark.parametrize(
     "change", [{"dtype": jnp.bfloat16}, {"outputs": 12}, {"outputs": 136}, {"outputs": 0}, {"size": 1}, {"padding": 0}]
 )
-def test_everything_else_goes_to_xla(change, monkeypatch):
-    monkeypatch.setattr(cpu_conv, "in_use", lambda: True)
+def test_everything_else_goes_to_xla(change):
     wanted = {"dtype": jnp.float32, "outputs": 16, "size": 3, "padding": 1} | change
     x = jnp.ones((2, 6, 6, 8), wanted["dtype"])
     kernel = jnp.ones((wanted["size"], wanted["size"], 8, wanted["outputs"]), wanted["dtype"])
-    program = jax.jit(lambda x, k: conv2d(x, k, 1, wanted["padding"])).lower(x, kernel).as_text()
+    program = jax.jit(lambda x, k: cpu_conv.convolve(x, k, 1, wanted["padding"])).lower(x, kernel).as_text()
     assert "NclConv" not in program and "stablehlo.convolution" in program
 
 
-def test_a_program_for_several_devices_goes_to_xla():
-    assert jax.device_count() == 8 and not cpu_conv.in_use()
+def chosen(conv, data_devices=1):
+    """The convolution of a configuration."""
+    config = base_config()
+    config.run.conv = conv
+    return build.convolution(config, sharding.make_mesh(data_devices))
+
+
+def test_one_cpu_device_takes_the_kernels_and_several_take_xla():
+    assert chosen("auto", 8) is chosen("xla") is layers.convolve
+    with pytest.raises(ConfigError, match=r"run\.conv=native cannot be had: they are for one CPU device"):
+        chosen("native", 8)
+
+
+@needs_kernels
+def test_the_kernels_are_taken_where_they_can_be_had():
+    assert chosen("auto") is chosen("native") is cpu_conv.convolve
+
+
+def test_without_a_compiler_auto_takes_xla_and_native_is_refused(monkeypatch):
+    monkeypatch.setattr(cpu_conv, "load", lambda: "no C++ compiler was found")
+    assert chosen("auto") is layers.convolve
+    with pytest.raises(ConfigError, match="native cannot be had: no C"):
+        chosen("native")
 
 
 def test_no_compiler_is_no_error(monkeypatch):

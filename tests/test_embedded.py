@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ncl_jax.data import longtail, sources
+from ncl_jax.data.sources.embedded import FILE
 
 ROOT = Path(__file__).parent.parent
 ORIGINAL = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset-fashion-mnist
@@ -46,8 +47,8 @@ def test_loads_in_milliseconds():
 
 
 def test_file_is_small_and_its_licence_is_next_to_it():
-    folder = Path(sources.__file__).parent
-    assert (folder / "fashion_mnist_lt.npz").stat().st_size < 1 << 20
+    folder = FILE.parent
+    assert FILE.stat().st_size < 1 << 20
     assert "Zalando" in (folder / "FASHION_MNIST_LICENSE").read_text("utf-8")
 
 
@@ -81,7 +82,7 @@ def test_tool_makes_the_file_that_is_shipped(tmp_path, monkeypatch):
     make(ORIGINAL, tmp_path / "made.npz", monkeypatch)
     with (
         np.load(tmp_path / "made.npz") as made,
-        np.load(Path(sources.__file__).parent / "fashion_mnist_lt.npz") as kept,
+        np.load(FILE) as kept,
     ):
         assert set(made) == set(kept)
         for name in kept:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from quick import quick_jit
 
-from ncl_jax import experts, steps
+from ncl_jax import experts
 from ncl_jax.models import layers, make_network
 
 
@@ -40,10 +40,10 @@ def results():
     )
 
     def compute(strategy):
-        apply = steps.make_apply(model, strategy)
+        apply = experts.make_apply(model, strategy)
 
         def loss(params):
-            outputs, stats = apply(params, variables["batch_stats"], images(), True)
+            outputs, stats = apply(variables | {"params": params}, images(), True)
             # Weighted by expert and class: a permuted expert axis or a lost expert changes value and gradient.
             weights = jnp.arange(1.0, 4.0)[:, None, None] * jnp.arange(1.0, 6.0)
             return jnp.sum(weights * jnp.square(outputs["logits"])), (outputs["logits"], stats)

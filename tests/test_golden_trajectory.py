@@ -1,30 +1,33 @@
 """Six training steps from the authors' PyTorch weights reproduce the authors' program (docs/fidelity.md)."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from ncl_jax import convert, losses, momentum, optim, steps
-from ncl_jax.models import cpu_conv, make_network
+from ncl_jax import convert, experts, methods, momentum, optim, steps
+from ncl_jax.config import base_config
+from ncl_jax.methods.contrast import contrast
+from ncl_jax.models import cpu_conv, layers, make_network
+from ncl_jax.predict import Predictor
 
 
-@pytest.fixture(autouse=True, params=["xla", "kernels"])
-def convolution(request, monkeypatch):
+@pytest.fixture(params=["xla", "kernels"])
+def convolve(request):
     """XLA's convolutions, and those of one CPU device."""
     if request.param == "kernels" and cpu_conv.load():
         pytest.skip(cpu_conv.load())
-    monkeypatch.setattr(cpu_conv, "in_use", lambda: request.param == "kernels")
+    return cpu_conv.convolve if request.param == "kernels" else layers.convolve
 
 
-def supervised_loss(logits, labels, step, *, class_counts):
-    return losses.ncl_loss(logits, labels, class_counts, num_hard=3)
+def supervised(data):
+    """NCL's losses with the defaults: the authors' semantics."""
+    fields = dict(base_config().loss) | {"num_hard": 3}
+    return methods.objective("ncl")(data["class_counts"], **fields)
 
 
-def setup(data, modules, projection_dim, encoder=()):
+def setup(data, convolve, modules, projection_dim, encoder=()):
     tensors = {name.removeprefix("init/"): data[name] for name in data.files if name.startswith("init/")}
     variables = convert.from_torch(tensors, modules)
     model = make_network(
@@ -36,6 +39,7 @@ def setup(data, modules, projection_dim, encoder=()):
         num_classes=10,
         projection_dim=projection_dim,
         precision="float32",
+        convolve=convolve,
     )
     optimizer = optax.chain(optim.sgd(0.005, momentum=0.9, weight_decay=2e-4), *encoder)
     params = jax.tree.map(jnp.asarray, variables["params"])
@@ -45,32 +49,29 @@ def setup(data, modules, projection_dim, encoder=()):
         jax.tree.map(jnp.asarray, variables["batch_stats"]),
         optimizer.init(params),
         (),
-        jnp.zeros((6, 9 + bool(projection_dim))),
     )
     return model, optimizer, state, tensors
 
 
-def run(data, model, optimizer, state, contrast=None):
+def run(data, model, optimizer, state, objective, key_augment=None):
     """Six steps on the fixed batches. The augmentation picks one view of [..., query RGB + key RGB]."""
-    loss_fn = functools.partial(supervised_loss, class_counts=jnp.asarray(data["class_counts"]))
-    views = [data["images"], data["key_images"]] if contrast else [data["images"]]
-    images = np.concatenate(views, axis=-1).reshape(-1, 32, 32, 3 * len(views))
+    views = [data["images"], data["key_images"]] if key_augment else [data["images"]]
+    images = np.concatenate(views, axis=-1)
     step = jax.jit(
         steps.make_train_step(
             model,
             optimizer,
-            loss_fn,
+            objective,
             lambda key, batch: batch[..., :3],
-            batch_size=8,
             strategy="unroll",
-            contrast=contrast,
+            key_augment=key_augment,
         )
     )
-    rows = []
-    for _ in range(6):
-        state, row = step(state, jax.random.key(0), images, data["labels"].reshape(-1), jnp.arange(48))
-        rows.append(row)
-    return state, np.array(rows)
+    losses = []
+    for batch in zip(images, data["labels"], strict=True):
+        state, metrics = step(state, jax.random.key(0), steps.Batch(*batch))
+        losses.append(metrics["loss"])
+    return state, np.array(losses)
 
 
 def to_torch(kernels):
@@ -83,33 +84,35 @@ def assert_final_state_matches(data, model, state):
     stats = state.batch_stats["backbone"]["bn1"]
     np.testing.assert_allclose(stats["mean"], data["final_bn1_mean"], atol=1e-5)
     np.testing.assert_allclose(stats["var"], data["final_bn1_var"], rtol=1e-5)
-    logits = jax.jit(steps.make_predict(model, "unroll"))(state.params, state.batch_stats, data["images"][0])
+    predictor = Predictor(experts.make_apply(model, "unroll"), lambda images: images)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    logits = jax.jit(predictor.logits)(variables, data["images"][0])
     np.testing.assert_allclose(logits, data["eval_logits"], atol=5e-4)
 
 
-def test_supervised_steps_match_the_authors(golden):
+def test_supervised_steps_match_the_authors(golden, convolve):
     data = golden("official_trajectory")
-    model, optimizer, state, _ = setup(data, convert.SUPERVISED, 0)
-    state, rows = run(data, model, optimizer, state)
-    np.testing.assert_allclose(rows[:, 0], data["losses"], rtol=1e-5)
+    model, optimizer, state, _ = setup(data, convolve, convert.SUPERVISED, 0)
+    state, losses = run(data, model, optimizer, state, supervised(data))
+    np.testing.assert_allclose(losses, data["losses"], rtol=1e-5)
     assert_final_state_matches(data, model, state)
 
 
-def test_self_supervised_steps_match_the_authors(golden):
+def test_self_supervised_steps_match_the_authors(golden, convolve):
     """Every row of the authors' column: own start of the encoder, frozen key projection, m ** E, one step behind."""
     data = golden("official_trajectory_moco")
     encoder = momentum.momentum_encoder(0.999**2, frozen=("projection",), average="before")
-    model, optimizer, state, tensors = setup(data, convert.SELF_SUPERVISED, 16, [encoder])
+    model, optimizer, state, tensors = setup(data, convolve, convert.SELF_SUPERVISED, 16, [encoder])
     start = jax.tree.map(jnp.asarray, convert.from_torch(tensors, convert.MOMENTUM_ENCODER)["params"])
     queue = np.stack([tensors[f"MOCO.{e}.queue"].T for e in range(2)])
     state = state._replace(
         opt_state=optax.tree.set(state.opt_state, encoder=start),
-        queue=momentum.KeyQueue(jnp.asarray(queue), jnp.zeros((), jnp.int32)),
+        memory={"method": (), "contrast": momentum.KeyQueue(jnp.asarray(queue), jnp.zeros((), jnp.int32))},
     )
-    contrast = steps.Contrast(lambda key, batch: batch[..., 3:], temperature=0.2, weight=1.0)
-    state, rows = run(data, model, optimizer, state, contrast)
-    np.testing.assert_allclose(rows[:, 0], data["losses"], rtol=1e-5)
+    objective = methods.together(method=supervised(data), contrast=contrast(weight=1.0, temperature=0.2, queue=64))
+    state, losses = run(data, model, optimizer, state, objective, lambda key, batch: batch[..., 3:])
+    np.testing.assert_allclose(losses, data["losses"], rtol=1e-5)
     assert_final_state_matches(data, model, state)
-    np.testing.assert_allclose(state.queue.keys[0].T, data["final_queue0"], atol=1e-4)
+    np.testing.assert_allclose(state.memory["contrast"].keys[0].T, data["final_queue0"], atol=1e-4)
     kernel = optax.tree.get(state.opt_state, "encoder")["backbone"]["conv1"]["kernel"]
     np.testing.assert_allclose(to_torch(kernel)[0], data["final_conv1_ma0"], atol=1e-6)

@@ -8,8 +8,7 @@ import signal
 import numpy as np
 import pytest
 from programs import SHRINK, content
-from test_train import load_config
-from tiny import one_layer  # noqa: F401
+from tiny import load_config
 
 from ncl_jax.train import Interrupted, compile_step, train
 
@@ -17,11 +16,11 @@ from ncl_jax.train import Interrupted, compile_step, train
 def config(devices):
     """The shrunk quickstart with self-supervision."""
     fields = {name.replace(".", "__"): value for name, value in SHRINK.items()} | {"optim__milestones": (4, 5)}
-    return load_config("quickstart", "method=ncl", **fields | {"run__data_devices": devices})
+    return load_config("quickstart", "method=ncl", **fields | {"model__backbone": "one_layer", "run__data_devices": devices})
 
 
 @pytest.fixture(scope="module")
-def whole(one_layer, tmp_path_factory):  # noqa: F811
+def whole(tmp_path_factory):
     """A run on one device that nothing stopped."""
     workdir = tmp_path_factory.mktemp("whole")
     train(config(1), workdir)

@@ -11,7 +11,7 @@ import programs
 import pytest
 
 import ncl_jax
-from ncl_jax.checkpoint import CheckpointError
+from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluate import evaluate_run
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def test_the_loss_parts_add_up_in_the_log(reference):
 @pytest.mark.parametrize(("epoch", "number"), [(3, signal.SIGKILL), (1, signal.SIGKILL), (3, signal.SIGTERM)])
 def test_a_stopped_run_continues_bit_for_bit(reference, cache, tmp_path, epoch, number):
     """SIGKILL in the epoch after the given one: between checkpoints (3) and before the first one (1)."""
-    arguments, compiled = command(tmp_path / "run", METHOD), set(cache.glob("jit_train_step-*-cache"))
+    arguments, compiled = command(tmp_path / "run", METHOD), set(cache.glob("jit_advance-*-cache"))
     output, code = programs.stop_after_epoch(arguments, cache, tmp_path / "run", epoch, number)
     if number == signal.SIGTERM:
         assert code == 143
@@ -68,7 +68,7 @@ def test_a_stopped_run_continues_bit_for_bit(reference, cache, tmp_path, epoch, 
     second = programs.run(arguments, cache)
     if epoch == 3:
         assert "continuing at step" in second
-    assert compiled and compiled == set(cache.glob("jit_train_step-*-cache"))  # nothing was compiled twice
+    assert compiled and compiled == set(cache.glob("jit_advance-*-cache"))  # nothing was compiled twice
     assert programs.content(tmp_path / "run") == programs.content(reference[0])
 
 

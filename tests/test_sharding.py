@@ -6,47 +6,53 @@ import jax
 import numpy as np
 import pytest
 from quick import quick_jit
-from tiny import FACTS, IMAGES, LABELS, one_layer, order, tiny
+from tiny import FACTS, IMAGES, LABELS, order, tiny
 
 from ncl_jax import build, sharding
+from ncl_jax.data import feeds
 
-__all__ = ["one_layer"]  # a fixture that pytest finds here
-NETWORK = build.network  # before the fixture replaces it
 MESHES = [(8, 1), (2, 4), (4, 2)]
 
 
+def program(config, facts, mesh, images, labels):
+    """The training step on a mesh, as a run compiles it: state shapes and places, and the step."""
+    shapes = jax.eval_shape(lambda: build.initial_state(config, facts))
+    places = build.state_places(config, facts, mesh, shapes)
+    feed = feeds.Resident(images, labels, build.keys(0).order, config.optim.batch_size, mesh)
+    train_step = build.train_step(config, facts, mesh)
+    step = quick_jit(lambda state, key, source: train_step(state, key, feed.take(source, state.step)))
+    return shapes, places, feed, step
+
+
 def run(data, expert, method="ncl", num_steps=10):
-    """The rows and the final state of a run on a mesh."""
+    """The losses and the final state of a run on a mesh."""
     config = tiny(f"method={method}", model__num_experts=4, optim__batch_size=8)
     mesh = sharding.make_mesh(data, expert)
-    shapes = jax.eval_shape(lambda: build.initial_state(config, FACTS))
-    places = sharding.state_shardings(mesh, shapes, 4)
+    _, places, feed, step = program(config, FACTS, mesh, np.asarray(IMAGES), np.asarray(LABELS))
     state = jax.device_put(quick_jit(lambda: build.initial_state(config, FACTS))(), places)
-    step = quick_jit(build.train_step(config, FACTS, mesh))
-    key, labels, rows = jax.device_put((build.keys(0).step, LABELS, order()), sharding.replicated(mesh))
-    rest = (key, sharding.put_rows(mesh, np.asarray(IMAGES)), labels, rows)
-    rows = []
-    for _ in range(num_steps):
-        state, row = step(state, *rest)
-        rows.append(row)
-    return np.array(rows), state, step.lower(state, *rest).compile().as_text()
+    key, losses = jax.device_put(build.keys(0).step, sharding.replicated(mesh)), []
+    for index in range(num_steps):
+        state, metrics = step(state, key, next(feed.batches(index))[0])
+        losses.append(metrics["loss"])
+    return np.array(losses), state
 
 
 @pytest.fixture(scope="module")
-def single(one_layer):
+def single():
     return run(1, 1)
 
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_every_mesh_gives_the_numbers_of_one_device(single, mesh):
     """Losses of ten steps, and afterwards weights, momentum encoder and queue."""
-    rows, state, _ = run(*mesh)
-    np.testing.assert_allclose(rows[:, 0], single[0][:, 0], rtol=1e-4)
+    losses, state = run(*mesh)
+    np.testing.assert_allclose(losses, single[0], rtol=1e-4)
     for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(single[1]), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
     kernel = state.params["backbone"]["conv1"]["kernel"]
     assert kernel.sharding.shard_shape(kernel.shape)[0] == 4 // mesh[1]
-    assert state.queue.keys.sharding.shard_shape(state.queue.keys.shape)[0] == 4 // mesh[1]
+    keys = state.memory["contrast"].keys
+    assert keys.sharding.shard_shape(keys.shape)[0] == 4 // mesh[1]
 
 
 @pytest.mark.parametrize("mesh", MESHES)
@@ -69,20 +75,17 @@ def collectives(text, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh_shape", [(8, 1), (4, 2)])
-def test_gradients_and_statistics_travel_and_activations_do_not(mesh_shape, monkeypatch):
+def test_gradients_and_statistics_travel_and_activations_do_not(mesh_shape):
     """A ResNet-8 on eight devices: all-reduces hold every parameter's gradient and the statistics; what is gathered is
     random draws and keys, far smaller than one activation of the batch, let alone the images."""
-    monkeypatch.setattr(build, "network", NETWORK)
     facts = FACTS._replace(image_shape=(16, 16, 3))
-    config = tiny("method=ncl", optim__batch_size=16)
+    config = tiny("method=ncl", optim__batch_size=16, model__backbone="cifar_resnet")
     mesh = sharding.make_mesh(*mesh_shape)
-    shapes = jax.eval_shape(lambda: build.initial_state(config, facts))
-    places = sharding.state_shardings(mesh, shapes, 2)
+    images, labels = np.zeros((20, 16, 16, 3), np.uint8), np.zeros(20, np.int32)
+    shapes, places, feed, step = program(config, facts, mesh, images, labels)
     state = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
-    rest = jax.device_put((build.keys(0).step, np.zeros(20, np.int32), np.arange(20)), sharding.replicated(mesh))
-    images = sharding.put_rows(mesh, np.zeros((20, 16, 16, 3), np.uint8))
-    step = quick_jit(build.train_step(config, facts, mesh))
-    text = step.lower(state, rest[0], images, *rest[1:]).compile().as_text()
+    key = jax.device_put(build.keys(0).step, sharding.replicated(mesh))
+    text = step.lower(state, key, next(feed.batches(0))[0]).compile().as_text()
     assert max(collectives(text, "all-gather")) < 100  # an activation: 16 * 16 * 16 * 16 = 65,536
     assert not collectives(text, "all-to-all") and max(collectives(text, "collective-permute"), default=0) < 100
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes.params)) // mesh_shape[1]

@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 from quick import quick_jit
-from tiny import FACTS, IMAGES, LABELS, one_layer, order, same, tiny
+from tiny import FACTS, IMAGES, LABELS, batch, load_config, order, same, tiny
 
-from ncl_jax import build, steps
-
-__all__ = ["one_layer"]  # a fixture that pytest finds here
+from ncl_jax import build, sharding, steps
+from ncl_jax.data import feeds
+from ncl_jax.methods import Objective
 
 
 @functools.cache
@@ -24,40 +24,56 @@ def program(arguments, **fields):
     return config, state, step, quick_jit(step)
 
 
+def resident(size=4):
+    """The tiny data set as a feed."""
+    return feeds.Resident(np.asarray(IMAGES), np.asarray(LABELS), build.keys(0).order, size, sharding.make_mesh(1))
+
+
 def test_several_steps_in_one_call_equal_single_ones():
     _, state, step, single = program("method=ncl")
-    key = build.keys(0).step
-    expected = state
-    for _ in range(3):
-        expected, row = single(expected, key, IMAGES, LABELS, order())
-    together, last = quick_jit(steps.make_multi_step(step))(state, key, IMAGES, LABELS, order(), 3)
-    assert int(together.step) == 3
-    for ours, theirs in zip(jax.tree.leaves(together), jax.tree.leaves(expected), strict=True):
+    key, feed, expected = build.keys(0).step, resident(), state
+    for index in range(3):
+        expected, last = single(expected, key, batch(index))
+    history = jax.tree.map(lambda value: jnp.zeros(5), last)
+    source, count = next(feed.batches(0))
+    assert count == 5
+    advance = quick_jit(steps.make_advance(step, feed.take, several=True))
+    result = advance(state, history, key, source, 3)
+    assert int(result[0].step) == 3
+    for ours, theirs in zip(jax.tree.leaves((result[0], result[2])), jax.tree.leaves((expected, last)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(last, row, rtol=1e-4, atol=1e-5)
-    assert not together.history[3:].any() and together.history[:3, 0].all()
+    for values in jax.tree.leaves(result[1]):
+        assert not values[3:].any()
+    assert result[1]["loss"][:3].all()
 
 
-def test_a_step_reads_the_rows_of_its_place_in_the_order():
-    """The fifth of an epoch's five steps uses the order's last rows; changing any other row changes nothing."""
-    _, state, _, single = program("method=ncl")
-    key, rows = build.keys(0).step, order()
-    at_four = state._replace(step=jnp.asarray(4, jnp.int32))
-    shuffled = jnp.concatenate([rows[:16][::-1], rows[16:]])
-    result = single(at_four, key, IMAGES, LABELS, rows)[0]
-    assert same(result, single(at_four, key, IMAGES, LABELS, shuffled)[0])
-    other = jnp.concatenate([rows[:16], rows[:4]])
-    assert not same(result.params, single(at_four, key, IMAGES, LABELS, other)[0].params)
+def test_a_resident_feed_gives_the_rows_of_each_place_in_the_order():
+    """Also from within an epoch on: the fifth of its five batches is the order's last rows."""
+    feed = resident()
+    sources = feed.batches(4)
+    for step, served in ((4, 1), (5, 5)):
+        source, count = next(sources)
+        assert count == served
+        given = feed.take(source, jnp.int32(step))
+        assert same(given[:2], batch(step)[:2]) and given.valid is None
+
+
+def test_a_test_feed_gives_every_image_once():
+    feed = feeds.ResidentTest(np.asarray(IMAGES), np.asarray(LABELS), 8, sharding.make_mesh(1))
+    ((source, count),) = feed.batches(0)
+    batches = [feed.take(source, step) for step in range(count)]
+    images, labels, valid = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    assert valid.tolist() == [True] * 20 + [False] * 4
+    np.testing.assert_array_equal(images[valid], IMAGES)
+    np.testing.assert_array_equal(labels[valid], LABELS)
 
 
 def test_randomness_depends_on_key_and_step_alone():
     _, state, _, single = program("method=ncl")
-    arguments = (IMAGES, LABELS, order())
-    first = single(state, build.keys(0).step, *arguments)[1]
-    assert same(first, single(state, build.keys(0).step, *arguments)[1])
-    assert not same(first, single(state, build.keys(1).step, *arguments)[1])
-    # Step 5 is the first of the second epoch: the same rows, other augmentation.
-    assert not same(first, single(state._replace(step=jnp.asarray(5)), build.keys(0).step, *arguments)[1])
+    first = single(state, build.keys(0).step, batch())[1]
+    assert same(first, single(state, build.keys(0).step, batch())[1])
+    assert not same(first, single(state, build.keys(1).step, batch())[1])
+    assert not same(first, single(state._replace(step=jnp.asarray(5)), build.keys(0).step, batch())[1])
 
 
 def test_every_epoch_visits_every_image_once_in_its_own_order():
@@ -66,13 +82,18 @@ def test_every_epoch_visits_every_image_once_in_its_own_order():
     assert order(1).tolist() == order(1).tolist()
 
 
+def queue(state):
+    """The method's memory."""
+    return state.memory["contrast"]
+
+
 def test_self_supervision_fills_the_queue_and_moves_the_encoder():
     config, state, _, single = program("method=ncl")
-    after, _ = single(state, build.keys(0).step, IMAGES, LABELS, order())
-    assert int(after.queue.position) == 4
-    changed = (np.asarray(after.queue.keys) != np.asarray(state.queue.keys)).any(axis=(0, 2))
+    after, _ = single(state, build.keys(0).step, batch())
+    assert int(queue(after).position) == 4
+    changed = (np.asarray(queue(after).keys) != np.asarray(queue(state).keys)).any(axis=(0, 2))
     assert changed.tolist() == [True] * 4 + [False] * 2
-    np.testing.assert_allclose(np.linalg.norm(after.queue.keys, axis=-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(queue(after).keys, axis=-1), 1, rtol=1e-5)
     encoder = optax.tree.get(after.opt_state, "encoder")
     before, now = ({name: tree[name] for name in encoder} for tree in (state.params, after.params))
     expected = jax.tree.map(lambda old, new: 0.999 * old + 0.001 * new, before, now)
@@ -86,7 +107,7 @@ def test_authors_behaviour_of_the_key_encoder():
     start = optax.tree.get(state.opt_state, "encoder")
     kernels = [tree["backbone"]["conv1"]["kernel"] for tree in (start, state.params)]
     assert not same(*kernels)
-    after, _ = single(state, build.keys(0).step, IMAGES, LABELS, order())
+    after, _ = single(state, build.keys(0).step, batch())
     encoder = optax.tree.get(after.opt_state, "encoder")
     assert same(encoder["projection"], start["projection"])
     expected = 0.999**2 * kernels[0] + (1 - 0.999**2) * kernels[1]
@@ -107,26 +128,24 @@ def test_copies_are_augmented_independently_and_laid_out_copy_major():
         seen["images"] = images
         return images.astype(jnp.float32) + jax.random.uniform(key, (len(images), 1, 1, 1))
 
-    def loss_fn(logits, labels, step):
-        seen["labels"], seen["rows"] = labels, logits.shape[1]
-        return logits.sum(), {"nil": logits.sum()}
+    def compute(outputs, labels, step, memory):
+        seen["labels"], seen["rows"] = labels, outputs["logits"].shape[1]
+        return {"nil": outputs["logits"].sum()}, memory
 
     config, state, _, _ = program("method=ce")
     step = steps.make_train_step(
         build.network(config, 4),
         build.optimizer(config, 5),
-        loss_fn,
+        Objective(compute),
         augment,
-        batch_size=4,
         strategy="unroll",
         copies=3,
     )
     with jax.disable_jit():
-        step(state._replace(history=jnp.zeros((5, 6))), build.keys(0).step, IMAGES, LABELS, order())
+        step(state, build.keys(0).step, batch())
     assert seen["rows"] == 12
-    expected = np.asarray(IMAGES)[np.asarray(order())[:4]]
-    np.testing.assert_array_equal(seen["images"], np.concatenate([expected] * 3))
-    np.testing.assert_array_equal(seen["labels"], np.tile(np.asarray(LABELS)[np.asarray(order())[:4]], 3))
+    np.testing.assert_array_equal(seen["images"], np.concatenate([batch().images] * 3))
+    np.testing.assert_array_equal(seen["labels"], np.tile(batch().labels, 3))
 
 
 @pytest.mark.parametrize("method", ["ncl_supervised", "nclpp"])
@@ -134,35 +153,54 @@ def test_an_accumulated_step_is_the_mean_of_its_parts_steps(method):
     """The first step is linear in the gradient, and part a of two holds the images a, a + 2, ... of the batch."""
     fields = {"data__augment": "none"}
     _, state, _, whole = program(f"method={method}", **fields, optim__accumulate=2)
-    result, row = whole(state, build.keys(0).step, IMAGES, LABELS, order())
+    result, metrics = whole(state, build.keys(0).step, batch())
     _, start, _, single = program(f"method={method}", **fields, optim__batch_size=2)
-    parts = [
-        single(start, build.keys(0).step, IMAGES, LABELS, jnp.concatenate([order()[a:4:2], order()])) for a in (0, 1)
-    ]
+    halves = [jax.tree.map(lambda array, a=a: array[a::2], batch()) for a in (0, 1)]
+    parts = [single(start, build.keys(0).step, half) for half in halves]
     assert same(start.params, state.params)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, parts[0][0].params, parts[1][0].params)
     for ours, theirs in zip(jax.tree.leaves(result.params), jax.tree.leaves(mean), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(row[0], (parts[0][1][0] + parts[1][1][0]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], (parts[0][1]["loss"] + parts[1][1]["loss"]) / 2, rtol=1e-5)
 
 
 def test_an_accumulated_step_pushes_the_keys_of_the_whole_batch():
     _, state, _, whole = program("method=ncl")
     _, _, _, parts = program("method=ncl", optim__accumulate=2)
-    arguments = (build.keys(0).step, IMAGES, LABELS, order())
-    (expected, expected_row), (result, row) = whole(state, *arguments), parts(state, *arguments)
-    np.testing.assert_allclose(result.queue.keys, expected.queue.keys, rtol=1e-5, atol=1e-6)
-    assert np.isfinite(row).all() and not np.allclose(row[0], expected_row[0], rtol=1e-6)  # other batch statistics
+    arguments = (build.keys(0).step, batch())
+    (expected, other), (result, metrics) = whole(state, *arguments), parts(state, *arguments)
+    np.testing.assert_allclose(queue(result).keys, queue(expected).keys, rtol=1e-5, atol=1e-6)
+    assert np.isfinite(metrics["loss"])
+    assert not np.allclose(metrics["loss"], other["loss"], rtol=1e-6)  # other batch statistics
+
+
+def test_outputs_of_parts_are_joined_in_the_batchs_order():
+    """Whatever the copies and parts: splitting and joining gives back what there was."""
+    rows = jnp.arange(24).reshape(1, 24, 1)
+    for copies, accumulate in ((1, 2), (2, 3), (3, 4)):
+        views, _, keys = steps._split(accumulate, copies, rows[0], rows[0, :, 0], {"keys": rows})
+        outputs = {"logits": views[:, None], "keys": keys["keys"]}
+        joined = steps._join(outputs, copies)
+        np.testing.assert_array_equal(joined["logits"], rows)
+        np.testing.assert_array_equal(joined["keys"], rows)
 
 
 @pytest.mark.parametrize("method", ["ce", "ncl", "nclpp"])
-def test_metric_names_fit_the_row(method):
+def test_metrics_are_named_by_the_method(method):
     config = tiny(f"method={method}")
     state = jax.eval_shape(lambda: build.initial_state(config, FACTS))
-    step = build.train_step(config, FACTS)
-    _, row = jax.eval_shape(step, state, build.keys(0).step, IMAGES, LABELS, order())
-    names = build.metric_names(config, FACTS)
-    assert row.shape == (len(names),) == state.history.shape[1:]
-    assert (
-        names[0] == "loss" and ("contrast" in names) == (method == "ncl") and ("intra" in names) == (method == "nclpp")
-    )
+    _, metrics = jax.eval_shape(build.train_step(config, FACTS), state, build.keys(0).step, batch())
+    extra = {"ce": {"nbod", "nbod_hard"}, "ncl": {"nbod", "nbod_hard", "contrast"}}
+    extra["nclpp"] = {"inter", "inter_hard", "intra", "intra_hard"}
+    assert metrics["parts"].keys() == {"nil", "nil_hard"} | extra[method]
+    assert all(value.shape == () for value in jax.tree.leaves(metrics))
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_a_program_for_another_platform_is_lowered_on_a_cpu(platform):
+    """Nothing looks at the backend while tracing; our own CPU kernels are chosen by an argument alone."""
+    config = load_config("quickstart", "method=ncl", run__conv="xla", contrast__queue=6, model__width=8)
+    state = jax.eval_shape(lambda: build.initial_state(config, FACTS))
+    traced = jax.jit(build.train_step(config, FACTS)).trace(state, build.keys(0).step, batch())
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert "stablehlo.convolution" in text and "NclConv" not in text

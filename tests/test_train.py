@@ -1,27 +1,17 @@
 """Bad input to a run, in the process: nothing is compiled, nothing is lost, the message names the value."""
 
-import importlib.util
 import json
 import os
 
 import numpy as np
 import pytest
-from programs import ROOT, SHRINK
+from programs import SHRINK
+from tiny import load_config
 
 from ncl_jax import build, records
-from ncl_jax.config import ConfigError
-from ncl_jax.data.sources import DataError
-from ncl_jax.train import Diverged, locked, train
-
-
-def load_config(name, arguments=None, **fields):
-    """A configuration file's result, with fields like `optim__batch_size=32`."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(arguments)
-    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
-    return config
+from ncl_jax.errors import ConfigError, DataError, Diverged
+from ncl_jax.rundir import RunDir
+from ncl_jax.train import train
 
 
 @pytest.mark.parametrize(
@@ -58,7 +48,7 @@ def test_missing_data_says_which_files_to_put_where(tmp_path):
 
 
 def test_the_embedded_data_has_one_imbalance(tmp_path):
-    with pytest.raises(DataError, match="data.imbalance=50.0: the embedded data is fixed at 100"):
+    with pytest.raises(DataError, match="data.imbalance=50.0: the data fashion_mnist_lt is fixed at 100"):
         train(load_config("quickstart", data__imbalance=50.0), tmp_path / "run")
 
 
@@ -75,7 +65,8 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
 def test_other_data_in_the_same_directory_is_refused(tmp_path):
     config = load_config("quickstart")
     facts = build.data(config).facts
-    (tmp_path / "dataset.json").write_text(facts._replace(rows_checksum="0").to_json())
+    config.data.dir = str(tmp_path)
+    RunDir(tmp_path).begin(config, facts._replace(rows_checksum="0"))
     with pytest.raises(ConfigError, match="the data: another than in"):
         train(config, tmp_path)
 
@@ -91,21 +82,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 def test_a_second_process_is_kept_out(tmp_path):
-    with locked(tmp_path), pytest.raises(ConfigError, match="another process is training in"), locked(tmp_path):
+    directory = RunDir(tmp_path)
+    with directory.locked(), pytest.raises(ConfigError, match="another process is training in"), directory.locked():
         pass
-    with locked(tmp_path):
+    with directory.locked():
         pass
 
 
 def record(dead, mean):
-    names = ("loss", "nil", "train_accuracy", "grad_norm", "dead_features", "feature_mean")
-    history = np.array([[2.0, 2.0, 0.5, 1.0, dead, mean], [4.0, 4.0, 0.5, 3.0, dead, mean]])
-    return records.epoch(history, names, 3, 0.1, 100.0)
+    values = {"train_accuracy": [0.5, 0.5], "grad_norm": [1, 3], "dead_features": [dead] * 2, "feature_mean": [mean] * 2}
+    history = {name: np.array(value, np.float32) for name, value in {"loss": [2, 4], **values}.items()}
+    return records.epoch(history | {"parts": {"nil": history["loss"]}}, 3, 6, 0.1, 100.0)
 
 
 def test_an_epochs_record_holds_means_and_the_largest_gradient():
     result = record(0.1, 0.8)
-    assert (result["epoch"], result["step"], result["loss"], result["parts"]) == (3, 6, 3.0, {"nil": 3.0})
+    assert (result["epoch"], result["step"], result["loss"], result["parts"]) == (3, 6, 3, {"nil": 3})
     assert (result["grad_norm"], result["grad_norm_max"]) == (2.0, 3.0)
     json.dumps(result)
 

@@ -1,17 +1,17 @@
-"""A tiny data set and a one-layer network that stands in for the ResNet, for tests of the training step."""
+"""A tiny data set and a one-layer backbone that stands in for the ResNet, for tests of the training step."""
+
+import importlib.util
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
-from test_train import load_config
+from programs import ROOT
 
-from ncl_jax import build, steps
-from ncl_jax.data import pipeline
-from ncl_jax.models import Network
-from ncl_jax.models.heads import Linear, Projection
-from ncl_jax.models.layers import BatchNorm, Conv
+from ncl_jax import build, models
+from ncl_jax.data import feeds, pipeline
+from ncl_jax.models.layers import BatchNorm, Conv, Dtype
+from ncl_jax.steps import Batch
 
 FACTS = pipeline.Facts("tiny", (8, 8, 3), ("a", "b", "c", "d"), (9, 6, 3, 2), "0")
 RNG = np.random.default_rng(0)
@@ -20,7 +20,16 @@ LABELS = jnp.asarray(np.repeat(range(4), FACTS.class_counts), jnp.int32)
 
 
 class OneLayer(nn.Module):
-    """One convolution, which compiles in a second."""
+    """One convolution, which compiles in a second: the backbone "one_layer"."""
+
+    depth: int
+    width: int
+    dtype: Dtype
+    convolve: object
+
+    @staticmethod
+    def check_depth(depth):
+        """Any will do."""
 
     @nn.compact
     def __call__(self, x, train):
@@ -28,29 +37,35 @@ class OneLayer(nn.Module):
         return jnp.mean(nn.relu(x), axis=(1, 2))
 
 
-def network(config, num_classes):
-    """Takes the place of `build.network`."""
-    projection = Projection(config.contrast.dim) if config.contrast.weight else None
-    return Network(OneLayer(), Linear(num_classes), projection)
+models.BACKBONES["one_layer"] = OneLayer
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_layer():
-    """Import it where every test of a module is to use the one-layer network."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "network", network)
-        yield
+def load_config(name, arguments=None, **fields):
+    """A configuration file's result, with fields like `optim__batch_size=32`."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(arguments)
+    config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
+    return config
 
 
 def tiny(arguments, **fields):
-    """The quickstart's configuration, shrunk."""
+    """The quickstart's configuration, shrunk to the one-layer backbone."""
     fields = {"model__num_experts": 2, "optim__batch_size": 4, "loss__num_hard": 2} | fields
-    return load_config("quickstart", arguments, contrast__queue=6, contrast__dim=3, **fields)
+    fields = {"model__backbone": "one_layer", "contrast__queue": 6, "contrast__dim": 3} | fields
+    return load_config("quickstart", arguments, **fields)
 
 
 def order(epoch=0):
     """The order of an epoch over the tiny data set."""
-    return steps.epoch_order(build.keys(0).order, epoch, 20)
+    return feeds.epoch_order(build.keys(0).order, epoch, 20)
+
+
+def batch(step=0, size=4):
+    """The batch of a step."""
+    rows = order(step * size // 20)[step * size % 20 :][:size]
+    return Batch(IMAGES[rows], LABELS[rows])
 
 
 def same(left, right):

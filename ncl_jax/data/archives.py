@@ -23,12 +23,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ncl_jax.errors import DataError
+
 CONNECT_SECONDS = 10
 MAX_MEMBER_BYTES = 1 << 30
-
-
-class DataError(RuntimeError):
-    """The data is missing, damaged, or not what it should be; the message says what to do."""
 
 
 class Layout(NamedTuple):

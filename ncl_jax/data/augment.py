@@ -38,9 +38,9 @@ def make_augment(name, *, mean, std):
     Raises:
       ValueError: unknown name.
     """
-    if name not in _VIEWS:
-        raise ValueError(f"unknown augmentation {name!r}: use one of {', '.join(map(repr, _VIEWS))}")
-    stages = _VIEWS[name]
+    if name not in VIEWS:
+        raise ValueError(f"unknown augmentation {name!r}: use one of {', '.join(map(repr, VIEWS))}")
+    stages = VIEWS[name]
 
     def augment(key, images):
         keys = jax.random.split(key, len(stages)) if stages else ()
@@ -244,7 +244,7 @@ def random_blur(key, images):
     return jnp.where(uniform[:, 0, None, None, None] < 0.5, blurred, images)
 
 
-_VIEWS = {
+VIEWS = {
     "none": (),
     "crop_flip": (random_crop, random_flip),
     "autoaugment": (random_crop, random_flip, random_policy, random_cutout),

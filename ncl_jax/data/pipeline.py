@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ncl_jax.data import longtail, sources
+from ncl_jax.errors import DataError
 
 
 class Facts(NamedTuple):
@@ -52,23 +53,20 @@ class Split(NamedTuple):
 
 
 def load(name: str, directory: str, imbalance: float, *, download: bool = True) -> Split:
-    """Reads a data set and keeps its long-tailed subset (`longtail.select`); the embedded one is long-tailed already.
+    """Reads a data set and keeps its long-tailed subset (`longtail.select`), unless it is long-tailed already.
 
     Raises:
-      DataError: see `sources.load`; the profile does not fit the data (`longtail.select`), or the embedded data is
-        asked for with another imbalance than its own.
+      DataError: see `sources.load`; the profile does not fit the data (`longtail.select`), or data that is
+        long-tailed already is asked for with another imbalance than its own.
     """
     data = sources.load(name, directory, download=download)
     labels, num_classes = data.train_labels, len(data.class_names)
-    if name == "fashion_mnist_lt":
-        rows = np.arange(len(labels))
-        if imbalance != 100:
-            raise sources.DataError(f"data.imbalance={imbalance}: the embedded data is fixed at 100")
-    else:
-        try:
-            rows = longtail.select(labels, imbalance, num_classes)
-        except ValueError as error:
-            raise sources.DataError(f"{name}: {error}") from error
+    if data.imbalance not in (None, imbalance):
+        raise DataError(f"data.imbalance={imbalance}: the data {name} is fixed at {data.imbalance:g}")
+    try:
+        rows = np.arange(len(labels)) if data.imbalance else longtail.select(labels, imbalance, num_classes)
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from error
     counts = longtail.count_labels(labels[rows], num_classes)
     facts = Facts(name, data.train_images.shape[1:], data.class_names, tuple(counts.tolist()), longtail.checksum(rows))
     return Split(facts, data.train_images[rows], labels[rows], data.test_images, data.test_labels)

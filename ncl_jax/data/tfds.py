@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ncl_jax.data.archives import DataError
+from ncl_jax.errors import DataError
 
 
 def find(name: str, directory: Path) -> Path | None:

@@ -1,12 +1,15 @@
 """Networks of one expert: a backbone, a classifier on its features and, for momentum contrast, a projection head."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ncl_jax.models.cifar_resnet import CifarResNet
 from ncl_jax.models.heads import CosineClassifier, Linear, Projection
-from ncl_jax.models.resnet import STAGES, ResNet
+from ncl_jax.models.layers import Convolve, convolve
+from ncl_jax.models.resnet import ResNet
 
 
 class Network(nn.Module):
@@ -29,17 +32,8 @@ class Network(nn.Module):
         return self.projection(self.backbone(images, True))
 
 
-_BACKBONES = {"cifar_resnet": CifarResNet, "resnet": ResNet}
-
-
-def check_depth(backbone: str, depth: int) -> None:
-    """Raises ValueError for an unknown backbone, and for a depth that it does not come in."""
-    if backbone not in _BACKBONES:
-        raise ValueError(f"backbone={backbone!r} must be one of: {', '.join(_BACKBONES)}")
-    if backbone == "resnet" and depth not in STAGES:
-        raise ValueError(f"depth={depth} must be, for a resnet, one of: {', '.join(map(str, STAGES))}")
-    if backbone == "cifar_resnet" and ((depth - 2) % 6 or depth < 8):
-        raise ValueError(f"depth={depth} must be, for a cifar_resnet, 6 n + 2: 8, 14, 20, 26, 32, 44, 56, 110")
+BACKBONES: dict[str, Any] = {"cifar_resnet": CifarResNet, "resnet": ResNet}
+HEADS: dict[str, Any] = {"linear": Linear, "cosine": CosineClassifier}
 
 
 def make_network(
@@ -52,19 +46,25 @@ def make_network(
     num_classes: int,
     projection_dim: int,
     precision: str,
+    convolve: Convolve = convolve,
 ) -> Network:
-    """Builds one expert's network: a "cifar_resnet" or "resnet" with a "linear" or "cosine" classifier.
+    """Builds one expert's network of a backbone of `BACKBONES` and a classifier of `HEADS`.
 
-    `projection_dim` 0 leaves the projection head out; `precision` "float32" or "bfloat16" is the backbone's compute
-    type (parameters, statistics and logits stay float32). Raises ValueError for an unknown backbone or classifier and
-    for a depth that the backbone does not come in.
+    Args:
+      backbone, depth, width: see the backbone's class.
+      classifier: "linear" or "cosine", the latter with `cosine_scale`.
+      num_classes: C.
+      projection_dim: of the projection head; 0 leaves it out.
+      precision: "float32" or "bfloat16", the backbone's compute type (parameters, statistics, logits stay float32).
+      convolve: what computes a convolution, see `layers.convolve`.
+
+    Raises:
+      ValueError: for a depth that the backbone does not come in.
     """
-    check_depth(backbone, depth)
-    heads = {"linear": lambda: Linear(num_classes), "cosine": lambda: CosineClassifier(num_classes, cosine_scale)}
-    if classifier not in heads:
-        raise ValueError(f"classifier={classifier!r} must be one of: {', '.join(heads)}")
+    BACKBONES[backbone].check_depth(depth)
+    scale = {"scale": cosine_scale} if classifier == "cosine" else {}
     return Network(
-        backbone=_BACKBONES[backbone](depth, width, jnp.dtype(precision)),
-        classifier=heads[classifier](),
+        backbone=BACKBONES[backbone](depth, width, jnp.dtype(precision), convolve),
+        classifier=HEADS[classifier](num_classes, **scale),
         projection=Projection(projection_dim) if projection_dim else None,
     )

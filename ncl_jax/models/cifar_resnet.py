@@ -1,10 +1,13 @@
 """The CIFAR ResNet (He et al. 2016, section 4.2): three stages, identity shortcuts without parameters (option A)."""
 
+import functools
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ncl_jax.models.layers import BatchNorm, Conv, Dtype
+from ncl_jax.models.layers import BatchNorm, Conv, Convolve, Dtype, convolve
 
 
 class BasicBlock(nn.Module):
@@ -12,13 +15,13 @@ class BasicBlock(nn.Module):
 
     features: int
     stride: int = 1
-    dtype: Dtype = jnp.float32
+    conv: Callable[..., Conv] = Conv
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        y = Conv(self.features, stride=self.stride, dtype=self.dtype, name="conv1")(x)
+        y = self.conv(self.features, stride=self.stride, name="conv1")(x)
         y = nn.relu(BatchNorm(name="bn1")(y, train))
-        y = Conv(self.features, dtype=self.dtype, name="conv2")(y)
+        y = self.conv(self.features, name="conv2")(y)
         y = BatchNorm(name="bn2")(y, train)
         return nn.relu(y + shortcut_a(x, self.features, self.stride))
 
@@ -40,14 +43,22 @@ class CifarResNet(nn.Module):
     depth: int = 32
     width: int = 16
     dtype: Dtype = jnp.float32
+    convolve: Convolve = convolve
+
+    @staticmethod
+    def check_depth(depth: int) -> None:
+        """Raises ValueError for a depth that there is not."""
+        if (depth - 2) % 6 or depth < 8:
+            raise ValueError(f"depth={depth} must be, for a cifar_resnet, 6 n + 2: 8, 14, 20, 26, 32, 44, 56, 110")
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = Conv(self.width, dtype=self.dtype, name="conv1")(x)
+        conv = functools.partial(Conv, dtype=self.dtype, convolve=self.convolve)
+        x = conv(self.width, name="conv1")(x)
         x = nn.relu(BatchNorm(name="bn1")(x, train))
         for stage in range(3):
             for block in range((self.depth - 2) // 6):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"layer{stage + 1}_{block}"
-                x = BasicBlock(self.width * 2**stage, stride, self.dtype, name=name)(x, train)
+                x = BasicBlock(self.width * 2**stage, stride, conv, name=name)(x, train)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

@@ -17,9 +17,9 @@ import tempfile
 import jax
 import jax.numpy as jnp
 import jaxlib
-from jax import lax
 
 from ncl_jax import startup
+from ncl_jax.models import layers
 
 SOURCE = pathlib.Path(__file__).with_suffix(".cc")
 ARCHITECTURE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
@@ -64,21 +64,6 @@ def _build(compiler: str) -> pathlib.Path:
     return path
 
 
-def _wanted() -> bool:
-    # A program for several devices needs convolutions that it can split.
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
-
-
-def in_use() -> bool:
-    """Whether networks take the kernels: on one CPU device, where they could be loaded."""
-    return _wanted() and not load()
-
-
-def notes() -> list[str]:
-    """What to tell the user where the kernels should be in use and are not."""
-    return [f"on this CPU training takes several times as long as it could: {load()}"] if _wanted() and load() else []
-
-
 def supports(x: jax.Array, kernel: jax.Array, padding: int) -> bool:
     """Whether `conv` computes this convolution; what is wrong with it is left to XLA to say."""
     height, width, inputs, outputs = kernel.shape
@@ -87,10 +72,9 @@ def supports(x: jax.Array, kernel: jax.Array, padding: int) -> bool:
     return usual and small and x.shape[-1] == inputs and min(*x.shape, outputs) > 0
 
 
-def plain(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """XLA's convolution: `x [B, H, W, I]`, `kernel [h, w, I, O]`, `padding` zeros on each side."""
-    sides = ((padding, padding), (padding, padding))
-    return lax.conv_general_dilated(x, kernel, (stride, stride), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """`layers.convolve` by the kernels where they apply, by XLA otherwise; `load` must have succeeded."""
+    return conv(x, kernel, stride) if supports(x, kernel, padding) else layers.convolve(x, kernel, stride, padding)
 
 
 def _forward(x, kernel, stride):
@@ -101,7 +85,7 @@ def _forward(x, kernel, stride):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Equivalent to `plain` with a padding of 1, where `supports` says so; differentiable once, in reverse mode.
+    """Equivalent to `layers.convolve` with a padding of 1, where `supports` says so; differentiable once, in reverse mode.
 
     Args:
       x: `[B, H, W, I]` float32.
@@ -121,7 +105,7 @@ def _conv_backward(stride, residuals, gradient):
     dkernel = jax.ffi.ffi_call("NclConvGradient", shape, vmap_method="sequential")(x, gradient, stride=stride)
     if stride == 1 and kernel.shape[2] % LANES == 0:
         return _forward(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 1), dkernel
-    (dx,) = jax.linear_transpose(lambda x: plain(x, kernel, stride, 1), x)(gradient)
+    (dx,) = jax.linear_transpose(lambda x: layers.convolve(x, kernel, stride, 1), x)(gradient)
     return dx, dkernel
 
 

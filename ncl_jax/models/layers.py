@@ -1,21 +1,25 @@
 """Convolution and batch normalisation with PyTorch's conventions: explicit padding, unbiased running variance."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-
-from ncl_jax.models import cpu_conv
+from jax import lax
 
 Dtype = jnp.dtype | type
+Convolve = Callable[[jax.Array, jax.Array, int, int], jax.Array]
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
-def conv2d(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """2-D cross-correlation: `x [B, H, W, I]`, `kernel [h, w, I, O]` give `[B, H', W', O]`; zeros on each side."""
-    if cpu_conv.in_use() and cpu_conv.supports(x, kernel, padding):
-        return cpu_conv.conv(x, kernel, stride)
-    return cpu_conv.plain(x, kernel, stride, padding)
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """XLA's 2-D cross-correlation: `x [B, H, W, I]`, `kernel [h, w, I, O]` give `[B, H', W', O]`.
+
+    `padding` zeros on each side at any `stride`, as PyTorch's. `cpu_conv.convolve` may take its place.
+    """
+    sides = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(x, kernel, (stride, stride), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 class Conv(nn.Module):
@@ -25,12 +29,13 @@ class Conv(nn.Module):
     kernel_size: int = 3
     stride: int = 1
     dtype: Dtype = jnp.float32
+    convolve: Convolve = convolve
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", kaiming_normal, shape)
-        return conv2d(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.kernel_size // 2)
+        return self.convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.kernel_size // 2)
 
 
 class BatchNorm(nn.Module):

@@ -1,10 +1,13 @@
 """The ResNet for large images (He et al. 2016, table 1) with bottleneck blocks, the stride in their 3x3 convolution."""
 
+import functools
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ncl_jax.models.layers import BatchNorm, Conv, Dtype
+from ncl_jax.models.layers import BatchNorm, Conv, Convolve, Dtype, convolve
 
 STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # blocks in each stage, by depth
 
@@ -14,18 +17,18 @@ class Bottleneck(nn.Module):
 
     features: int
     stride: int = 1
-    dtype: Dtype = jnp.float32
+    conv: Callable[..., Conv] = Conv
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         outputs = 4 * self.features
-        y = Conv(self.features, 1, dtype=self.dtype, name="conv1")(x)
+        y = self.conv(self.features, 1, name="conv1")(x)
         y = nn.relu(BatchNorm(name="bn1")(y, train))
-        y = Conv(self.features, 3, self.stride, self.dtype, name="conv2")(y)
+        y = self.conv(self.features, 3, self.stride, name="conv2")(y)
         y = nn.relu(BatchNorm(name="bn2")(y, train))
-        y = BatchNorm(name="bn3")(Conv(outputs, 1, dtype=self.dtype, name="conv3")(y), train)
+        y = BatchNorm(name="bn3")(self.conv(outputs, 1, name="conv3")(y), train)
         if x.shape != y.shape:
-            x = Conv(outputs, 1, self.stride, self.dtype, name="downsample_conv")(x)
+            x = self.conv(outputs, 1, self.stride, name="downsample_conv")(x)
             x = BatchNorm(name="downsample_bn")(x, train)
         return nn.relu(y + x)
 
@@ -36,15 +39,23 @@ class ResNet(nn.Module):
     depth: int = 50
     width: int = 64
     dtype: Dtype = jnp.float32
+    convolve: Convolve = convolve
+
+    @staticmethod
+    def check_depth(depth: int) -> None:
+        """Raises ValueError for a depth that there is not."""
+        if depth not in STAGES:
+            raise ValueError(f"depth={depth} must be, for a resnet, one of: {', '.join(map(str, STAGES))}")
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = Conv(self.width, 7, 2, self.dtype, name="conv1")(x)
+        conv = functools.partial(Conv, dtype=self.dtype, convolve=self.convolve)
+        x = conv(self.width, 7, 2, name="conv1")(x)
         x = nn.relu(BatchNorm(name="bn1")(x, train))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         for stage, blocks in enumerate(STAGES[self.depth]):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"layer{stage + 1}_{block}"
-                x = Bottleneck(self.width * 2**stage, stride, self.dtype, name=name)(x, train)
+                x = Bottleneck(self.width * 2**stage, stride, conv, name=name)(x, train)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

@@ -1,0 +1,92 @@
+"""Checks of a configuration, before and after the data is known."""
+
+import ml_collections
+
+from ncl_jax import methods
+from ncl_jax.config import flatten, one_of
+from ncl_jax.data.augment import VIEWS
+from ncl_jax.data.sources import SOURCES
+from ncl_jax.errors import ConfigError
+from ncl_jax.experts import STRATEGIES
+from ncl_jax.models import BACKBONES, HEADS
+from ncl_jax.optim import SCHEDULES
+
+_CHOICES = {
+    "precision": ("float32", "bfloat16"),
+    "data.name": tuple(SOURCES),
+    "data.augment": tuple(VIEWS),
+    "model.backbone": tuple(BACKBONES),
+    "model.classifier": tuple(HEADS),
+    "loss.hard_scores": ("first", "own"),
+    "loss.non_hard": ("zero", "exclude"),
+    "loss.distill_normalization": ("per_expert", "mean_pair"),
+    "contrast.behaviour": ("moco", "authors"),
+    "optim.schedule": SCHEDULES,
+    "run.strategy": ("auto", *STRATEGIES),
+    "run.conv": ("auto", "xla", "native"),
+}
+_AT_LEAST = {
+    "epochs": 1, "eval_every": 1, "checkpoint_every": 1, "data.imbalance": 1, "model.width": 1, "model.num_experts": 1,
+    "loss.num_hard": 1, "loss.hard_weight": 0, "loss.distill_weight": 0, "loss.hard_distill_weight": 0,
+    "loss.copies": 1, "loss.ramp_steps": 0, "contrast.weight": 0, "contrast.queue": 1, "contrast.dim": 1,
+    "optim.batch_size": 1, "optim.accumulate": 1, "optim.warmup_epochs": 0, "optim.weight_decay": 0,
+    "run.steps_per_call": 0, "run.eval_batch": 1, "run.data_devices": 0, "run.expert_devices": 1,
+}  # fmt: skip
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks all that can be checked without the data.
+
+    Raises:
+      ConfigError: naming the field, its value and what it must be.
+    """
+    flat = flatten(config)
+    for name, valid in _CHOICES.items():
+        one_of(name, flat[name], valid)
+    for name, least in _AT_LEAST.items():
+        if not flat[name] >= least:
+            raise ConfigError(f"{name}={flat[name]} must be at least {least}")
+    for name in ("optim.learning_rate", "contrast.temperature", "model.cosine_scale"):
+        if not flat[name] > 0:
+            raise ConfigError(f"{name}={flat[name]} must be above 0")
+    for name in ("optim.momentum", "contrast.momentum"):
+        if not 0 <= flat[name] < 1:
+            raise ConfigError(f"{name}={flat[name]} must be in [0, 1)")
+    try:
+        BACKBONES[config.model.backbone].check_depth(config.model.depth)
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from error
+    _check_loss(config)
+    _check_schedule(config)
+
+
+def _check_loss(config: ml_collections.ConfigDict) -> None:
+    name, copies = config.loss.name, config.loss.copies
+    if ":" not in name:
+        one_of("loss.name", name, tuple(methods.OBJECTIVES))
+    methods.objective(name)
+    if name == "nclpp" and copies < 2:
+        raise ConfigError(f"loss.copies={copies} must be at least 2 for NCL++ (loss.name=nclpp)")
+    if name == "ncl" and copies > 1:
+        raise ConfigError(f"loss.copies={copies} needs loss.name=nclpp (method=nclpp)")
+    if copies > 1 and config.contrast.weight:
+        raise ConfigError(
+            f"loss.name={name} has no self-supervision branch: set contrast.weight=0, not {config.contrast.weight}"
+        )
+
+
+def _check_schedule(config: ml_collections.ConfigDict) -> None:
+    late = [m for m in config.optim.milestones if m > config.epochs]
+    if config.optim.schedule == "step" and late:
+        raise ConfigError(
+            f"optim.milestones={tuple(config.optim.milestones)} lie behind the last epoch, {config.epochs}: scale the "
+            f"whole schedule with the configuration's argument, :epochs={config.epochs}, or set optim.milestones too"
+        )
+
+
+def check_against_data(config: ml_collections.ConfigDict, num_images: int, num_classes: int) -> None:
+    """Checks what depends on the data. Raises ConfigError."""
+    if config.optim.batch_size > num_images:
+        raise ConfigError(f"optim.batch_size={config.optim.batch_size} is larger than the {num_images} training images")
+    if config.loss.num_hard > num_classes:
+        raise ConfigError(f"loss.num_hard={config.loss.num_hard} is larger than the number of classes, {num_classes}")

@@ -1,0 +1,92 @@
+"""Where a run's batches come from: a feed hands out sources, from which a step takes its batch inside the program.
+
+`batches(first_step)` yields `(source, count)`: with this source the next `count` steps can be taken, in one call if
+the caller likes. `take(source, step)` gives the batch of one of them; it is traced into the program that uses it. A
+feed whose data lives on the devices hands out the same arrays for a whole epoch, and `take` gathers rows; a streamed
+one hands out finished batches, `count` 1, and `take` returns the source.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from ncl_jax import sharding
+from ncl_jax.steps import Batch
+
+
+class Feed(Protocol):
+    """The order of the batches depends on seed and step alone, so that a run continues at any step."""
+
+    def batches(self, first_step: int) -> Iterator[tuple[Any, int]]:
+        """The sources from step `first_step` (from 0) on, each with the number of steps that it serves."""
+        ...
+
+    def take(self, source: Any, step: jax.Array) -> Batch:
+        """The batch of a step; for use under `jit`."""
+        ...
+
+
+def epoch_order(key: jax.Array, epoch: jax.Array, num_images: int) -> jax.Array:
+    """The order in which epoch `epoch` (from 0) visits the images: a permutation `[num_images]` int32."""
+    return jax.random.permutation(jax.random.fold_in(key, epoch), num_images).astype(jnp.int32)
+
+
+class Resident:
+    """A training set on the devices: every epoch visits each image once, the last partial batch left out.
+
+    Args:
+      images: uint8 [N, H, W, 3], spread over the mesh's data axis.
+      labels: int32 [N].
+      key: random key of the order.
+      batch_size: B.
+      mesh: the run's devices.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, key: jax.Array, batch_size: int, mesh: Mesh):
+        self._place, self._batch_size = sharding.replicated(mesh), batch_size
+        self._arrays = (sharding.put_rows(mesh, images), jax.device_put(labels, self._place))
+        self._steps_per_epoch = len(labels) // batch_size
+        self._key, self._take_rows = key, sharding.take_rows(mesh)
+        self._order = jax.jit(epoch_order, static_argnums=2, out_shardings=self._place)
+
+    def batches(self, first_step: int) -> Iterator[tuple[Any, int]]:
+        """See `Feed`: one source per epoch."""
+        num_images = len(self._arrays[1])
+        while True:
+            epoch, done = divmod(first_step, self._steps_per_epoch)
+            order = self._order(self._key, jax.device_put(np.int32(epoch), self._place), num_images)
+            yield (*self._arrays, order), self._steps_per_epoch - done
+            first_step += self._steps_per_epoch - done
+
+    def take(self, source: Any, step: jax.Array) -> Batch:
+        """See `Feed`."""
+        images, labels, order = source
+        first = step % self._steps_per_epoch * self._batch_size
+        rows = jax.lax.dynamic_slice(order, (first,), (self._batch_size,))
+        return Batch(self._take_rows(images, rows), labels[rows])
+
+
+class ResidentTest:
+    """A test set on the devices, in batches of `batch_size`; the last is filled up with rows that are not valid."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, mesh: Mesh):
+        self._count = -(-len(labels) // batch_size)
+
+        def put(array: np.ndarray) -> jax.Array:  # [batches, B, ...], every batch spread over the devices
+            padding = [(0, self._count * batch_size - len(array)), *[(0, 0)] * (array.ndim - 1)]
+            array = np.pad(array, padding).reshape(self._count, batch_size, *array.shape[1:])
+            return sharding.put_rows(mesh, array, axis=1)
+
+        self._arrays = Batch(put(images), put(labels), put(np.ones(len(labels), bool)))
+
+    def batches(self, first_step: int) -> Iterator[tuple[Any, int]]:
+        """See `Feed`: one source for the whole set."""
+        yield self._arrays, self._count - first_step
+
+    def take(self, source: Any, step: jax.Array) -> Batch:
+        """See `Feed`."""
+        return jax.tree.map(lambda array: array[step], source)

@@ -1,0 +1,25 @@
+"""The package's errors: what a user can mend. Each message names the value or the file, and says what to do."""
+
+
+class NclError(Exception):
+    """The base of all of them: commands show its message in one line, without a traceback."""
+
+
+class ConfigError(NclError):
+    """A configuration that cannot be run, or a directory that belongs to another one."""
+
+
+class DataError(NclError):
+    """The data is missing, damaged, or not what it should be."""
+
+
+class CheckpointError(NclError):
+    """No checkpoint that could be used; the message says what was tried."""
+
+
+class Diverged(NclError):
+    """A loss or gradient that is not finite."""
+
+
+class Interrupted(NclError):
+    """The run was asked to stop and has saved its state."""

@@ -1,0 +1,74 @@
+"""The methods by name: what each computes, and the fields that make it up. One more is one file and one line here."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ncl_jax.methods.nested import ncl, nclpp
+from ncl_jax.methods.objective import Objective, find_own, together
+
+__all__ = ["METHODS", "OBJECTIVES", "SEMANTICS", "Method", "Objective", "all_fields", "fields", "objective", "together"]
+
+
+class Method(NamedTuple):
+    """A method by name.
+
+    Attributes:
+      description: a line for tables and help texts.
+      objective: makes what it computes, called with the class counts and the fields of `loss`.
+      fields: what it sets. Every field that any method sets, and this one does not, takes its default.
+    """
+
+    description: str
+    objective: Callable[..., Objective]
+    fields: Mapping[str, Any]
+
+
+_NO_HARD = {"loss.hard_weight": 0.0, "loss.hard_distill_weight": 0.0}
+_NO_DISTILLATION = {"loss.distill_weight": 0.0, "loss.hard_distill_weight": 0.0}
+_TWO_EXPERTS = {"loss.copies": 4, "model.num_experts": 2}
+METHODS = {
+    "ce": Method(
+        "softmax cross-entropy, each expert on its own",
+        ncl, {"loss.balanced": False, **_NO_HARD, **_NO_DISTILLATION},
+    ),
+    "balanced_softmax": Method(
+        "the log prior added to the logits, each expert on its own", ncl, {**_NO_HARD, **_NO_DISTILLATION}
+    ),
+    "nil_full": Method(
+        "individual learning over all classes: the same losses as `balanced_softmax`, under the paper's name",
+        ncl, {**_NO_HARD, **_NO_DISTILLATION},
+    ),
+    "nil": Method("individual learning over all classes and over the hard categories", ncl, _NO_DISTILLATION),
+    "nbod_full": Method("`nil_full` and distillation between experts, over all classes only", ncl, _NO_HARD),
+    "ncl_supervised": Method(
+        "`nil` and distillation between experts over all classes and over the hard categories", ncl, {}
+    ),
+    "ncl": Method("`ncl_supervised` and momentum contrast: the whole of NCL", ncl, {"contrast.weight": 1.0}),
+    "nclpp": Method(
+        "NCL++: 2 experts, 4 copies of each image, distillation between experts and between copies",
+        nclpp, _TWO_EXPERTS,
+    ),
+}  # fmt: skip
+OBJECTIVES = {method.objective.__name__: method.objective for method in METHODS.values()}
+SEMANTICS: dict[str, dict[str, str]] = {
+    "official": {},  # the defaults
+    "equations": {  # NCL++ has one normalisation and does not read the last
+        "loss.hard_scores": "own", "loss.non_hard": "exclude", "loss.distill_normalization": "mean_pair",
+    },
+}  # fmt: skip
+
+
+def fields(method: str, semantics: str) -> dict[str, Any]:
+    """What a method sets by itself, with the name of its objective."""
+    chosen = METHODS[method]
+    return {"loss.name": chosen.objective.__name__, **chosen.fields, **SEMANTICS[semantics]}
+
+
+def all_fields() -> set[str]:
+    """Every field that some method or semantics sets."""
+    return {name for method in METHODS for semantics in SEMANTICS for name in fields(method, semantics)}
+
+
+def objective(name: str) -> Callable[..., Objective]:
+    """What makes the objective of a name in `OBJECTIVES`, or of `FILE.py:FUNCTION`. Raises ConfigError if it is none."""
+    return OBJECTIVES[name] if name in OBJECTIVES else find_own(name)

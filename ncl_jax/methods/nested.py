@@ -1,0 +1,48 @@
+"""NCL and NCL++, and the methods that are parts of them: `losses.py` with weights that may grow over the first steps."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ncl_jax import losses, optim
+from ncl_jax.methods.objective import Memory, Objective, Outputs, Parts
+
+WEIGHTS = ("hard_weight", "distill_weight", "hard_distill_weight")
+
+
+def ncl(class_counts: Sequence[int], *, distill_normalization: losses.Normalization, **fields: Any) -> Objective:
+    """`losses.ncl_loss`; the keyword arguments are the fields of the configuration's section `loss`."""
+
+    def loss(logits: jax.Array, labels: jax.Array, **arguments: Any) -> tuple[jax.Array, Parts]:
+        return losses.ncl_loss(logits, labels, distill_normalization=distill_normalization, **arguments)
+
+    return _objective(loss, class_counts, **fields)
+
+
+def nclpp(class_counts: Sequence[int], *, copies: int, **fields: Any) -> Objective:
+    """`losses.nclpp_loss`; the keyword arguments are the fields of the configuration's section `loss`."""
+
+    def loss(logits: jax.Array, labels: jax.Array, **arguments: Any) -> tuple[jax.Array, Parts]:
+        return losses.nclpp_loss(logits, labels, copies=copies, **arguments)
+
+    return _objective(loss, class_counts, **fields)
+
+
+def _objective(
+    loss: Callable, class_counts: Sequence[int], *, balanced: bool, num_hard: int, ramp_steps: int, **fields: Any
+) -> Objective:
+    """Balanced (or, with equal counts, plain) softmax; the weights of `WEIGHTS` reach their value at `ramp_steps`."""
+    counts = jnp.asarray(class_counts if balanced else np.ones(len(class_counts)), jnp.float32)
+    semantics = {"hard_scores": fields["hard_scores"], "non_hard": fields["non_hard"]}
+
+    def compute(outputs: Outputs, labels: jax.Array, step: jax.Array, memory: Memory) -> tuple[Parts, Memory]:
+        share = optim.ramp(step, ramp_steps) if ramp_steps else 1.0
+        # A weight of 0 stays a Python number, which leaves the part out of the program.
+        weights = {name: fields[name] and fields[name] * share for name in WEIGHTS}
+        arguments = {"class_counts": counts, "num_hard": num_hard, **semantics, **weights}
+        return loss(outputs["logits"], labels, **arguments)[1], memory
+
+    return Objective(compute)

@@ -1,0 +1,79 @@
+"""What a method computes: one function of the experts' outputs, with a memory of its own if it needs one."""
+
+import importlib
+import importlib.util
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import PartitionSpec as P
+
+from ncl_jax.errors import ConfigError
+
+Outputs = Mapping[str, Any]
+Parts = dict[str, jax.Array]
+Memory = Any
+
+
+def no_memory(key: jax.Array, outputs: Outputs) -> Memory:
+    """The memory of an objective that has none."""
+    return ()
+
+
+class Objective(NamedTuple):
+    """The training objective of a method.
+
+    Attributes:
+      compute: `(outputs, labels [N * B], step, memory) -> (parts, new memory)`. `outputs` holds, for all experts,
+        `features [E, N * B, D]`, `logits [E, N * B, C]` and, with self-supervision, `projection [E, B, dim]` and the
+        momentum encoder's `keys [E, B, dim]`. `parts` are weighted scalars by name; their sum is the loss.
+      init_memory: `(random key, shapes of the outputs) -> memory` at step 0, a pytree of arrays.
+      memory_spec: where the memory lives on the mesh ("data", "expert"): a pytree of PartitionSpec whose leaves may
+        stand for whole branches; the default keeps a copy on every device.
+    """
+
+    compute: Callable[[Outputs, jax.Array, jax.Array, Memory], tuple[Parts, Memory]]
+    init_memory: Callable[[jax.Array, Outputs], Memory] = no_memory
+    memory_spec: Any = P()
+
+
+def together(**objectives: Objective) -> Objective:
+    """The sum of several objectives; its memory holds each one's under its name.
+
+    All memories start from the same random key.
+    """
+
+    def compute(outputs: Outputs, labels: jax.Array, step: jax.Array, memory: Memory) -> tuple[Parts, Memory]:
+        results = {name: one.compute(outputs, labels, step, memory[name]) for name, one in objectives.items()}
+        parts = {part: value for values, _ in results.values() for part, value in values.items()}
+        return parts, {name: new for name, (_, new) in results.items()}
+
+    def init_memory(key: jax.Array, outputs: Outputs) -> Memory:
+        return {name: one.init_memory(key, outputs) for name, one in objectives.items()}
+
+    return Objective(compute, init_memory, {name: one.memory_spec for name, one in objectives.items()})
+
+
+def find_own(name: str) -> Callable[..., Objective]:
+    """The function that `FILE.py:FUNCTION` or `package.module:FUNCTION` names, for methods outside this package.
+
+    Raises:
+      ConfigError: there is no such file, module or function.
+    """
+    place, _, function = name.rpartition(":")
+    try:
+        return getattr(_import(place), function)
+    except (ImportError, OSError, AttributeError) as error:
+        raise ConfigError(f"loss.name={name!r} names no function FILE.py:FUNCTION ({error})") from error
+
+
+def _import(place: str) -> Any:
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    spec = importlib.util.spec_from_file_location(pathlib.Path(place).stem, place)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{place} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

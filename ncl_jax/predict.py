@@ -1,0 +1,42 @@
+"""From images to scores: the one way that evaluation and loaded models use."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+class Predictor:
+    """Scores of images under given weights: a pure function, for use under `jit`.
+
+    Args:
+      apply: the experts, see `experts.make_apply`.
+      normalize: uint8 [B, H, W, 3] to the network's float32 input.
+    """
+
+    def __init__(self, apply: Callable, normalize: Callable[[jax.Array], jax.Array]):
+        self._apply, self._normalize = apply, normalize
+
+    def logits(self, variables: Any, images: jax.Array) -> jax.Array:
+        """Every expert's raw scores, float32 `[E, B, C]`, of images uint8 `[B, H, W, 3]`.
+
+        Args:
+          variables: `{"params", "batch_stats"}` of stacked experts; the running statistics are used.
+          images: RGB, of the size that the model was trained on.
+        """
+        return self._apply(variables, self._normalize(images), False)[0]["logits"]
+
+    def scores(self, variables: Any, images: jax.Array, expert: int | None = None) -> jax.Array:
+        """The scores `[B, C]` of the ensemble or of one expert."""
+        return combine(self.logits(variables, images), expert)
+
+
+def combine(logits: jax.Array, expert: int | None = None) -> jax.Array:
+    """`[E, B, C]` to `[B, C]`: one expert's scores, or the ensemble's, the mean of the experts' raw scores (NCL)."""
+    return logits.mean(0) if expert is None else logits[expert]
+
+
+def predictors(logits: jax.Array) -> jax.Array:
+    """The ensemble's scores, then each expert's: `[E, B, C]` to float32 `[1 + E, B, C]`."""
+    return jnp.concatenate([combine(logits)[None], logits]).astype(jnp.float32)

@@ -1,0 +1,112 @@
+"""A run's directory: the names of its files, its lock, and whether it holds the run that is asked for."""
+
+import contextlib
+import fcntl
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from ncl_jax.config import complete, flatten
+from ncl_jax.data.pipeline import Facts
+from ncl_jax.errors import CheckpointError, ConfigError
+
+VERSION = 1  # of the training state: a run of another one can be used, but not continued
+# Where and how a run is computed, not what: these may differ when it is continued.
+MAY_CHANGE = ("version", "data.dir", "data.download", "run.")
+
+
+class RunDir:
+    """The directory of a run; nothing is created before `begin`."""
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path).expanduser()
+        self.config, self.facts = self.path / "config.json", self.path / "dataset.json"
+        self.metrics, self.events = self.path / "metrics.jsonl", self.path / "tensorboard"
+        self.results, self.curve, self.per_class = (
+            self.path / name for name in ("results.json", "curve.png", "per_class.png")
+        )
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def check(self, config: ml_collections.ConfigDict, facts: Facts | None = None) -> None:
+        """Raises ConfigError if the directory holds another run than of this configuration and these data."""
+        if not self.config.exists():
+            return
+        stored = self.read_config()
+        differing = differences(stored, config)
+        if facts is not None and self.facts.exists() and self.read_facts() != facts:
+            differing.append(f"the data: another than in {self.facts}")
+        if differing:
+            raise ConfigError(
+                f"{self} holds a run of another configuration: {'; '.join(differing)}. Repeat that run's command, or "
+                "give another --workdir"
+            )
+
+    def check_version(self) -> None:
+        """Raises ConfigError if the directory holds a run of another version, which cannot be continued."""
+        if self.config.exists() and (version := self.read_config().get("version", 0)) != VERSION:
+            raise ConfigError(
+                f"{self} holds a run of version {version} of the training state, which this ncl_jax (version "
+                f"{VERSION}) cannot continue. It can be evaluated and loaded; continue it with the ncl_jax that began "
+                "it, or train again in another --workdir"
+            )
+
+    def begin(self, config: ml_collections.ConfigDict, facts: Facts) -> None:
+        """Creates the directory with its configuration and facts. Raises ConfigError if it cannot be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.config, json.dumps({"version": VERSION} | config.to_dict(), indent=1) + "\n")
+            write_text(self.facts, facts.to_json())
+        except OSError as error:
+            raise ConfigError(f"cannot write to --workdir={self}: {error}") from error
+
+    def read_config(self) -> ml_collections.ConfigDict:
+        """The run's configuration. Raises ConfigError where there is none."""
+        try:
+            return complete(json.loads(self.config.read_text()))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{self.config} is not the configuration of a run ({error}): give the run's directory"
+            ) from error
+
+    def read_facts(self) -> Facts:
+        """What the run's data was. Raises CheckpointError where nothing was written down yet."""
+        try:
+            return Facts.from_json(self.facts.read_text())
+        except OSError as error:
+            raise CheckpointError(f"{self.facts} does not exist: {self} holds no run that has started") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{self.facts} is not what a run writes: {error}") from error
+
+    def read_results(self) -> dict | None:
+        """The final figures, None while the run is not finished: they are written last."""
+        return json.loads(self.results.read_text()) if self.results.exists() else None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second run out. Raises ConfigError if there is one already."""
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConfigError(f"another process is training in {self}: wait for it, or stop it") from error
+            yield
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:
+    """One line for every field that differs and may not (`MAY_CHANGE`): `optim.momentum: 0.9 there, 0.8 here`."""
+    before, after = flatten(old), flatten(new)
+    names = [name for name in sorted(before.keys() | after.keys()) if not name.startswith(MAY_CHANGE)]
+    lines: list[tuple[str, Any, Any]] = [(n, before.get(n, "absent"), after.get(n, "absent")) for n in names]
+    return [f"{name}: {old} there, {new} here" for name, old, new in lines if old != new]
