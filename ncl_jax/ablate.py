@@ -123,7 +123,8 @@ def main(argv: list[str] | None = None) -> None:
     workdir = args.workdir or pathlib.Path("runs") / f"ablation-{run_name(args.config)}"
     workdir.mkdir(parents=True, exist_ok=True)
     runner = Runner()
-    failed, results = [], {method: [] for method in args.methods}
+    failed: list[str] = []
+    results: dict[str, list[dict]] = {method: [] for method in args.methods}
     for seed in range(args.seeds):
         for method in args.methods:
             directory = workdir / f"{method}-{seed}"
@@ -135,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
             if code:
                 failed.append(f"{method}, seed {seed}: exit code {code}")
             else:
-                results[method].append(RunDir(directory).read_results())
+                results[method].append(RunDir(directory).read_results() or {})
     text = table(results)
     write_text(workdir / "table.md", text + "\n")
     plot(results, workdir / "per_class.png")

@@ -1,7 +1,7 @@
 """From a configuration to the pieces of a run: the only place that translates fields into arguments."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -191,7 +191,7 @@ def outputs(config: ml_collections.ConfigDict, facts: pipeline.Facts, start: ste
     return shapes | ({"keys": shapes["projection"]} if "projection" in shapes else {})
 
 
-def state_places(config: ml_collections.ConfigDict, facts: pipeline.Facts, mesh: Mesh, state: steps.TrainState):
+def state_places(config: ml_collections.ConfigDict, facts: pipeline.Facts, mesh: Mesh, state: steps.TrainState) -> Any:
     """Where each leaf of the state lives; see `sharding.state_shardings`."""
     spec = objective(config, facts.class_counts).memory_spec
     return sharding.state_shardings(mesh, state, config.model.num_experts, spec)

@@ -81,7 +81,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state._asdict()),
+                state=ocp.args.PyTreeSave(state._asdict()),
                 fingerprint=ocp.args.JsonSave(fingerprint(state)),
                 progress=ocp.args.JsonSave(progress),
             ),

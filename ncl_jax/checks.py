@@ -1,5 +1,7 @@
 """Checks of a configuration, before and after the data is known."""
 
+from collections.abc import Collection
+
 import ml_collections
 
 from ncl_jax import methods
@@ -11,12 +13,12 @@ from ncl_jax.experts import STRATEGIES
 from ncl_jax.models import BACKBONES, HEADS
 from ncl_jax.optim import SCHEDULES
 
-_CHOICES = {
+_CHOICES: dict[str, Collection[str]] = {
     "precision": ("float32", "bfloat16"),
-    "data.name": tuple(SOURCES),
-    "data.augment": tuple(VIEWS),
-    "model.backbone": tuple(BACKBONES),
-    "model.classifier": tuple(HEADS),
+    "data.name": SOURCES,
+    "data.augment": VIEWS,
+    "model.backbone": BACKBONES,
+    "model.classifier": HEADS,
     "loss.hard_scores": ("first", "own"),
     "loss.non_hard": ("zero", "exclude"),
     "loss.distill_normalization": ("per_expert", "mean_pair"),
@@ -63,7 +65,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
 def _check_loss(config: ml_collections.ConfigDict) -> None:
     name, copies = config.loss.name, config.loss.copies
     if ":" not in name:
-        one_of("loss.name", name, tuple(methods.OBJECTIVES))
+        one_of("loss.name", name, methods.objectives())
     methods.objective(name)
     if name == "nclpp" and copies < 2:
         raise ConfigError(f"loss.copies={copies} must be at least 2 for NCL++ (loss.name=nclpp)")

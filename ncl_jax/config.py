@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+from collections.abc import Collection
 from typing import Any
 
 import ml_collections
@@ -111,8 +112,8 @@ def choose_method(config: ml_collections.ConfigDict, method: str, semantics: str
     Raises:
       ConfigError: for an unknown method or semantics.
     """
-    one_of("method", method, tuple(methods.METHODS))
-    one_of("semantics", semantics, tuple(methods.SEMANTICS))
+    one_of("method", method, methods.METHODS)
+    one_of("semantics", semantics, methods.SEMANTICS)
     defaults = flatten(base_config())
     reset = {name: defaults[name] for name in methods.all_fields()}
     config.update_from_flattened_dict(reset | methods.fields(method, semantics))
@@ -160,7 +161,7 @@ def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> None:
 
 def flatten(config: ml_collections.ConfigDict | dict) -> dict[str, Any]:
     """`{"optim.momentum": 0.9, ...}`, tuples as lists as they come back from JSON."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, ml_collections.ConfigDict | dict):
             flat |= {f"{name}.{key}": leaf for key, leaf in flatten(value).items()}
@@ -187,7 +188,7 @@ def complete(stored: dict) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(fields)
 
 
-def one_of(name: str, value: Any, valid: tuple[str, ...]) -> None:
+def one_of(name: str, value: Any, valid: Collection[str]) -> None:
     """Raises ConfigError, naming the field, where `value` is none of the valid ones."""
     if value not in valid:
         raise ConfigError(f"{name}={value!r} must be one of: {', '.join(valid)}")

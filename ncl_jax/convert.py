@@ -62,7 +62,7 @@ def check_same_structure(converted: Variables, expected: Variables) -> None:
 def _convert(rest, value):
     """One tensor: its collection, path and array in our layout."""
     *scopes, leaf = rest.split(".")
-    path = []
+    path: list[str] = []
     for scope in scopes:
         if scope in _PROJECTION_LAYERS and not path:
             path.append(_PROJECTION_LAYERS[scope])
@@ -90,7 +90,7 @@ def _check(experts, modules, tensors):
 
 
 def _nest(flat):
-    tree = {}
+    tree: Variables = {}
     for path, value in flat.items():
         node = tree
         for name in path[:-1]:

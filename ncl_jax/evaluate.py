@@ -1,6 +1,6 @@
 """Evaluation of a model on a feed, and of a run's checkpoint.
 
-    ncl-jax evaluate --workdir=runs/quickstart [--step=N] [--data_dir=DIR]
+ncl-jax evaluate --workdir=runs/quickstart [--step=N] [--data_dir=DIR]
 """
 
 import argparse

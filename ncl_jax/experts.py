@@ -36,7 +36,7 @@ def take_expert(variables: Variables, index: int) -> Variables:
     return jax.tree.map(lambda leaf: leaf[index], variables)
 
 
-def apply_experts(apply: Callable, variables: Variables, *args, strategy: str, mesh: Mesh | None = None) -> Any:
+def apply_experts(apply: Callable, variables: Variables, *args: Any, strategy: str, mesh: Mesh | None = None) -> Any:
     """Applies every expert to the same arguments and stacks the results on a leading axis.
 
     Equivalent to `jax.vmap(apply, in_axes=(0, None, ...))(variables, *args)` for every strategy:

@@ -15,6 +15,8 @@ Every KL divergence is computed from `log_softmax` and stays finite, value and g
 the authors' `log(softmax + 1e-9)` is deliberately not copied.
 """
 
+import functools
+import operator
 from typing import Literal, get_args
 
 import jax
@@ -118,7 +120,9 @@ def _hard_masks(logits, labels, num_hard, hard_scores):
     return hard_categories(logits[0] if hard_scores == "first" else logits, labels, num_hard)
 
 
-def individual_loss(balanced, labels, hard, non_hard):
+def individual_loss(
+    balanced: jax.Array, labels: jax.Array, hard: jax.Array | None, non_hard: NonHard
+) -> tuple[jax.Array, jax.Array]:
     """Nested individual learning (NIL) of NCL: cross-entropy over all classes and over the hard categories.
 
     Args:
@@ -135,6 +139,11 @@ def individual_loss(balanced, labels, hard, non_hard):
     if hard is None:
         return full, jnp.zeros_like(full)
     return full, cross_entropy(mask_non_hard(balanced, hard, non_hard), labels).mean(-1).sum()
+
+
+def total(parts: dict[str, jax.Array]) -> jax.Array:
+    """The loss: the sum of its weighted parts, in their order."""
+    return functools.reduce(operator.add, parts.values())
 
 
 def _is_off(weight):
@@ -188,7 +197,7 @@ def ncl_loss(
         parts["nbod"] = distill_weight * scale * pairwise_kl(balanced).mean()
     if num_experts > 1 and not _is_off(hard_distill_weight):
         parts["nbod_hard"] = hard_distill_weight * scale * pairwise_kl(balanced, hard, non_hard).mean()
-    return sum(parts.values()), parts
+    return total(parts), parts
 
 
 def _pair_scale(num_experts, normalization):
@@ -250,7 +259,7 @@ def nclpp_loss(
         hard_by_copy = hard.reshape(num_experts, copies, rows // copies, num_classes).swapaxes(0, 1)
     intra, intra_hard = _set_distillation(by_copy, hard_by_copy, non_hard, weights)
     parts["intra"], parts["intra_hard"] = num_experts * intra, num_experts * intra_hard
-    return sum(parts.values()), parts
+    return total(parts), parts
 
 
 def _set_distillation(balanced, hard, non_hard, weights):

@@ -41,7 +41,7 @@ def usage() -> str:
         f"\n{__doc__.partition('Giving')[2] and 'Giving' + __doc__.partition('Giving')[2]}",
         f"  --config         {configs} (installed), or a file such as configs/cifar100lt.py",
         *options,
-        "\narguments of the installed configurations: method, semantics (official or equations), epochs, seed, imbalance",
+        "\narguments of the installed configurations: method, semantics (official, equations), epochs, seed, imbalance",
         "\nmethods:", *(f"  {name:<18}{method.description}" for name, method in METHODS.items()),
         "\nfields, with their defaults before the configuration changes them:",
         *(f"  {name} = {value}  # {comment}" for name, value, comment in describe_fields()),

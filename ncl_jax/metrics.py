@@ -19,7 +19,7 @@ CALIBRATION_BINS = 15
 class Sums(NamedTuple):
     """Sums over test images; every field adds up elementwise."""
 
-    count: jax.Array  # [C] images by their class
+    count: jax.Array  # type: ignore[assignment]  # [C] images by their class
     correct: jax.Array  # [P, C] right predictions by the image's class
     nll: jax.Array  # [P] negative log-likelihood, nats
     bins: jax.Array  # [P, CALIBRATION_BINS, 3]: images, summed confidence, right predictions
@@ -27,14 +27,14 @@ class Sums(NamedTuple):
     divergence: jax.Array  # [C] mean KL divergence over the ordered pairs of experts, nats, by the image's class
 
 
-def evaluate_batch(logits: jax.Array, labels: jax.Array, valid: jax.Array) -> Sums:
-    """The sums of one batch: logits `[E, B, C]`, labels `[B]`, `valid [B]` false for padding rows.
+def evaluate_batch(logits: jax.Array, labels: jax.Array, valid: jax.Array | None) -> Sums:
+    """The sums of one batch: logits `[E, B, C]`, labels `[B]`, `valid [B]` false for padding rows, None: all are.
 
     Confidence is the largest softmax probability, in bins of equal width (Guo et al. 2017). The divergence is between
     the plain softmaxes: what the experts predict at test time.
     """
     num_experts, _, num_classes = logits.shape
-    weight = valid.astype(jnp.float32)
+    weight = jnp.ones(labels.shape, jnp.float32) if valid is None else valid.astype(jnp.float32)
     of_class = jax.nn.one_hot(labels, num_classes) * weight[:, None]  # [B, C]
     scores = predictors(logits)  # [P, B, C]
     top = scores.argmax(-1)

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import platform
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -25,7 +26,7 @@ def description(facts: Facts, network: str, epochs: int, batch_size: int, device
     )
 
 
-def device_name(devices) -> str:
+def device_name(devices: Sequence[jax.Device]) -> str:
     """The kind and number of the run's devices; for CPUs the processor and the cores that it may use."""
     if devices[0].platform != "cpu":
         return f"{len(devices)} x {devices[0].device_kind}"

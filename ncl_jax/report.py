@@ -71,11 +71,11 @@ def write(directory: RunDir, results: dict) -> None:
 def axes(width: float = 7.0, panels: int = 1) -> tuple[Figure, np.ndarray]:
     """A figure, `width` inches wide, and its row of panels, without a screen."""
     figure = Figure(figsize=(width, 4), layout="constrained")
-    panels = figure.subplots(1, panels, squeeze=False)[0]
-    for ax in panels:
+    row = figure.subplots(1, panels, squeeze=False)[0]
+    for ax in row:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.3)
-    return figure, panels
+    return figure, row
 
 
 def plot_curve(records: list[dict], path: pathlib.Path) -> None:

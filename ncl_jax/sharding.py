@@ -64,7 +64,7 @@ def constrain_batch(mesh: Mesh | None) -> Callable[[jax.Array], jax.Array]:
     return lambda batch: jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, P("data")))
 
 
-def state_shardings(mesh: Mesh, state: Any, num_experts: int, memory_spec: Any = P()) -> Any:
+def state_shardings(mesh: Mesh, state: Any, num_experts: int, memory_spec: Any) -> Any:
     """Where each leaf of a `TrainState` of shapes lives: stacked leaves `[E, ...]` over the mesh's expert axis.
 
     Stacked are the parameters, the running statistics and all of the optimizer's state that is not a scalar. The

@@ -41,7 +41,7 @@ def prepare() -> None:
 
 def keep_compiled_programs() -> None:
     """Keeps compiled programs in the user's cache directory, unless JAX was told where."""
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
 
 

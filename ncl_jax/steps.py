@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from ncl_jax import losses
 from ncl_jax.experts import apply_experts, make_apply
 from ncl_jax.methods import Objective
 from ncl_jax.sharding import constrain_batch
@@ -85,7 +86,7 @@ def make_train_step(
             outputs, new_stats = apply(variables, constrain(views), True)
             outputs |= keys
             parts, memory = objective.compute(outputs, targets, state.step, state.memory)
-            loss = sum(parts.values())
+            loss = losses.total(parts)
             metrics = {"loss": loss, "parts": parts, **_diagnostics(outputs, targets)}
             return loss, (new_stats, memory, metrics, outputs)
 
@@ -195,6 +196,6 @@ def make_advance(train_step: Callable, take: Callable, *, several: bool) -> Call
         if not several:
             return one(state, history, key, source)
         start = (state, history, jax.tree.map(lambda values: jnp.zeros((), values.dtype), history))
-        return jax.lax.fori_loop(0, count, lambda _, carry: one(*carry[:2], key, source), start)
+        return jax.lax.fori_loop(0, count, lambda _, carry: one(carry[0], carry[1], key, source), start)
 
     return advance

@@ -6,12 +6,13 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 from ncl_jax import build, checks, metrics, records, report, sharding, steps
 from ncl_jax.checkpoint import Checkpoints
@@ -83,27 +84,29 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     split = build.data(config)
     checks.check_against_data(config, split.facts.num_train, split.facts.num_classes)
     directory.check(config, split.facts)
-    with begun(directory, config, split.facts), contextlib.closing(Checkpoints(directory.path)) as checkpoints:
-        with Interrupt() as interrupt:
-            run = prepare(config, split, mesh, directory, checkpoints)
-            with contextlib.closing(run.log):
-                for epoch in range(int(run.state.step) // run.length, config.epochs):
-                    train_epoch(run, epoch, interrupt)
-                    if run.sums is not None:
-                        run.results = evaluate(run, epoch + 1)
-                        run.log.write("evaluation", run.results)
-                    save_if_due(run, epoch + 1, interrupt)
-                # The run may have been killed between its last checkpoint and here.
-                figures = run.results or evaluate(run, config.epochs)
-                results = records.final(figures, run.facts, run.progress, run.device, config.to_dict())
-                if is_first():
-                    report.write(directory, results)
-                run.log.print(f"\n{results['dataset']}: {directory}\n{report.table(results)}")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(begun(directory, config, split.facts))
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path)))
+        interrupt = stack.enter_context(Interrupt())
+        run = prepare(config, split, mesh, directory, checkpoints)
+        stack.callback(run.log.close)
+        for epoch in range(int(run.state.step) // run.length, config.epochs):
+            train_epoch(run, epoch, interrupt)
+            if run.sums is not None:
+                run.results = evaluate(run, epoch + 1)
+                run.log.write("evaluation", run.results)
+            save_if_due(run, epoch + 1, interrupt)
+        # The run may have been killed between its last checkpoint and here.
+        figures = run.results or evaluate(run, config.epochs)
+        results = records.final(figures, run.facts, run.progress, run.device, config.to_dict())
+        if is_first():
+            report.write(directory, results)
+        run.log.print(f"\n{results['dataset']}: {directory}\n{report.table(results)}")
     return results
 
 
 @contextlib.contextmanager
-def begun(directory: RunDir, config: ml_collections.ConfigDict, facts: pipeline.Facts):
+def begun(directory: RunDir, config: ml_collections.ConfigDict, facts: pipeline.Facts) -> Iterator[None]:
     """Creates the directory and keeps a second run out of it; in the first process alone."""
     if not is_first():
         yield
@@ -113,12 +116,14 @@ def begun(directory: RunDir, config: ml_collections.ConfigDict, facts: pipeline.
         yield
 
 
-def prepare(config, split, mesh, directory, checkpoints) -> Run:
+def prepare(
+    config: ml_collections.ConfigDict, split: pipeline.Split, mesh: Mesh, directory: RunDir, checkpoints: Checkpoints
+) -> Run:
     """Restores or initialises the state, puts the data on the devices and compiles the training step."""
     facts, place = split.facts, sharding.replicated(mesh)
     state, progress, lines = restore_or_start(config, facts, mesh, checkpoints)
     step, length = int(state.step), build.steps_per_epoch(config, facts)
-    batch, device = config.optim.batch_size, records.device_name(mesh.devices.ravel())
+    batch, device = config.optim.batch_size, records.device_name(list(mesh.devices.flat))
     log = RunLog(directory, step, config.epochs * length, batch) if is_first() else SilentLog()
     network = f"{config.model.num_experts} experts, ResNet-{config.model.depth}"
     about = records.description(facts, network, config.epochs, batch, device, str(directory))
@@ -128,7 +133,8 @@ def prepare(config, split, mesh, directory, checkpoints) -> Run:
     feed = build.training_feed(config, split, keys.order, mesh)
     began = time.perf_counter()
     train_step = build.train_step(config, facts, mesh)
-    history, known_from = start_history(train_step, feed, (state, keys.step), length, progress, place)
+    zeros, known_from = start_history(train_step, feed, state, keys.step, length, progress)
+    history = jax.device_put(zeros, place)
     advance = compile_step(train_step, feed, build.steps_per_call(config, mesh), place, (state, history, keys.step))
     log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
     test = build.test_feed(config, split, mesh)
@@ -140,7 +146,9 @@ def prepare(config, split, mesh, directory, checkpoints) -> Run:
     )  # fmt: skip
 
 
-def restore_or_start(config, facts, mesh, checkpoints):
+def restore_or_start(
+    config: ml_collections.ConfigDict, facts: pipeline.Facts, mesh: Mesh, checkpoints: Checkpoints
+) -> tuple[steps.TrainState, dict, list[str]]:
     """The state to go on from, placed on the devices, the host's record, and lines that say where it came from."""
     initial = functools.partial(build.initial_state, config, facts)
     shapes = jax.eval_shape(initial)
@@ -154,29 +162,29 @@ def restore_or_start(config, facts, mesh, checkpoints):
     return restored.state, restored.progress, [*restored.skipped, f"continuing at step {restored.step}"]
 
 
-def start_history(train_step, feed, arguments, length, progress, place):
-    """The metrics of the running epoch's steps, on the devices, and from which step of it on they are known.
+def start_history(
+    train_step: Callable, feed: feeds.Feed, state: steps.TrainState, key: jax.Array, length: int, progress: dict
+) -> tuple[steps.Metrics, int]:
+    """The metrics of the running epoch's steps `[length]`, and from which step of it on they are known.
 
     They are named as the step names them. A run stopped within an epoch goes on with those that it saved, unless the
     code has other metrics by now: then the epoch's figures are those of the steps that follow.
     """
-    state, key = arguments
     source, _ = next(feed.batches(0))
     step = lambda state, key, source: train_step(state, key, feed.take(source, state.step))[1]  # noqa: E731
     shapes = jax.eval_shape(step, state, key, source)
     history = jax.tree.map(lambda s: np.zeros((length, *s.shape), s.dtype), shapes)
     done, saved = int(state.step) % length, progress.pop("history", {})
-    is_same = jax.tree.structure(jax.tree.map(lambda _: 0, shapes)) == jax.tree.structure(saved, is_leaf=_is_list)
-    if is_same:
-        jax.tree.map(lambda values, known: values.__setitem__(slice(len(known)), known), history, saved)
-    return jax.device_put(history, place), 0 if is_same else done
+    is_list = lambda value: isinstance(value, list)  # noqa: E731
+    if str(jax.tree.structure(shapes)) != str(jax.tree.structure(saved, is_leaf=is_list)):
+        return history, done
+    jax.tree.map(lambda values, known: values.__setitem__(slice(len(known)), known), history, saved)
+    return history, 0
 
 
-def _is_list(value):
-    return isinstance(value, list)
-
-
-def compile_step(train_step, feed, limit, place, arguments):
+def compile_step(
+    train_step: Callable, feed: feeds.Feed, limit: int, place: NamedSharding, arguments: tuple
+) -> Callable:
     """`advance(state, history, key, source, left) -> (state, history, last metrics, steps done)`, compiled.
 
     One call does up to `limit` steps. `arguments` are the first state, history and key.
@@ -237,16 +245,16 @@ def run_steps(run: Run, left: int, epoch: int, interrupt: Interrupt) -> int:
             served, left = served - done, left - done
             pending.append((last, done))
             if len(pending) > 2:
-                show(run, *pending.popleft(), text)
+                show(run, *pending.popleft(), text=text)
         if served or not left:
             break
     run.log.advance(sum(done for _, done in pending), text)
     return left
 
 
-def show(run: Run, values: steps.Metrics, steps_done: int, text: str) -> None:
+def show(run: Run, last: steps.Metrics, steps_done: int, *, text: str) -> None:
     """Moves the bar on by a finished call, with its last step's losses."""
-    values = jax.device_get(values)
+    values = jax.device_get(last)
     parts = " ".join(f"{name} {value:.3f}" for name, value in {"loss": values["loss"], **values["parts"]}.items())
     run.log.advance(steps_done, f"{text} {parts}")
 
@@ -285,7 +293,7 @@ def save_if_due(run: Run, epoch: int, interrupt: Interrupt) -> None:
     stop = interrupt.requested()
     if last or epoch % run.config.checkpoint_every == 0 or stop:
         run.log.flush()
-        evaluated = run.results is not None and run.results["epoch"] == epoch
-        run.checkpoints.save(run.state, run.progress, run.results["ensemble"]["accuracy"] if evaluated else None)
+        newest = run.results if run.results and run.results["epoch"] == epoch else None
+        run.checkpoints.save(run.state, run.progress, newest["ensemble"]["accuracy"] if newest else None)
     if stop and not last:
         raise Interrupted(f"stopped after epoch {epoch}, saved: the same command continues the run")

@@ -114,21 +114,6 @@ def test_operations_equal_pillow_at_other_sizes(shape):
         assert difference(apply_operation(images, operation, level, sign), theirs) <= BOUNDS.get(name, 0), name
 
 
-def test_single_operations_equal_the_combined_one():
-    images, level, sign = every_magnitude(sample_images()[10:15])
-    factors = {name: policies.enhancement_factors(name)[level, (sign > 0).astype(int)] for name in policies.BLEND}
-    bits = policies.MAGNITUDES["posterize"][level].astype(np.int32)
-    threshold = np.ceil(policies.MAGNITUDES["solarize"][level]).astype(np.int32)
-    single = {name: (getattr(geometry, name), level, sign) for name in policies.GEOMETRIC}
-    single |= {name: (getattr(color, name), factors[name]) for name in policies.BLEND}
-    single |= {name: (getattr(color, name),) for name in ("autocontrast", "equalize", "invert")}
-    single |= {"posterize": (color.posterize, bits), "solarize": (color.solarize, threshold)}
-    for name in policies.OPERATIONS[1:]:
-        function, *arguments = single[name]
-        combined = apply_operation(images, np.full_like(level, policies.OPERATIONS.index(name)), level, sign)
-        np.testing.assert_array_equal(jax.jit(function)(images, *arguments), combined, err_msg=name)
-
-
 def test_autocontrast_equals_pillow_for_every_darkest_and_lightest_level():
     low, high = np.triu_indices(256, 1)
     images = np.stack([low, high], axis=1).reshape(-1, 3, 2).swapaxes(1, 2)[:, :, None, :]  # [10880, 2, 1, 3]

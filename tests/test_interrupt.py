@@ -16,7 +16,9 @@ from ncl_jax.train import Interrupted, compile_step, train
 def config(devices):
     """The shrunk quickstart with self-supervision."""
     fields = {name.replace(".", "__"): value for name, value in SHRINK.items()} | {"optim__milestones": (4, 5)}
-    return load_config("quickstart", "method=ncl", **fields | {"model__backbone": "one_layer", "run__data_devices": devices})
+    return load_config(
+        "quickstart", "method=ncl", **fields | {"model__backbone": "one_layer", "run__data_devices": devices}
+    )
 
 
 @pytest.fixture(scope="module")

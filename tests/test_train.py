@@ -90,7 +90,12 @@ def test_a_second_process_is_kept_out(tmp_path):
 
 
 def record(dead, mean):
-    values = {"train_accuracy": [0.5, 0.5], "grad_norm": [1, 3], "dead_features": [dead] * 2, "feature_mean": [mean] * 2}
+    values = {
+        "train_accuracy": [0.5, 0.5],
+        "grad_norm": [1, 3],
+        "dead_features": [dead] * 2,
+        "feature_mean": [mean] * 2,
+    }
     history = {name: np.array(value, np.float32) for name, value in {"loss": [2, 4], **values}.items()}
     return records.epoch(history | {"parts": {"nil": history["loss"]}}, 3, 6, 0.1, 100.0)
 

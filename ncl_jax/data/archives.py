@@ -146,7 +146,7 @@ def _read_tar(layout: Layout, archive: Path) -> dict[str, bytes]:
             for member in tar:
                 name = _member_name(layout, member, archive)
                 if name in layout.files and member.isreg():
-                    contents[name] = tar.extractfile(member).read()
+                    contents[name] = tar.extractfile(member).read()  # type: ignore[union-attr]
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(
             f"{archive} is cut short or damaged ({error}): move it away and download it again from {layout.url}"

@@ -10,6 +10,7 @@ gather, one look-up table and one blend, each of which leaves an image alone tha
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,9 @@ BOX_SCALE, BOX_RATIO = (0.2, 1.0), (3 / 4, 4 / 3)  # share of the area, width ov
 MAX_BRIGHTNESS, MAX_CONTRAST, MAX_SATURATION, MAX_HUE = 0.4, 0.4, 0.4, 0.1
 
 
-def make_augment(name, *, mean, std):
+def make_augment(
+    name: str, *, mean: Sequence[float], std: Sequence[float]
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """The augmentation of one view.
 
     Args:
@@ -51,11 +54,11 @@ def make_augment(name, *, mean, std):
     return augment
 
 
-def normalize(images, mean, std):
+def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """uint8 [..., 3] to float32: scaled to [0, 1], then mean subtracted and divided by std (three numbers each)."""
-    mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
     shape = (1,) * (images.ndim - 1) + (3,)
-    return (images.astype(jnp.float32) / 255.0 - mean.reshape(shape)) / std.reshape(shape)
+    centre, scale = (np.asarray(values, np.float32).reshape(shape) for values in (mean, std))
+    return (images.astype(jnp.float32) / 255.0 - centre) / scale
 
 
 def _below(count, uniform):
@@ -66,32 +69,32 @@ def _below(count, uniform):
     return jnp.floor(uniform * jnp.asarray(count, jnp.float32)).astype(jnp.int32)
 
 
-def random_crop(key, images):
+def random_crop(key: jax.Array, images: jax.Array) -> jax.Array:
     """Crop of the original size from the image with four pixels of zeros around it."""
     corner = _below(2 * CROP_PADDING + 1, jax.random.uniform(key, (images.shape[0], 2)))
     return geometry.crop(images, corner[:, 0], corner[:, 1], CROP_PADDING)
 
 
-def random_flip(key, images):
+def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     """Left to right, with probability one half."""
     return geometry.flip(images, jax.random.bernoulli(key, 0.5, images.shape[:1]))
 
 
-def random_cutout(key, images):
+def random_cutout(key: jax.Array, images: jax.Array) -> jax.Array:
     """One square of zeros, its centre uniform in the image. Before normalisation, as in the authors' recipe."""
     batch, height, width, _ = images.shape
     uniform_y, uniform_x = jax.random.uniform(key, (batch, 2)).T
     return geometry.cutout(images, _below(height, uniform_y), _below(width, uniform_x), CUTOUT_SIZE)
 
 
-def random_policy(key, images):
+def random_policy(key: jax.Array, images: jax.Array) -> jax.Array:
     """AutoAugment's CIFAR-10 policy: a uniform sub-policy per image, each of its two operations by chance."""
     # A loop, because the compiler would otherwise fuse the first operation into every use of its result.
     draws = [draw.T for draw in draw_policy(key, images.shape[0])]  # [2, B]
     return jax.lax.scan(lambda images, draw: (apply_operation(images, *draw), None), images, draws)[0]
 
 
-def draw_policy(key, batch):
+def draw_policy(key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """int32 [B, 2] three times: operation (index into `policies.OPERATIONS`), level (0 to 9) and sign (-1 or 1)."""
     uniform = jax.random.uniform(key, (batch, 5))
     probability, operation, level = [jnp.asarray(table) for table in policies.policy_arrays(policies.CIFAR10)]
@@ -103,7 +106,7 @@ def draw_policy(key, batch):
     return operation, level[choice], jnp.where(negative, -1, 1).astype(jnp.int32)
 
 
-def apply_operation(images, operation, level, sign):
+def apply_operation(images: jax.Array, operation: jax.Array, level: jax.Array, sign: jax.Array) -> jax.Array:
     """Applies one AutoAugment operation to each image.
 
     Args:
@@ -156,12 +159,12 @@ def _factors(operation, level, sign):
     return jnp.asarray(factors)[operation, level, (sign > 0).astype(jnp.int32)]
 
 
-def random_resized_crop(key, images):
+def random_resized_crop(key: jax.Array, images: jax.Array) -> jax.Array:
     """Crop of 0.2 to 1 of the area and 3/4 to 4/3 of the aspect, scaled to the image's size (bilinear)."""
     return geometry.resized_crop(images, *draw_box(key, *images.shape[:3]))
 
 
-def draw_box(key, batch, height, width):
+def draw_box(key: jax.Array, batch: int, height: int, width: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Boxes as torchvision's `RandomResizedCrop` draws them: the first of ten attempts that fits, else the centre.
 
     Returns:
@@ -187,7 +190,7 @@ def draw_box(key, batch, height, width):
     return top, left, rows, columns
 
 
-def random_jitter(key, images):
+def random_jitter(key: jax.Array, images: jax.Array) -> jax.Array:
     """Colour jitter with probability 0.8: brightness, contrast, saturation and hue in random order."""
     key_apply, key_jitter = jax.random.split(key)
     jittered = color_jitter(images, *draw_jitter(key_jitter, images.shape[0]))
@@ -195,7 +198,7 @@ def random_jitter(key, images):
     return jnp.where(applied[:, None, None, None], jittered, images)
 
 
-def draw_jitter(key, batch):
+def draw_jitter(key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Arguments of `color_jitter` as torchvision's `ColorJitter(0.4, 0.4, 0.4, 0.1)` draws them."""
     uniform = jax.random.uniform(key, (batch, 8))
     order = jnp.argsort(uniform[:, :4], axis=1).astype(jnp.int32)
@@ -205,7 +208,7 @@ def draw_jitter(key, batch):
     return order, factors, (255.0 * turn).astype(jnp.int32)
 
 
-def color_jitter(images, order, factors, hue_shift):
+def color_jitter(images: jax.Array, order: jax.Array, factors: jax.Array, hue_shift: jax.Array) -> jax.Array:
     """Four colour changes in each image's own order.
 
     Args:
@@ -231,13 +234,13 @@ def color_jitter(images, order, factors, hue_shift):
     return jax.lax.scan(change, images, order.T)[0]
 
 
-def random_grayscale(key, images):
+def random_grayscale(key: jax.Array, images: jax.Array) -> jax.Array:
     """Grey with probability 0.2."""
     applied = jax.random.bernoulli(key, 0.2, images.shape[:1])
     return jnp.where(applied[:, None, None, None], color.grayscale(images), images)
 
 
-def random_blur(key, images):
+def random_blur(key: jax.Array, images: jax.Array) -> jax.Array:
     """Gaussian blur with probability one half, its standard deviation uniform in 0.1 to 2 pixels."""
     uniform = jax.random.uniform(key, (images.shape[0], 2))
     blurred = filters.gaussian_blur(images, 0.1 + (filters.MAX_SIGMA - 0.1) * uniform[:, 1])

@@ -14,62 +14,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncl_jax.data import filters
-
 GREYS = 256
 
 
-def posterize(images, bits):
-    """`ImageOps.posterize`: keeps the highest bits (int32 [B], 1 to 8) of uint8 [B, H, W, 3]."""
-    return apply_table(images, posterize_table(bits))
-
-
-def solarize(images, threshold):
-    """`ImageOps.solarize`: inverts what is at least threshold (int32 [B], 0 to 256) in uint8 [B, H, W, 3]."""
-    return apply_table(images, solarize_table(threshold))
-
-
-def invert(images):
-    """`ImageOps.invert` of uint8 [B, H, W, 3]."""
-    return jnp.uint8(255) - images
-
-
-def autocontrast(images):
-    """`ImageOps.autocontrast`: stretches each channel of uint8 [B, H, W, 3] to 0 to 255."""
-    return apply_table(images, autocontrast_table(images))
-
-
-def equalize(images):
-    """`ImageOps.equalize`: flattens each channel's histogram of uint8 [B, H, W, 3]."""
-    return apply_table(images, equalize_table(images))
-
-
-def brightness(images, factor):
-    """`ImageEnhance.Brightness(image).enhance(factor)`; factor float32 [B], 0 is black, 1 changes nothing."""
-    return blend(jnp.uint8(0), images, factor)
-
-
-def contrast(images, factor):
-    """`ImageEnhance.Contrast(image).enhance(factor)`; factor float32 [B], 0 is the mean grey, 1 changes nothing."""
-    return blend(mean_grey(images), images, factor)
-
-
-def color(images, factor):
-    """`ImageEnhance.Color(image).enhance(factor)`, saturation; factor float32 [B], 0 is grey, 1 changes nothing."""
-    return blend(luma(images)[..., None], images, factor)
-
-
-def sharpness(images, factor):
-    """`ImageEnhance.Sharpness(image).enhance(factor)`; factor float32 [B], 0 is smoothed, 1 changes nothing."""
-    return blend(filters.smooth(images), images, factor)
-
-
-def grayscale(images):
+def grayscale(images: jax.Array) -> jax.Array:
     """`Image.convert("L")` on all three channels of uint8 [B, H, W, 3]."""
     return jnp.broadcast_to(luma(images)[..., None], images.shape)
 
 
-def apply_table(images, table):
+def apply_table(images: jax.Array, table: jax.Array) -> jax.Array:
     """Maps each grey level of uint8 [B, H, W, 3] through its channel's uint8 table [B, 3 or 1, 256]."""
     batch, _, _, channels = images.shape
     table = jnp.broadcast_to(table, (batch, channels, GREYS)).reshape(batch, channels * GREYS)
@@ -83,7 +36,7 @@ def _first_bins(channels):
     return GREYS * jnp.arange(channels, dtype=jnp.int32)[None, None, None, :]
 
 
-def identity_table():
+def identity_table() -> jax.Array:
     """uint8 [1, 1, 256]: changes nothing."""
     return _greys().astype(jnp.uint8)
 
@@ -92,19 +45,19 @@ def _greys():
     return jnp.arange(GREYS, dtype=jnp.int32)[None, None, :]
 
 
-def posterize_table(bits):
+def posterize_table(bits: jax.Array) -> jax.Array:
     """uint8 [B, 1, 256] for bits int32 [B]."""
     mask = jnp.left_shift(jnp.int32(255), 8 - bits)[:, None, None]
     return (_greys() & mask).astype(jnp.uint8)
 
 
-def solarize_table(threshold):
+def solarize_table(threshold: jax.Array) -> jax.Array:
     """uint8 [B, 1, 256] for threshold int32 [B]."""
     grey = _greys()
     return jnp.where(grey < threshold[:, None, None], grey, 255 - grey).astype(jnp.uint8)
 
 
-def autocontrast_table(images):
+def autocontrast_table(images: jax.Array) -> jax.Array:
     """uint8 [B, 3, 256] from the darkest and the lightest level of each channel of uint8 [B, H, W, 3]."""
     low = images.min(axis=(1, 2)).astype(jnp.int32)[..., None]  # [B, 3, 1]
     high = images.max(axis=(1, 2)).astype(jnp.int32)[..., None]
@@ -139,7 +92,7 @@ def _autocontrast_shortfall():
     return table
 
 
-def equalize_table(images):
+def equalize_table(images: jax.Array) -> jax.Array:
     """uint8 [B, 3, 256] from the histogram of each channel of uint8 [B, H, W, 3]."""
     counts = histogram(images)
     pixels = images.shape[1] * images.shape[2]
@@ -157,7 +110,7 @@ def _floor_divide(numerator, denominator):
     return jnp.floor((numerator.astype(jnp.float32) + 0.5) / denominator.astype(jnp.float32)).astype(jnp.int32)
 
 
-def histogram(images):
+def histogram(images: jax.Array) -> jax.Array:
     """int32 [B, 3, 256]: how often each grey level occurs in each channel of uint8 [B, H, W, 3]."""
     batch, _, _, channels = images.shape
     bins = images.astype(jnp.int32) + _first_bins(channels)
@@ -168,7 +121,7 @@ def histogram(images):
     return jax.vmap(count)(bins.reshape(batch, -1)).reshape(batch, channels, GREYS)
 
 
-def blend(degenerate, images, factor):
+def blend(degenerate: jax.Array, images: jax.Array, factor: jax.Array) -> jax.Array:
     """`Image.blend(degenerate, image, factor)`: degenerate + factor * (image - degenerate), truncated and clipped.
 
     Args:
@@ -187,20 +140,20 @@ def blend(degenerate, images, factor):
     return jnp.clip(degenerate + change, 0.0, 255.0).astype(jnp.uint8)
 
 
-def luma(images):
+def luma(images: jax.Array) -> jax.Array:
     """uint8 [B, H, W]: `Image.convert("L")` of uint8 [B, H, W, 3], ITU-R 601-2 luma in 16-bit fixed point."""
     red, green, blue = jnp.moveaxis(images.astype(jnp.int32), -1, 0)
     return ((19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16).astype(jnp.uint8)
 
 
-def mean_grey(images):
+def mean_grey(images: jax.Array) -> jax.Array:
     """uint8 [B, 1, 1, 1]: the rounded mean luma of uint8 [B, H, W, 3], with H * W up to 4 million pixels."""
     pixels = images.shape[1] * images.shape[2]
     total = luma(images).astype(jnp.int32).sum(axis=(1, 2))
     return ((2 * total + pixels) // (2 * pixels)).astype(jnp.uint8)[:, None, None, None]
 
 
-def hue(images, shift):
+def hue(images: jax.Array, shift: jax.Array) -> jax.Array:
     """Turns the hue as torchvision's `adjust_hue` does on a Pillow image: through `convert("HSV")` and back.
 
     Args:
@@ -245,7 +198,7 @@ def _hsv_tables():
         part = np.where((span > 0) & (other <= span), other / span, 0).astype(np.float64)
         saturation = np.where((span > 0) & (span <= other), span / other, 0).astype(np.float64)
     angles = [2.0 * sector + turn for sector in range(3) for turn in (1.0 - part, part - 1.0)]
-    turns = np.fmod(np.float32(angles).astype(np.float64) / 6.0 + 1.0, 1.0).astype(np.float32)
+    turns = np.fmod(np.asarray(angles, np.float32).astype(np.float64) / 6.0 + 1.0, 1.0).astype(np.float32)
     hues = (turns.astype(np.float64) * 255.0).astype(np.uint8) * (span > 0).astype(np.uint8)
     return hues, (saturation * 255.0).astype(np.uint8)
 

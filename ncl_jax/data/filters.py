@@ -9,7 +9,7 @@ import jax.numpy as jnp
 MAX_SIGMA = 2.0  # beyond it the boxes of `gaussian_blur` would need more taps
 
 
-def smooth(images):
+def smooth(images: jax.Array) -> jax.Array:
     """`ImageFilter.SMOOTH` of uint8 [B, H, W, 3]: 3 x 3, centre 5 of 13, the border as it was."""
     values = images.astype(jnp.int32)
     columns = values[:, :-2] + values[:, 1:-1] + values[:, 2:]
@@ -19,7 +19,7 @@ def smooth(images):
     return images.at[:, 1:-1, 1:-1].set(inner)
 
 
-def gaussian_blur(images, sigma):
+def gaussian_blur(images: jax.Array, sigma: jax.Array) -> jax.Array:
     """`ImageFilter.GaussianBlur(sigma)`: three extended box filters along each axis, edge pixels repeated.
 
     Pillow's approximation (Gwosdek et al., "Theoretical foundations of Gaussian convolution by extended box

@@ -19,7 +19,7 @@ from ncl_jax.data import policies
 FILL = 128  # grey that shear, translate and rotate show outside the image
 
 
-def crop(images, top, left, padding):
+def crop(images: jax.Array, top: jax.Array, left: jax.Array, padding: int) -> jax.Array:
     """Cuts H x W out of the images padded with zeros; equals `ImageOps.expand(border=padding)` and `Image.crop`.
 
     Args:
@@ -39,12 +39,12 @@ def crop(images, top, left, padding):
     return jax.vmap(cut)(padded, top, left)
 
 
-def flip(images, mask):
+def flip(images: jax.Array, mask: jax.Array) -> jax.Array:
     """Mirrors left and right where mask (bool [B]) is set; equals `Image.transpose(FLIP_LEFT_RIGHT)`."""
     return jnp.where(mask[:, None, None, None], images[:, :, ::-1], images)
 
 
-def cutout(images, center_y, center_x, size):
+def cutout(images: jax.Array, center_y: jax.Array, center_x: jax.Array, size: int) -> jax.Array:
     """Sets one square of each image to zero (DeVries and Taylor, arXiv 1708.04552).
 
     Args:
@@ -66,36 +66,7 @@ def _within_square(length, center, size):
     return (offset >= -(size // 2)) & (offset < size // 2)
 
 
-def shear_x(images, level, sign):
-    """`Image.transform(AFFINE, (1, m, 0, 0, 1, 0), BICUBIC)`, grey outside; see `warp` for the arguments."""
-    return warp(images, _constant("shear_x", level), level, sign)
-
-
-def shear_y(images, level, sign):
-    """`Image.transform(AFFINE, (1, 0, 0, m, 1, 0), BICUBIC)`, grey outside; see `warp` for the arguments."""
-    return warp(images, _constant("shear_y", level), level, sign)
-
-
-def translate_x(images, level, sign):
-    """`Image.transform(AFFINE, (1, 0, m * W, 0, 1, 0))`, grey outside; see `warp` for the arguments."""
-    return warp(images, _constant("translate_x", level), level, sign)
-
-
-def translate_y(images, level, sign):
-    """`Image.transform(AFFINE, (1, 0, 0, 0, 1, m * H))`, grey outside; see `warp` for the arguments."""
-    return warp(images, _constant("translate_y", level), level, sign)
-
-
-def rotate(images, level, sign):
-    """`Image.rotate(m)` (nearest, counterclockwise), grey outside; see `warp` for the arguments."""
-    return warp(images, _constant("rotate", level), level, sign)
-
-
-def _constant(name, level):
-    return jnp.full_like(level, policies.OPERATIONS.index(name))
-
-
-def warp(images, operation, level, sign):
+def warp(images: jax.Array, operation: jax.Array, level: jax.Array, sign: jax.Array) -> jax.Array:
     """Applies one geometric AutoAugment operation to each image; images of any other operation stay as they are.
 
     A shear moves whole rows (or columns) by a fraction of a pixel, so Pillow's 4 x 4 bicubic neighbourhood has weight
@@ -122,7 +93,7 @@ def warp(images, operation, level, sign):
         values = jnp.take_along_axis(packed, index, axis=1, mode="promise_in_bounds")
         return _unpack(values.reshape(batch, height, width))
 
-    value = _cubic(*[tap(offset) for offset in (-1, 0, 1, 2)], source["fraction"][..., None])
+    value = _cubic(tap(-1), tap(0), tap(1), tap(2), source["fraction"][..., None])
     return jnp.where(source["inside"][..., None], value, jnp.float32(FILL)).astype(jnp.uint8)
 
 
@@ -235,7 +206,9 @@ def _fixed_point(matrix):
     return np.floor(centred * 65536.0 + 0.5).astype(np.int32)
 
 
-def resized_crop(images, top, left, crop_height, crop_width):
+def resized_crop(
+    images: jax.Array, top: jax.Array, left: jax.Array, crop_height: jax.Array, crop_width: jax.Array
+) -> jax.Array:
     """Cuts a box out of each image and scales it to H x W; equals `Image.crop` and `Image.resize(BILINEAR)`.
 
     A box is never larger than the image, so the scaling only ever enlarges and Pillow's antialiasing, which widens

@@ -1,7 +1,7 @@
 """From a data set's name to the arrays that a run trains and is tested on."""
 
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,7 +39,8 @@ class Facts(NamedTuple):
     @classmethod
     def from_json(cls, text: str) -> "Facts":
         """Reads what `to_json` wrote."""
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(text).items()})
+        fields: dict[str, Any] = json.loads(text)
+        return cls(**fields | {name: tuple(v) for name, v in fields.items() if isinstance(v, list)})
 
 
 class Split(NamedTuple):

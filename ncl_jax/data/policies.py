@@ -11,6 +11,8 @@ made with the port:
 * translation is a fraction of the image's side, 150/331 at most, so that it fits any image size.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 NUM_LEVELS = 10
@@ -69,7 +71,7 @@ CIFAR10 = (
 )
 
 
-def policy_arrays(policy):
+def policy_arrays(policy: Sequence) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A policy as arrays that a jitted program can index.
 
     Args:
@@ -84,7 +86,7 @@ def policy_arrays(policy):
     return probability, operation, level
 
 
-def enhancement_factors(name):
+def enhancement_factors(name: str) -> np.ndarray:
     """float32 [NUM_LEVELS, 2]: Pillow's `enhance` factor of a blend by (level, 0 for minus or 1 for plus)."""
     # Added in float64 and rounded once, as Pillow does when it takes the factor as a C float.
     return (1 + MAGNITUDES[name][:, None] * np.array([-1, 1])).astype(np.float32)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from ncl_jax.methods.nested import ncl, nclpp
 from ncl_jax.methods.objective import Objective, find_own, together
 
-__all__ = ["METHODS", "OBJECTIVES", "SEMANTICS", "Method", "Objective", "all_fields", "fields", "objective", "together"]
+__all__ = ["METHODS", "SEMANTICS", "Method", "Objective", "all_fields", "fields", "objective", "objectives", "together"]
 
 
 class Method(NamedTuple):
@@ -49,7 +49,6 @@ METHODS = {
         nclpp, _TWO_EXPERTS,
     ),
 }  # fmt: skip
-OBJECTIVES = {method.objective.__name__: method.objective for method in METHODS.values()}
 SEMANTICS: dict[str, dict[str, str]] = {
     "official": {},  # the defaults
     "equations": {  # NCL++ has one normalisation and does not read the last
@@ -69,6 +68,11 @@ def all_fields() -> set[str]:
     return {name for method in METHODS for semantics in SEMANTICS for name in fields(method, semantics)}
 
 
+def objectives() -> dict[str, Callable[..., Objective]]:
+    """What the methods compute, by the name that `loss.name` takes."""
+    return {method.objective.__name__: method.objective for method in METHODS.values()}
+
+
 def objective(name: str) -> Callable[..., Objective]:
-    """What makes the objective of a name in `OBJECTIVES`, or of `FILE.py:FUNCTION`. Raises ConfigError if it is none."""
-    return OBJECTIVES[name] if name in OBJECTIVES else find_own(name)
+    """What makes the objective of a name of `objectives` or of `FILE.py:FUNCTION`; ConfigError if there is none."""
+    return objectives()[name] if name in objectives() else find_own(name)

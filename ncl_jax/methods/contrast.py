@@ -1,5 +1,7 @@
 """Self-supervision by momentum contrast: the queue of keys is the method's memory."""
 
+from typing import Any
+
 import jax
 from jax.sharding import PartitionSpec as P
 
@@ -24,4 +26,5 @@ def contrast(*, weight: float, temperature: float, queue: int) -> Objective:
         num_experts, _, dim = outputs["projection"].shape
         return momentum.init_queue(key, num_experts, queue, dim)
 
-    return Objective(compute, init_memory, momentum.KeyQueue(keys=P("expert"), position=P()))
+    spec: Any = momentum.KeyQueue
+    return Objective(compute, init_memory, spec(keys=P("expert"), position=P()))

@@ -64,7 +64,7 @@ def find_own(name: str) -> Callable[..., Objective]:
     place, _, function = name.rpartition(":")
     try:
         return getattr(_import(place), function)
-    except (ImportError, OSError, AttributeError) as error:
+    except (ImportError, OSError, AttributeError, SyntaxError, ValueError) as error:
         raise ConfigError(f"loss.name={name!r} names no function FILE.py:FUNCTION ({error})") from error
 
 

@@ -29,6 +29,7 @@ class Network(nn.Module):
 
     def project(self, images: jax.Array) -> jax.Array:
         """`[B, dim]`: the projected features under the batch's own statistics, for the key encoder."""
+        assert self.projection is not None
         return self.projection(self.backbone(images, True))
 
 

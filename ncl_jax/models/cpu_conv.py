@@ -85,7 +85,7 @@ def _forward(x, kernel, stride):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Equivalent to `layers.convolve` with a padding of 1, where `supports` says so; differentiable once, in reverse mode.
+    """Equivalent to `layers.convolve` with a padding of 1, where `supports` says so; for reverse mode, once.
 
     Args:
       x: `[B, H, W, I]` float32.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ncl_jax.losses import l2_normalize
 
 
-def uniform_fan_in(fan_in: int):
+def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:
     """PyTorch's default for weights and biases of a linear layer: uniform in +-1/sqrt(fan_in)."""
 
     def init(key, shape, dtype=jnp.float32):

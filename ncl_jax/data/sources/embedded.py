@@ -1,4 +1,4 @@
-"""The data set that comes with the package: long-tailed Fashion-MNIST (tools/make_fashion_mnist_lt.py, docs/data.md)."""
+"""The data set that comes with the package: long-tailed Fashion-MNIST (docs/data.md)."""
 
 from pathlib import Path
 

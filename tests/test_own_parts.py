@@ -1,0 +1,125 @@
+"""What docs/architecture.md says of adding parts: a source, a view, a method and a backbone, each a function or class
+and a line in a table, trained together; and a method from a configuration file, without touching the package."""
+
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny  # which adds the backbone "one_layer"
+from jax.sharding import PartitionSpec as P
+
+import ncl_jax
+from ncl_jax import build, checks, methods, sharding
+from ncl_jax.config import choose_method
+from ncl_jax.data.augment import VIEWS
+from ncl_jax.data.sources import SOURCES
+from ncl_jax.data.sources.dataset import Dataset
+from ncl_jax.errors import ConfigError
+from ncl_jax.methods import METHODS, Method, Objective
+from ncl_jax.train import train
+
+
+def stripes(directory, download):
+    """A source: three classes of bright columns."""
+    labels = np.repeat(np.arange(3, dtype=np.int32), (40, 12, 4))
+    images = np.random.default_rng(0).integers(0, 100, (56, 8, 8, 3), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[:, 3 * label : 3 * label + 2] += 150
+    return Dataset("stripes", images, labels, images, labels, ("left", "middle", "right"), imbalance=10.0)
+
+
+def upside_down(key, images):
+    """A stage of a view."""
+    return jnp.where(jax.random.bernoulli(key, 0.5, (len(images), 1, 1, 1)), images[:, ::-1], images)
+
+
+def centres(class_counts, *, num_hard, **_):
+    """A method: cross-entropy and the distance to each class's running mean of features, its memory."""
+
+    def compute(outputs, labels, step, memory):
+        features = outputs["features"]  # [E, B, D]
+        labels = jnp.tile(labels, (len(features), 1))
+        picked = jnp.take_along_axis(outputs["logits"], labels[..., None], -1)[..., 0]
+        entropy = jax.nn.logsumexp(outputs["logits"], -1) - picked
+        near = jnp.square(features - jnp.take_along_axis(memory, labels[..., None], 1)).sum(-1)
+        new = jax.vmap(lambda m, f, y: m.at[y].add(0.1 * (f - m[y])))(memory, features, labels)
+        return {"entropy": entropy.mean(-1).sum(), "near": 0.01 * near.mean()}, new
+
+    def init_memory(key, outputs):
+        num_experts, _, size = outputs["features"].shape
+        return jnp.zeros((num_experts, len(class_counts), size))
+
+    return Objective(compute, init_memory, P("expert"))
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    monkeypatch.setitem(SOURCES, "stripes", stripes)
+    monkeypatch.setitem(VIEWS, "upside_down", (upside_down,))
+    monkeypatch.setitem(METHODS, "centres", Method("nearest class means", centres, {}))
+
+
+def config(**fields):
+    """Two epochs on the stripes."""
+    config = tiny.tiny("epochs=2", data__name="stripes", data__imbalance=10.0, data__augment="upside_down", **fields)
+    config.optim.batch_size, config.run.eval_batch, config.run.data_devices = 8, 56, 1
+    return config
+
+
+def test_added_parts_train_and_predict_together(tables, tmp_path):
+    mine = config()
+    choose_method(mine, "centres")
+    mine.model.num_experts = 2
+    results = train(mine, tmp_path)
+    assert results["dataset"] == "stripes" and len(results["experts"]) == 2
+    scores = ncl_jax.load(tmp_path)(stripes(None, False).train_images)
+    assert scores.shape == (56, 3)
+    assert np.mean(scores.argmax(-1) == stripes(None, False).test_labels) == pytest.approx(
+        results["ensemble"]["accuracy"]
+    )
+
+
+OWN = """
+    import jax.numpy as jnp
+    from ncl_jax.losses import cross_entropy
+    from ncl_jax.methods import Objective
+
+    def smooth(class_counts, *, own, **_):
+        def compute(outputs, labels, step, memory):
+            logits = outputs["logits"]
+            hard = cross_entropy(logits, jnp.broadcast_to(labels, logits.shape[:2])).mean(-1).sum()
+            return {"hard": hard, "flat": -own["share"] * logits.mean()}, memory + 1
+        return Objective(compute, lambda key, outputs: jnp.zeros((), jnp.int32))
+    """
+
+
+def test_a_configuration_may_bring_its_own_method(tmp_path):
+    (tmp_path / "mine.py").write_text(textwrap.dedent(OWN))
+    mine = tiny.tiny("method=ce", loss__name=f"{tmp_path}/mine.py:smooth")
+    mine.loss.own = {"share": 0.5}
+    checks.validate(mine)
+    state = build.initial_state(mine, tiny.FACTS)
+    step = jax.jit(build.train_step(mine, tiny.FACTS))
+    state, metrics = step(state, build.keys(0).step, tiny.batch())
+    assert metrics["parts"].keys() == {"hard", "flat"} and int(state.memory) == 1
+
+
+@pytest.mark.parametrize("name", ["missing.py:smooth", "ncl_jax.losses:smooth", "no_such_module:f", ":f"])
+def test_an_own_method_that_is_not_there_is_named(name):
+    with pytest.raises(ConfigError, match=rf"loss.name='{name}' names no function FILE.py:FUNCTION"):
+        checks.validate(tiny.tiny("", loss__name=name))
+
+
+def test_a_methods_memory_lives_where_it_says(tables):
+    mine = config(loss__name="centres")
+    facts = tiny.FACTS._replace(class_counts=(9, 6, 3))
+    shapes = jax.eval_shape(lambda: build.initial_state(mine, facts))
+    places = build.state_places(mine, facts, sharding.make_mesh(2, 2), shapes)
+    assert places.memory.spec == P("expert") and shapes.memory.shape[:2] == (2, 3)
+    queue = tiny.tiny("method=ncl")
+    shapes = jax.eval_shape(lambda: build.initial_state(queue, tiny.FACTS))
+    places = build.state_places(queue, tiny.FACTS, sharding.make_mesh(2, 2), shapes)
+    assert places.memory["contrast"].keys.spec == P("expert") and places.memory["contrast"].position.spec == P()
+    assert methods.objectives().keys() == {"ncl", "nclpp", "centres"}
