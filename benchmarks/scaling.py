@@ -22,12 +22,12 @@ import numpy as np
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
-from ncl_jax import build, sharding  # noqa: E402
+from ncl_jax import build, sharding, steps  # noqa: E402
 from ncl_jax.config import base_config, choose_method  # noqa: E402
 from ncl_jax.data.pipeline import Facts  # noqa: E402
 
 NUM_EXPERTS = 3
-# name: backbone, depth, width, image side, classes, images a device
+# name: backbone, depth, width, image side, classes, images per device
 NETWORKS = {
     "ResNet-32": ("cifar_resnet", 32, 16, 32, 100, 64),
     "ResNet-50": ("resnet", 50, 64, 224, 1000, 64),
@@ -43,7 +43,7 @@ DEVICES = (8, 64, 256)
 
 
 def make_config(network, data):
-    """The recipe with the network and 64 images a device along the data axis."""
+    """The recipe with the network and 64 images per device along the data axis."""
     backbone, depth, width, _, _, batch = NETWORKS[network]
     config = base_config()
     config.model.backbone, config.model.depth, config.model.width = backbone, depth, width
@@ -59,20 +59,26 @@ def compile_step(network, data, expert):
     facts = Facts("shapes", (side, side, 3), tuple(map(str, range(classes))), counts, "")
     mesh = sharding.make_mesh(data, expert)
     state = jax.eval_shape(lambda: build.initial_state(config, facts))
-    places = sharding.state_shardings(mesh, state, NUM_EXPERTS)
+    places = build.state_places(config, facts, mesh, state)
     place = lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where)  # noqa: E731
     everywhere = sharding.replicated(mesh)
-    images = jax.eval_shape(lambda: jax.numpy.zeros((facts.num_train, side, side, 3), np.uint8))
-    rows = jax.ShapeDtypeStruct((facts.num_train,), np.int32, sharding=everywhere)
+    shapes = (((facts.num_train, side, side, 3), np.uint8), ((facts.num_train,), np.int32))
     key = jax.device_put(build.keys(0).step, everywhere)
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    images, rows = (jax.ShapeDtypeStruct(*s, sharding=w) for s, w in zip(shapes, (spread, everywhere), strict=True))
+    take, train_step = sharding.take_rows(mesh), build.train_step(config, facts, mesh)
+
+    def gather_and_step(state, key, images, labels, rows):  # as a resident feed does, without the epochs' order
+        return train_step(state, key, steps.Batch(take(images, rows), labels[rows]))
+
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     step = jax.jit(
-        build.train_step(config, facts, mesh), donate_argnums=0, out_shardings=(places, everywhere),
+        gather_and_step, donate_argnums=0, out_shardings=(places, everywhere),
         compiler_options=options,
     )  # fmt: skip
+    batch = jax.ShapeDtypeStruct((config.optim.batch_size,), np.int32, sharding=everywhere)
     began = time.perf_counter()
-    compiled = step.lower(jax.tree.map(place, state, places), key, place(images, spread), rows, rows).compile()
+    compiled = step.lower(jax.tree.map(place, state, places), key, images, rows, batch).compile()
     return compiled, time.perf_counter() - began
 
 

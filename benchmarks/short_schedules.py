@@ -13,7 +13,6 @@ import pathlib
 import statistics
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -57,26 +56,26 @@ def run(name, seed, num_steps, data_dir):
     length = build.steps_per_epoch(config, split.facts)
     optimizer = make_optimizer(REMEDIES[name], length, num_steps)
     state = jax.jit(lambda: build.initial_state(config, split.facts))()
-    state = state._replace(
-        opt_state=optimizer.init(state.params),
-        history=jnp.zeros((num_steps, state.history.shape[1])),
-    )
-    keys = build.keys(seed)
+    state = state._replace(opt_state=optimizer.init(state.params))
+    keys, mesh = build.keys(seed), make_mesh(1)
     step = steps.make_train_step(
-        build.network(config, 100), optimizer, build.loss(config, split.facts.class_counts),
-        build.view(config, "autoaugment"), batch_size=64, strategy="unroll",
+        build.network(config, 100, build.convolution(config, mesh)), optimizer,
+        build.objective(config, split.facts.class_counts), build.view(config, "autoaugment"), strategy="unroll",
     )  # fmt: skip
-    epochs = -(-num_steps // length)
-    orders = [steps.epoch_order(keys.order, e, len(split.train_labels))[: length * 64] for e in range(epochs)]
-    step = jax.jit(step, donate_argnums=0)
-    images, labels, order = jnp.asarray(split.train_images), jnp.asarray(split.train_labels), jnp.concatenate(orders)
-    for _ in range(num_steps):
-        state, row = step(state, keys.step, images, labels, order)
-        row.block_until_ready()
-    figures = metrics.summarize(
-        make_evaluate(config, split, make_mesh(1))(state.params, state.batch_stats), split.facts.groups()
-    )
-    history = dict(zip(build.metric_names(config, split.facts), np.asarray(state.history).T, strict=True))
+    feed = build.training_feed(config, split, keys.order, mesh)
+    advance = jax.jit(steps.make_advance(step, feed.take, several=False), donate_argnums=(0, 1))
+    history = steps.zero_history(step, feed.take, state, keys.step, next(feed.batches(0))[0], num_steps)
+    left = num_steps
+    for source, count in feed.batches(0):
+        for _ in range(min(count, left)):
+            state, history, last = advance(state, history, keys.step, source, 1)
+            jax.block_until_ready(last)
+        if (left := left - count) <= 0:
+            break
+    history = jax.tree.map(np.asarray, history)
+    evaluate = make_evaluate(build.predictor(config, 100, mesh), build.test_feed(config, split, mesh), mesh)
+    sums = evaluate({"params": state.params, "batch_stats": state.batch_stats})
+    figures = metrics.summarize(sums, split.facts.groups())
     return {
         "remedy": name,
         "seed": seed,
@@ -86,7 +85,7 @@ def run(name, seed, num_steps, data_dir):
         "dead": float(history["dead_features"][-20:].mean()),
         "feature_mean": float(history["feature_mean"][-20:].mean()),
         "lowest_feature_mean": float(history["feature_mean"].min()),
-        "balanced_cross_entropy": float(history["nil"][-20:].mean() / 2),
+        "balanced_cross_entropy": float(history["parts"]["nil"][-20:].mean() / 2),
         "accuracy": figures["ensemble"]["accuracy"],
     }
 

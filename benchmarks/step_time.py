@@ -35,9 +35,9 @@ import roofline
 import step_report
 from torch_peer import Peer
 
-from ncl_jax import build, convert, momentum, startup, steps
+from ncl_jax import build, convert, momentum, sharding, startup, steps
 from ncl_jax.config import base_config, choose_method
-from ncl_jax.data import longtail
+from ncl_jax.data import feeds, longtail
 from ncl_jax.data.pipeline import Facts
 
 LEARNING_RATE = 0.005  # low enough that random images do not collapse the features
@@ -66,22 +66,29 @@ def variants(args):
 def make_config(args, method, variant):
     """The recipe on CIFAR-100-LT, at a learning rate that keeps random images' features alive."""
     config = base_config()
-    config.model.num_experts, config.model.depth = args.num_experts, args.depth
+    choose_method(config, method)
+    config.model.depth = args.depth
+    if method != "nclpp":
+        config.model.num_experts = args.num_experts
     config.optim.batch_size, config.optim.learning_rate, config.optim.warmup_epochs = args.batch, LEARNING_RATE, 0
     config.precision = "bfloat16" if variant.precision == "bfloat16" else "float32"
     config.run.strategy, config.run.steps_per_call = variant.strategy, variant.steps_per_call
-    choose_method(config, method)
     return config
 
 
 def make_data():
-    """(facts, images uint8 [N, 32, 32, 3], labels [N], order [N]): CIFAR-100-LT's shapes, random pixels."""
+    """(facts, images uint8 [N, 32, 32, 3], labels [N]): CIFAR-100-LT's shapes, random pixels."""
     counts = longtail.class_counts(500, 100, 100)
     facts = Facts("random", (32, 32, 3), tuple(map(str, range(100))), tuple(counts.tolist()), "")
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (facts.num_train, *facts.image_shape), np.uint8)
     labels = np.repeat(np.arange(100, dtype=np.int32), counts)
-    return facts, jnp.asarray(images), jnp.asarray(labels), jnp.asarray(rng.permutation(len(labels)), jnp.int32)
+    return facts, images, labels
+
+
+def make_feed(config, data):
+    """The data on one device, in the order of the run."""
+    return feeds.Resident(*data[1:], build.keys(config.seed).order, config.optim.batch_size, sharding.make_mesh(1))
 
 
 def ready_views(config):
@@ -99,29 +106,27 @@ def ready_views(config):
 def ready_step(config, facts):
     """The training step on `ready_views`."""
     views, key_views = ready_views(config)
-    contrast = build.contrast(config)
     return steps.make_train_step(
-        build.network(config, facts.num_classes),
+        build.network(config, facts.num_classes, build.convolution(config, None)),
         build.optimizer(config, build.steps_per_epoch(config, facts)),
-        build.loss(config, facts.class_counts),
+        build.objective(config, facts.class_counts),
         views,
-        batch_size=config.optim.batch_size,
         strategy=build.strategy(config),
         copies=config.loss.copies,
-        contrast=contrast and contrast._replace(augment=key_views),
+        key_augment=key_views if config.contrast.weight else None,
     )
 
 
 def ready_batches(config, data):
     """What `ready_step` sees in its first steps, for PyTorch: stacked NumPy arrays by name."""
-    _, images, labels, order = data
-    batch, copies = config.optim.batch_size, config.loss.copies
+    feed, copies = make_feed(config, data), config.loss.copies
     views, key_views = map(jax.jit, ready_views(config))
-    rows = [order[i * batch : (i + 1) * batch] for i in range(NUM_BATCHES)]
+    source, _ = next(feed.batches(0))
+    batches = [feed.take(source, step) for step in range(NUM_BATCHES)]
     return {
-        "images": np.stack([views(None, jnp.tile(images[r], (copies, 1, 1, 1))) for r in rows]),
-        "labels": np.stack([jnp.tile(labels[r], copies) for r in rows]),
-        "key_images": np.stack([key_views(None, images[r]) for r in rows]),
+        "images": np.stack([views(None, jnp.tile(b.images, (copies, 1, 1, 1))) for b in batches]),
+        "labels": np.stack([jnp.tile(b.labels, copies) for b in batches]),
+        "key_images": np.stack([key_views(None, b.images) for b in batches]),
     }
 
 
@@ -129,26 +134,28 @@ class Ours:
     """A compiled training step and its state."""
 
     def __init__(self, config, data, train_step, weights=None):
-        facts, *arrays = data
+        facts = data[0]
         self.state = jax.jit(lambda: build.initial_state(config, facts))()
         if weights is not None:
             self.state = load_weights(config, facts, self.state, weights)
-        self.arguments = [build.keys(config.seed).step, *arrays]
-        self.per_call = config.run.steps_per_call
-        self.single = self.full = ()  # a call's last argument, the number of steps, where one call can do several
-        if self.per_call > 1:
-            train_step = steps.make_multi_step(train_step)
-            self.single, self.full = (jnp.int32(1),), (jnp.int32(self.per_call),)
+        feed, self.per_call = make_feed(config, data), config.run.steps_per_call
+        self.arguments = (build.keys(config.seed).step, next(feed.batches(0))[0])
+        length = build.steps_per_epoch(config, facts)
+        self.history = steps.zero_history(train_step, feed.take, self.state, *self.arguments, length)
         began = time.perf_counter()
-        program = jax.jit(train_step, donate_argnums=0)
-        self.program = program.lower(self.state, *self.arguments, *self.single).compile()
+        program = jax.jit(steps.make_advance(train_step, feed.take, several=self.per_call > 1), donate_argnums=(0, 1))
+        self.program = program.lower(self.state, self.history, *self.arguments, jnp.int32(1)).compile()
         self.compile_seconds = time.perf_counter() - began
+
+    def call(self, count):
+        """`count` steps in one call; the last one's metrics."""
+        self.state, self.history, last = self.program(self.state, self.history, *self.arguments, jnp.int32(count))
+        return last
 
     def losses(self, count):
         """Losses of the next `count` steps, one call each."""
         for _ in range(count):
-            self.state, row = self.program(self.state, *self.arguments, *self.single)
-            yield float(row[0])
+            yield float(self.call(1)["loss"])
 
     def timed(self, count):
         """Seconds a step, mean over at least `count` steps."""
@@ -156,7 +163,7 @@ class Ours:
         jax.block_until_ready(self.state)
         began = time.perf_counter()
         for _ in range(calls):
-            self.state, _ = self.program(self.state, *self.arguments, *self.full)
+            self.call(self.per_call)
         jax.block_until_ready(self.state)
         return (time.perf_counter() - began) / (calls * self.per_call)
 
@@ -170,8 +177,11 @@ def load_weights(config, facts, state, path):
     convert.check_same_structure(variables, {"params": state.params, "batch_stats": state.batch_stats})
     params, batch_stats = jax.tree.map(jnp.array, (variables["params"], variables["batch_stats"]))
     optimizer = build.optimizer(config, build.steps_per_epoch(config, facts))
-    queue = momentum.KeyQueue(jnp.array(tensors["queue"]), jnp.int32(0)) if config.contrast.weight else ()
-    return state._replace(params=params, batch_stats=batch_stats, opt_state=optimizer.init(params), queue=queue)
+    state = state._replace(params=params, batch_stats=batch_stats, opt_state=optimizer.init(params))
+    if not config.contrast.weight:
+        return state
+    queue = momentum.KeyQueue(jnp.array(tensors["queue"]), jnp.int32(0))
+    return state._replace(memory=state.memory | {"contrast": queue})
 
 
 def prepare(args, method, variant, data, peer, ceilings):
@@ -189,12 +199,18 @@ def prepare(args, method, variant, data, peer, ceilings):
     train_step = build.train_step(config, data[0])
     augmented = Ours(config, data, train_step)
     notes["compile_seconds"] = augmented.compile_seconds
-    notes["roofline"] = roofline.bound(train_step, (augmented.state, *augmented.arguments), ceilings)
+    notes["roofline"] = roofline.bound(train_step, (augmented.state, *one_batch(config, data)), ceilings)
     sides = {"augmented": augmented.timed, "ready": ready.timed}
     if peer:
         notes["loss_differences"] = compare(method, variant, ready, peer)
         sides["torch"] = lambda count: peer.timed(method, count)
     return sides, notes
+
+
+def one_batch(config, data):
+    """The step's key and first batch."""
+    feed = make_feed(config, data)
+    return build.keys(config.seed).step, feed.take(next(feed.batches(0))[0], 0)
 
 
 def compare(method, variant, ready, peer):

@@ -105,9 +105,14 @@ def steps_per_call(config: ml_collections.ConfigDict, mesh: Mesh | None) -> int:
     return config.run.steps_per_call or (1 if platform(mesh) == "cpu" else 20)
 
 
-def predictor(config: ml_collections.ConfigDict, num_classes: int, mesh: Mesh | None = None) -> Predictor:
-    """From images to scores, without the loss and the optimizer."""
-    model = network(config, num_classes, convolution(config, mesh))
+def predictor(
+    config: ml_collections.ConfigDict,
+    num_classes: int,
+    mesh: Mesh | None = None,
+    convolve: layers.Convolve | None = None,
+) -> Predictor:
+    """From images to scores, without the loss and the optimizer; `convolve` None: as the configuration says."""
+    model = network(config, num_classes, convolve or convolution(config, mesh))
     normalize = lambda images: augment.normalize(images, config.data.mean, config.data.std)  # noqa: E731
     return Predictor(experts.make_apply(model, strategy(config), mesh), normalize)
 

@@ -17,12 +17,14 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("ncl_jax.main", "train, or continue a run"),
     "evaluate": Command("ncl_jax.evaluate", "evaluate a checkpoint of a run again"),
+    "export": Command("ncl_jax.exports", "write a run's model as one file"),
     "ablate": Command("ncl_jax.ablate", "compare methods over several seeds"),
 }
 EXAMPLES = """examples:
   ncl-jax train --config=quickstart
   ncl-jax train --config=cifar100lt:imbalance=50,method=nclpp --config.data.dir=DIR
   ncl-jax evaluate --workdir=runs/quickstart
+  ncl-jax export --run=runs/quickstart --out=quickstart.stablehlo
   ncl-jax ablate --config=quickstart --methods=ce,nil,ncl --seeds=3"""
 
 

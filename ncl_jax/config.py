@@ -63,7 +63,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.contrast.dim = 64  # of the projected features (authors, CIFAR)
 
     config.optim = ml_collections.ConfigDict()
-    config.optim.batch_size = 64  # images a step, over all devices (authors)
+    config.optim.batch_size = 64  # images per step, over all devices (authors)
     config.optim.accumulate = 1  # parts of a batch, one after the other, each with its own batch statistics
     config.optim.learning_rate = 0.1  # base rate (authors)
     config.optim.schedule = "step"  # step (authors) or cosine (arXiv 2412.15477)
@@ -76,7 +76,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.run.conv = "auto"  # the convolutions: xla, native (our own, on one CPU device) or auto (native where it can)
     config.run.strategy = "auto"  # how the experts are applied: auto, unroll, vmap or scan
     config.run.steps_per_call = 0  # training steps in one device call; 0: the platform's default
-    config.run.eval_batch = 500  # test images a step
+    config.run.eval_batch = 500  # test images per step
     config.run.data_devices = 0  # devices that share a batch; 0: all that are not taken by experts
     config.run.expert_devices = 1  # devices that the experts are spread over; must divide the number of experts
     return config

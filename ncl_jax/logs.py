@@ -18,7 +18,7 @@ class RunLog:
       directory: of the run; the JSON lines and the TensorBoard events go there.
       step: steps done so far.
       total_steps: of the whole run.
-      batch_size: images a step; the progress bar, shown on a terminal only, counts images.
+      batch_size: images per step; the progress bar, shown on a terminal only, counts images.
 
     Attributes:
       notes: lines that say what was dropped.

@@ -168,7 +168,7 @@ def ncl_loss(
     Args:
       logits: `[E, B, C]` raw scores.
       labels: `[B]` integer targets.
-      class_counts: `[C]` training images a class (ones: plain softmax).
+      class_counts: `[C]` training images per class (ones: plain softmax).
       num_hard: hard categories, the target included.
       distill_weight: weight of the distillation over all classes (NBOD); a Python 0 leaves the part out.
       hard_distill_weight: the same over the hard categories.

@@ -62,7 +62,7 @@ def momentum_encoder(
 
 
 class KeyQueue(NamedTuple):
-    """A first-in first-out ring buffer of L2-normalised keys, one an expert."""
+    """A first-in first-out ring buffer of L2-normalised keys, Q per expert."""
 
     keys: jax.Array  # [E, Q, dim]
     position: jax.Array  # int32 []: where the next key goes, 0 <= position < Q

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -199,3 +200,12 @@ def make_advance(train_step: Callable, take: Callable, *, several: bool) -> Call
         return jax.lax.fori_loop(0, count, lambda _, carry: one(carry[0], carry[1], key, source), start)
 
     return advance
+
+
+def zero_history(
+    train_step: Callable, take: Callable, state: TrainState, key: jax.Array, source: Any, length: int
+) -> Metrics:
+    """The history of an epoch that has not begun: zeros `[length]` for every metric, named as the step names it."""
+    step = lambda state, key, source: train_step(state, key, take(source, state.step))[1]  # noqa: E731
+    shapes = jax.eval_shape(step, state, key, source)
+    return jax.tree.map(lambda shape: np.zeros(length, shape.dtype), shapes)

@@ -133,8 +133,9 @@ def prepare(
     feed = build.training_feed(config, split, keys.order, mesh)
     began = time.perf_counter()
     train_step = build.train_step(config, facts, mesh)
-    zeros, known_from = start_history(train_step, feed, state, keys.step, length, progress)
-    history = jax.device_put(zeros, place)
+    zeros = steps.zero_history(train_step, feed.take, state, keys.step, next(feed.batches(0))[0], length)
+    known, known_from = restore_history(zeros, progress.pop("history", {}), step % length)
+    history = jax.device_put(known, place)
     advance = compile_step(train_step, feed, build.steps_per_call(config, mesh), place, (state, history, keys.step))
     log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
     test = build.test_feed(config, split, mesh)
@@ -162,24 +163,16 @@ def restore_or_start(
     return restored.state, restored.progress, [*restored.skipped, f"continuing at step {restored.step}"]
 
 
-def start_history(
-    train_step: Callable, feed: feeds.Feed, state: steps.TrainState, key: jax.Array, length: int, progress: dict
-) -> tuple[steps.Metrics, int]:
-    """The metrics of the running epoch's steps `[length]`, and from which step of it on they are known.
+def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps.Metrics, int]:
+    """The metrics of the running epoch's steps, and from which step of it on they are known.
 
-    They are named as the step names them. A run stopped within an epoch goes on with those that it saved, unless the
-    code has other metrics by now: then the epoch's figures are those of the steps that follow.
+    A run stopped within an epoch goes on with those that it saved of the `done` steps, unless the code has other
+    metrics by now: then the epoch's figures are those of the steps that follow.
     """
-    source, _ = next(feed.batches(0))
-    step = lambda state, key, source: train_step(state, key, feed.take(source, state.step))[1]  # noqa: E731
-    shapes = jax.eval_shape(step, state, key, source)
-    history = jax.tree.map(lambda s: np.zeros((length, *s.shape), s.dtype), shapes)
-    done, saved = int(state.step) % length, progress.pop("history", {})
     is_list = lambda value: isinstance(value, list)  # noqa: E731
-    if str(jax.tree.structure(shapes)) != str(jax.tree.structure(saved, is_leaf=is_list)):
-        return history, done
-    jax.tree.map(lambda values, known: values.__setitem__(slice(len(known)), known), history, saved)
-    return history, 0
+    if str(jax.tree.structure(zeros)) != str(jax.tree.structure(saved, is_leaf=is_list)):
+        return zeros, done
+    return jax.tree.map(lambda values, known: np.append(np.float32(known), values[len(known) :]), zeros, saved), 0
 
 
 def compile_step(

@@ -1,6 +1,7 @@
-"""What docs/architecture.md says of adding parts: a source, a view, a method and a backbone, each a function or class
-and a line in a table, trained together; and a method from a configuration file, without touching the package."""
+"""What docs/architecture.md says of adding parts: a source, a view, a method, a backbone and an export format, each a
+function or class and a line in a table, used together; and a method from a configuration file, outside the package."""
 
+import io
 import textwrap
 
 import jax
@@ -17,6 +18,7 @@ from ncl_jax.data.augment import VIEWS
 from ncl_jax.data.sources import SOURCES
 from ncl_jax.data.sources.dataset import Dataset
 from ncl_jax.errors import ConfigError
+from ncl_jax.exports import FORMATS, export
 from ncl_jax.methods import METHODS, Method, Objective
 from ncl_jax.train import train
 
@@ -54,10 +56,18 @@ def centres(class_counts, *, num_hard, **_):
     return Objective(compute, init_memory, P("expert"))
 
 
+def likely(predict, image_shape):
+    """An export format: the most likely class of a black image."""
+    file = io.BytesIO()
+    np.savez(file, likely=predict(np.zeros((1, *image_shape), np.uint8)).argmax())
+    return file.getvalue()
+
+
 @pytest.fixture
 def tables(monkeypatch):
     monkeypatch.setitem(SOURCES, "stripes", stripes)
     monkeypatch.setitem(VIEWS, "upside_down", (upside_down,))
+    monkeypatch.setitem(FORMATS, "likely", likely)
     monkeypatch.setitem(METHODS, "centres", Method("nearest class means", centres, {}))
 
 
@@ -74,11 +84,13 @@ def test_added_parts_train_and_predict_together(tables, tmp_path):
     mine.model.num_experts = 2
     results = train(mine, tmp_path)
     assert results["dataset"] == "stripes" and len(results["experts"]) == 2
-    scores = ncl_jax.load(tmp_path)(stripes(None, False).train_images)
+    data, model = stripes(None, False), ncl_jax.load(tmp_path)
+    scores = model(data.test_images)
     assert scores.shape == (56, 3)
-    assert np.mean(scores.argmax(-1) == stripes(None, False).test_labels) == pytest.approx(
-        results["ensemble"]["accuracy"]
-    )
+    assert np.mean(scores.argmax(-1) == data.test_labels) == pytest.approx(results["ensemble"]["accuracy"])
+    export(tmp_path, tmp_path / "model.npz", "likely")
+    likely = np.load(tmp_path / "model.npz")["likely"]
+    assert likely == model(np.zeros((1, 8, 8, 3), np.uint8)).argmax()
 
 
 OWN = """

@@ -11,7 +11,7 @@ from tiny import load_config
 from ncl_jax import build, records
 from ncl_jax.errors import ConfigError, DataError, Diverged
 from ncl_jax.rundir import RunDir
-from ncl_jax.train import train
+from ncl_jax.train import restore_history, train
 
 
 @pytest.mark.parametrize(
@@ -111,3 +111,13 @@ def test_collapsed_features_are_said_in_plain_words():
     assert records.collapse_warning(record(0.1, 0.8)) is None
     assert "the features have collapsed: 80 %" in records.collapse_warning(record(0.8, 0.8))
     assert "their mean is 0.001" in records.collapse_warning(record(0.0, 0.001))
+
+
+def test_a_run_stopped_within_an_epoch_keeps_its_metrics_unless_the_code_has_others():
+    zeros = {"loss": np.zeros(4, np.float32), "parts": {"nil": np.zeros(4, np.float32)}}
+    saved = json.loads(json.dumps({"parts": {"nil": [0.5]}, "loss": [0.1]}))
+    history, known_from = restore_history(zeros, saved, 1)
+    assert known_from == 0 and history["loss"].dtype == np.float32
+    assert history["loss"].tolist() == [np.float32(0.1), 0, 0, 0] and history["parts"]["nil"][0] == 0.5
+    for other in ({}, {"loss": [0.1]}, {"loss": [0.1], "parts": {"nil": [0.5], "kl": [0.5]}}):
+        assert restore_history(zeros, other, 1)[1] == 1

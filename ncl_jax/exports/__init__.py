@@ -1,0 +1,70 @@
+"""A run's model as one file, for use without the run. One more format is one file and one line in `FORMATS`.
+
+ncl-jax export --run=runs/quickstart --out=model.stablehlo [--format=stablehlo] [--step=N]
+"""
+
+import argparse
+import pathlib
+from collections.abc import Callable
+
+import jax
+
+from ncl_jax import build, startup
+from ncl_jax.errors import ConfigError, NclError
+from ncl_jax.exports import stablehlo
+from ncl_jax.model import restore
+from ncl_jax.models.layers import convolve
+from ncl_jax.rundir import RunDir
+
+Predict = Callable[[jax.Array], jax.Array]
+# Each turns the model and its images' shape (H, W, 3) into the content of a file.
+FORMATS: dict[str, Callable[[Predict, tuple[int, int, int]], bytes]] = {"stablehlo": stablehlo.serialize}
+
+
+def export(run: str | pathlib.Path, out: str | pathlib.Path, form: str = "stablehlo", step: int | None = None) -> None:
+    """Writes a run's ensemble as a file: uint8 images `[B, H, W, 3]` in, probabilities float32 `[B, C]` out.
+
+    Args:
+      run: the run's directory.
+      out: the file, which must not exist yet.
+      form: one of `FORMATS`.
+      step: of the checkpoint; None for the latest good one.
+
+    Raises:
+      ConfigError: an unknown format, a file that exists, or a directory that holds no run.
+      CheckpointError: there is no checkpoint, or it is damaged.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"--format={form} must be one of: {', '.join(FORMATS)}")
+    path = pathlib.Path(out).expanduser()
+    if path.exists():
+        raise ConfigError(f"--out={path} exists already: give another name, or move it away")
+    config, facts, weights = restore(RunDir(run), step)
+    # XLA's convolutions: our own are compiled for one CPU.
+    predictor = build.predictor(config, facts.num_classes, convolve=convolve)
+    predict = lambda images: jax.nn.softmax(predictor.scores(weights.variables, images))  # noqa: E731
+    content = FORMATS[form](predict, facts.image_shape)
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"--out={path} cannot be written: {error}") from error
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="ncl-jax export", description="Writes a run's model as one file.")
+    parser.add_argument("--run", required=True, help="directory of the run")
+    parser.add_argument("--out", required=True, help="the file to write")
+    parser.add_argument("--format", default="stablehlo", help=f"one of: {', '.join(FORMATS)}")
+    parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
+    args = parser.parse_args(argv)
+    startup.prepare()
+    try:
+        export(args.run, args.out, args.format, args.step)
+    except NclError as error:
+        raise SystemExit(f"error: {error}") from None
+    print(f"wrote {args.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""What README and docs say of the code."""
+
+import re
+
+from programs import ROOT
+
+from ncl_jax.methods import METHODS
+
+
+def test_the_readmes_methods_are_the_codes():
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert rows == [(name, method.description) for name, method in METHODS.items()]
+
+
+def test_files_that_architecture_names_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    table = page.partition("## Which file to open")[2].partition("## Adding")[0]
+    names = re.findall(r"`([\w/]+\.py|\w+/)`", table)
+    folders = (ROOT / "ncl_jax", ROOT / "ncl_jax" / "data")
+    assert len(names) > 25
+    assert not [name for name in names if not any((folder / name).exists() for folder in folders)]
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), (page.name, target)
