@@ -3,7 +3,20 @@
 Axes used throughout: E experts, N copies of an image, B batch, C classes, H hard categories, D features, Q queue.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ncl_jax._version import __version__
-from ncl_jax.model import Model, load
+
+if TYPE_CHECKING:
+    from ncl_jax.model import Model, load
 
 __all__ = ["Model", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    # Commands import the package before they can answer Ctrl-C: JAX comes only when it is needed.
+    if name in ("Model", "load"):
+        from ncl_jax import model
+
+        return getattr(model, name)
+    raise AttributeError(f"module 'ncl_jax' has no attribute {name!r}")

@@ -15,22 +15,24 @@ import sys
 
 import numpy as np
 
-from ncl_jax import report
-from ncl_jax.main import run_name
+from ncl_jax import config_file, console, report
+from ncl_jax.errors import Interrupted, NclError
+from ncl_jax.interrupt import SIGNALS
 from ncl_jax.methods import METHODS
 from ncl_jax.rundir import RunDir, write_text
 
 
 class Runner:
-    """Starts runs as processes; SIGTERM and SIGINT are passed on, so that a run saves its state first."""
+    """Starts runs as processes; a signal to stop is passed on, so that a run saves its state first."""
 
     def __init__(self):
-        self.stopped, self._process = False, None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+        self.stopped, self.number, self._process = False, int(signal.SIGTERM), None
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._stop)
 
     def _stop(self, number, frame):
-        self.stopped = True
+        self.stopped, self.number = True, number
         if self._process is not None:
             self._process.terminate()
 
@@ -96,7 +98,7 @@ def plot(results: dict[str, list[dict]], path: pathlib.Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and the fields to set in every run."""
     parser = argparse.ArgumentParser(prog="ncl-jax ablate", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="configuration file, with its arguments after a colon")
@@ -109,6 +111,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     for name in args.methods:
         if name not in METHODS:
             parser.error(f"unknown method {name!r}; there are: {', '.join(METHODS)}")
+        if args.methods.count(name) > 1:
+            parser.error(f"method {name!r} is given twice in --methods")
     for override in overrides:
         if not override.startswith("--config.") or override.startswith("--config.seed"):
             parser.error(f"argument {override!r} is not --config.FIELD=VALUE of a field that all runs share")
@@ -117,33 +121,41 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
     return args, overrides
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command; exit code 1 if a run failed, 143 if it was asked to stop."""
+def main(argv: list[str]) -> None:
+    """The command. Raises NclError if a run failed, Interrupted if it was asked to stop."""
     args, overrides = parse(argv)
-    workdir = args.workdir or pathlib.Path("runs") / f"ablation-{run_name(args.config)}"
-    workdir.mkdir(parents=True, exist_ok=True)
+    config_file.load(args.config)  # a bad one is said once, not by every run
+    workdir = RunDir(args.workdir or pathlib.Path("runs") / f"ablation-{config_file.run_name(args.config)}").path
+    with RunDir(workdir).writing():
+        workdir.mkdir(parents=True, exist_ok=True)
     runner = Runner()
     failed: list[str] = []
     results: dict[str, list[dict]] = {method: [] for method in args.methods}
     for seed in range(args.seeds):
         for method in args.methods:
             directory = workdir / f"{method}-{seed}"
-            print(f"== {method}, seed {seed}: {directory}", flush=True)
+            console.say(f"== {method}, seed {seed}: {directory}")
             code = runner.run(args.config, method, seed, directory, overrides)
             if runner.stopped:
-                print("stopped: the same command goes on")
-                raise SystemExit(143)
+                raise Interrupted("stopped: the same command goes on", runner.number)
             if code:
                 failed.append(f"{method}, seed {seed}: exit code {code}")
             else:
                 results[method].append(RunDir(directory).read_results() or {})
     text = table(results)
-    write_text(workdir / "table.md", text + "\n")
-    plot(results, workdir / "per_class.png")
-    print(f"{text}\n\n{workdir}/table.md, {workdir}/per_class.png")
+    console.say(text)
+    if failed and (workdir / "table.md").exists():
+        console.say(f"\n{workdir}/table.md is left as it was, because runs failed")
+    else:
+        with RunDir(workdir).writing():
+            write_text(workdir / "table.md", text + "\n")
+            plot(results, workdir / "per_class.png")
+        console.say(f"\n{workdir}/table.md, {workdir}/per_class.png")
     if failed:
-        raise SystemExit("failed: " + "; ".join(failed))
+        raise NclError("failed: " + "; ".join(failed))
 
 
 if __name__ == "__main__":
-    main()
+    from ncl_jax import cli
+
+    cli.run("ablate", sys.argv[1:])

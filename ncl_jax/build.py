@@ -1,5 +1,6 @@
 """From a configuration to the pieces of a run: the only place that translates fields into arguments."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -44,7 +45,10 @@ def training_feed(config: ml_collections.ConfigDict, split: pipeline.Split, key:
 
 def test_feed(config: ml_collections.ConfigDict, split: pipeline.Split, mesh: Mesh) -> feeds.Feed:
     """Where the test batches come from."""
-    return feeds.ResidentTest(split.test_images, split.test_labels, config.run.eval_batch, mesh)
+    # Not more than there are, but a number that the devices can share.
+    devices = mesh.shape["data"]
+    most = -(-len(split.test_labels) // devices) * devices
+    return feeds.ResidentTest(split.test_images, split.test_labels, min(config.run.eval_batch, most), mesh)
 
 
 def platform(mesh: Mesh | None) -> str:
@@ -169,7 +173,7 @@ def initial_model(config: ml_collections.ConfigDict, facts: pipeline.Facts) -> s
     sample = jnp.zeros((2, *facts.image_shape), jnp.float32)
     model = network(config, facts.num_classes)
     variables = experts.init_experts(model, keys(config.seed).init, config.model.num_experts, sample)
-    return steps.ModelState(jnp.zeros((), jnp.int32), variables["params"], variables["batch_stats"])
+    return steps.ModelState(jnp.zeros((), jnp.int32), variables["params"], variables.get("batch_stats", {}))
 
 
 def initial_state(config: ml_collections.ConfigDict, facts: pipeline.Facts) -> steps.TrainState:
@@ -222,6 +226,11 @@ def mesh(config: ml_collections.ConfigDict) -> Mesh:
     """The run's devices. Raises ConfigError if there are too few, or the batch cannot be split over them."""
     try:
         devices = sharding.make_mesh(config.run.data_devices, config.run.expert_devices)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"JAX finds no devices ({' '.join(str(error).split())[:300]}): change or unset JAX_PLATFORMS="
+            f"{os.environ.get('JAX_PLATFORMS', '')}, or install the extra for them (cuda12, tpu)"
+        ) from error
     except ValueError as error:
         raise ConfigError(f"run.data_devices, run.expert_devices: {error}") from error
     if config.model.num_experts % config.run.expert_devices:

@@ -1,7 +1,11 @@
 """Checkpoints of a run: Orbax, with a fingerprint that tells a damaged one from a good one."""
 
+import contextlib
+import dataclasses
 import itertools
+import json
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -40,28 +44,37 @@ def _sums(state):
     return [jnp.sum(bits(leaf), dtype=jnp.uint32) for leaf in jax.tree.leaves(state)]
 
 
+@dataclasses.dataclass
+class KeepLatestAndBest(checkpoint_managers.PreservationPolicy):
+    """Orbax's rule of what stays: the latest two and the best one, whose step the run's record names."""
+
+    best: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """See `PreservationPolicy`: one answer for each checkpoint, oldest first."""
+        kept = {*[info.step for info in checkpoints][-2:], self.best}
+        return [info.step in kept for info in checkpoints]
+
+
 class Checkpoints:
-    """The checkpoints in `directory/checkpoints`, written asynchronously: the last two and the best one."""
+    """The checkpoints in `directory/checkpoints`, written asynchronously: the latest two and the best one."""
 
     def __init__(self, directory: pathlib.Path, *, read_only: bool = False):
         self.path = pathlib.Path(directory).absolute() / "checkpoints"
-        keep = [
-            checkpoint_managers.LatestN(2),
-            checkpoint_managers.BestN(
-                get_metric_fn=lambda metrics: metrics["accuracy"], n=1, keep_checkpoints_without_metrics=False
-            ),
-        ]
+        self._policy = KeepLatestAndBest()
         self._options = ocp.CheckpointManagerOptions(
-            preservation_policy=checkpoint_managers.AnyPreservationPolicy(keep),
-            best_fn=lambda metrics: metrics["accuracy"],  # without it Orbax does not write the metrics down
+            preservation_policy=self._policy,
             save_interval_steps=0 if read_only else 1,
             enable_async_checkpointing=not read_only,
             read_only=read_only,
             create=not read_only,
         )
-        self._manager = self._open()
+        try:
+            self._manager = self._open()
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.path} cannot be used for checkpoints: {_one_line(error)}") from error
 
-    def _open(self):
+    def _open(self) -> ocp.CheckpointManager:
         verbosity = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)  # it warns that a read-only directory is read-only
         names = ("state", "fingerprint", "progress")
@@ -74,19 +87,54 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, state: Any, progress: dict, accuracy: float | None = None) -> None:
-        """Saves the state and the host-side record under the state's step; returns once the state has been copied."""
+        """Saves the state and the host-side record under the state's step; returns once the state has been copied.
+
+        With an `accuracy` the checkpoint is kept for as long as none has a higher one.
+
+        Raises:
+          CheckpointError: this or the save before it failed: the disk is full, the folder is gone.
+        """
         step = int(state.step)
         if step in self.steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(state._asdict()),
-                fingerprint=ocp.args.JsonSave(fingerprint(state)),
-                progress=ocp.args.JsonSave(progress),
-            ),
-            metrics=None if accuracy is None else {"accuracy": accuracy},
-        )
+        if accuracy is not None and (not progress.get("best") or accuracy > progress["best"]["accuracy"]):
+            progress["best"] = {"step": step, "accuracy": accuracy}
+        self._policy.best = progress["best"]["step"] if progress.get("best") else None
+        with self._errors(step):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.PyTreeSave(state._asdict()),
+                    fingerprint=ocp.args.JsonSave(fingerprint(state)),
+                    progress=ocp.args.JsonSave(progress),
+                ),
+            )
+
+    def wait(self) -> None:
+        """Returns when everything is on disk. Raises CheckpointError as `save` does."""
+        with self._errors(None):
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _errors(self, step: int | None) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever Orbax, TensorStore or the file system raise, also from a thread
+            saved = f"the newest good one is step {self.steps()[-1]}" if self.steps() else "there is none yet"
+            what = f"checkpoint {step}" if step is not None else "the newest checkpoint"
+            raise CheckpointError(
+                f"{what} could not be saved in {self.path} ({_one_line(error)}); {saved}. Make room or mend the "
+                "folder, and give the same command again: the run continues there"
+            ) from error
+
+    def peek(self) -> dict | None:
+        """The record of the newest checkpoint whose record can be read, None without any."""
+        for step in reversed(self.steps()):
+            try:
+                return json.loads((self.path / str(step) / "progress" / "metadata").read_text())
+            except (OSError, ValueError):
+                continue
+        return None
 
     def restore(self, target: Any, step: int | None = None) -> Restored | None:
         """The latest good checkpoint, or that of one step; None where there is none at all.
@@ -106,9 +154,9 @@ class Checkpoints:
             try:
                 return Restored(*self._read(number, target), number, skipped)
             except Exception as error:  # whatever Orbax, TensorStore or the file system raise
-                reason = " ".join(str(error).split())[:300]
-                skipped.append(f"checkpoint {number} cannot be used ({type(error).__name__}: {reason})")
-                logging.warning(skipped[-1])
+                skipped.append(f"checkpoint {number} cannot be used ({_one_line(error)})")
+        if skipped and step is not None:
+            raise CheckpointError(f"{skipped[0]}; there are also: {[s for s in self.steps() if s != step]}")
         if skipped:
             raise CheckpointError(
                 f"none of the {len(skipped)} checkpoints in {self.path} can be read: {'; '.join(skipped)}. Bring one "
@@ -148,5 +196,11 @@ class Checkpoints:
         self._manager = self._open()
 
     def close(self) -> None:
-        """Waits until everything is on disk."""
-        self._manager.close()
+        """Waits until everything is on disk; an error of that was raised by `wait`, or another one is on its way."""
+        with contextlib.suppress(Exception):
+            self._manager.close()
+
+
+def _one_line(error: BaseException) -> str:
+    """An error's type and the beginning of its message."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,6 +1,8 @@
 """Checks of a configuration, before and after the data is known."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import ml_collections
 
@@ -36,6 +38,10 @@ _AT_LEAST = {
 }  # fmt: skip
 
 
+_ABOVE_ZERO = ("optim.learning_rate", "contrast.temperature", "model.cosine_scale")
+_BELOW_ONE = ("optim.momentum", "contrast.momentum")
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
     """Checks all that can be checked without the data.
 
@@ -46,20 +52,46 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for name, valid in _CHOICES.items():
         one_of(name, flat[name], valid)
     for name, least in _AT_LEAST.items():
-        if not flat[name] >= least:
-            raise ConfigError(f"{name}={flat[name]} must be at least {least}")
-    for name in ("optim.learning_rate", "contrast.temperature", "model.cosine_scale"):
-        if not flat[name] > 0:
-            raise ConfigError(f"{name}={flat[name]} must be above 0")
-    for name in ("optim.momentum", "contrast.momentum"):
+        at_least(name, flat[name], least)
+    for name in _ABOVE_ZERO:
+        if not 0 < flat[name] < math.inf:
+            raise ConfigError(f"{name}={flat[name]} must be above 0 and finite")
+    for name in _BELOW_ONE:
         if not 0 <= flat[name] < 1:
             raise ConfigError(f"{name}={flat[name]} must be in [0, 1)")
+    if not 0 <= config.seed < 2**32:
+        raise ConfigError(f"seed={config.seed} must be from 0 to {2**32 - 1}")
     try:
         BACKBONES[config.model.backbone].check_depth(config.model.depth)
     except ValueError as error:
         raise ConfigError(f"model.{error}") from error
+    _check_pixels(config)
     _check_loss(config)
     _check_schedule(config)
+
+
+def at_least(name: str, value: Any, least: float) -> Any:
+    """The value, if it is a finite number of at least `least`. Raises ConfigError otherwise."""
+    if not least <= value < math.inf:
+        raise ConfigError(f"{name}={value} must be at least {least}" + " and finite" * (value == math.inf))
+    return value
+
+
+def _numbers(name: str, values: Any) -> tuple:
+    """A field's values, if they are numbers. Raises ConfigError otherwise."""
+    values = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values):
+        raise ConfigError(f"{name}={values} must be numbers, such as (1, 2)")
+    return values
+
+
+def _check_pixels(config: ml_collections.ConfigDict) -> None:
+    for name in ("mean", "std"):
+        values = _numbers(f"data.{name}", config.data[name])
+        if len(values) != 3:
+            raise ConfigError(f"data.{name}={values} must be three numbers, one for each of red, green and blue")
+    if min(config.data.std) <= 0:
+        raise ConfigError(f"data.std={tuple(config.data.std)} must be above 0: pixels are divided by it")
 
 
 def _check_loss(config: ml_collections.ConfigDict) -> None:
@@ -78,10 +110,13 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_schedule(config: ml_collections.ConfigDict) -> None:
-    late = [m for m in config.optim.milestones if m > config.epochs]
+    milestones = _numbers("optim.milestones", config.optim.milestones) if config.optim.milestones else ()
+    if any(m != int(m) or m < 1 for m in milestones):
+        raise ConfigError(f"optim.milestones={milestones} must be whole numbers of epochs, from 1")
+    late = [m for m in milestones if m > config.epochs]
     if config.optim.schedule == "step" and late:
         raise ConfigError(
-            f"optim.milestones={tuple(config.optim.milestones)} lie behind the last epoch, {config.epochs}: scale the "
+            f"optim.milestones={milestones} lie behind the last epoch, {config.epochs}: scale the "
             f"whole schedule with the configuration's argument, :epochs={config.epochs}, or set optim.milestones too"
         )
 

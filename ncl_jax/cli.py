@@ -1,10 +1,14 @@
 """The command `ncl-jax`: its subcommands, each also `python -m` of its module. One more is one line here."""
 
 import importlib
+import os
+import signal
 import sys
 from typing import NamedTuple
 
+from ncl_jax import console
 from ncl_jax._version import __version__
+from ncl_jax.errors import Interrupted, NclError
 
 
 class Command(NamedTuple):
@@ -15,7 +19,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "train": Command("ncl_jax.main", "train, or continue a run"),
+    "train": Command("ncl_jax.training", "train, or continue a run"),
     "evaluate": Command("ncl_jax.evaluate", "evaluate a checkpoint of a run again"),
     "export": Command("ncl_jax.exports", "write a run's model as one file"),
     "ablate": Command("ncl_jax.ablate", "compare methods over several seeds"),
@@ -26,12 +30,15 @@ EXAMPLES = """examples:
   ncl-jax evaluate --workdir=runs/quickstart
   ncl-jax export --run=runs/quickstart --out=quickstart.stablehlo
   ncl-jax ablate --config=quickstart --methods=ce,nil,ncl --seeds=3"""
+REPORT = (
+    "This is an error of ncl_jax itself, not of what it was given. Nothing that was reported as saved is lost. Please "
+    "report it with the lines above, the command and the run's config.json."
+)
 
 
 def usage() -> str:
     """The text of `ncl-jax --help`."""
-    lines = [f"  {name:<10}{command.description}" for name, command in COMMANDS.items()]
-    listed = "\n".join(lines)
+    listed = "\n".join(f"  {name:<10}{command.description}" for name, command in COMMANDS.items())
     return (
         "usage: ncl-jax COMMAND [ARGUMENTS]\n\nTrains classifiers on long-tailed data with NCL and NCL++.\n\n"
         f"commands (each has its own --help):\n{listed}\n\n{EXAMPLES}"
@@ -46,6 +53,37 @@ def main() -> None:
     elif name == "--version":
         print(f"ncl-jax {__version__}")
     elif name in COMMANDS:
-        importlib.import_module(COMMANDS[name].module).main(arguments)
+        run(name, arguments)
     else:
         raise SystemExit(f"error: there is no command {name!r}\n{usage()}")
+
+
+def run(name: str, arguments: list[str]) -> None:
+    """Runs a subcommand: an error that the user can mend is one line and exit code 1, a signal 128 and its number."""
+    console.survive_closed_streams()
+    signal.signal(signal.SIGINT, _stop_at_once)
+    try:
+        importlib.import_module(COMMANDS[name].module).main(arguments)
+    except Interrupted as message:
+        end(str(message), 128 + message.number)
+    except NclError as error:
+        end(f"error: {error}", 1)
+    except KeyboardInterrupt:
+        end("stopped", 130)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        end(REPORT, 1)
+    console.flush()
+
+
+def _stop_at_once(number: int, frame: object) -> None:
+    """Ctrl-C before there is anything to save."""
+    console.tell("stopped; nothing had begun")
+    os._exit(130)
+
+
+def end(message: str, code: int) -> None:
+    """Ends the program with a message, at once: neither other processes of the run nor threads are waited for."""
+    console.say(message, error=code == 1)
+    console.flush()
+    os._exit(code)

@@ -52,6 +52,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.loss.non_hard = "zero"  # other classes' balanced logits: zero (authors) or exclude (equations)
     config.loss.distill_normalization = "per_expert"  # 1/(E-1) (authors); mean_pair: 1/(E(E-1)) (equations); ncl only
     config.loss.copies = 1  # augmented copies of each image: 1 for ncl, 2 or more for nclpp (authors: 4)
+    config.loss.own = ml_collections.ConfigDict()  # settings of a method of your own (docs/architecture.md)
     config.loss.ramp_steps = 0  # steps over which the last three weights grow from 0; 0: no ramp (authors)
 
     config.contrast = ml_collections.ConfigDict()
@@ -79,6 +80,8 @@ def base_config() -> ml_collections.ConfigDict:
     config.run.eval_batch = 500  # test images per step
     config.run.data_devices = 0  # devices that share a batch; 0: all that are not taken by experts
     config.run.expert_devices = 1  # devices that the experts are spread over; must divide the number of experts
+    config.lock()  # a misspelt field in a configuration file is an error
+    config.loss.own.unlock()
     return config
 
 
@@ -115,7 +118,7 @@ def choose_method(config: ml_collections.ConfigDict, method: str, semantics: str
     one_of("method", method, methods.METHODS)
     one_of("semantics", semantics, methods.SEMANTICS)
     defaults = flatten(base_config())
-    reset = {name: defaults[name] for name in methods.all_fields()}
+    reset = {name: defaults[name] for name in methods.all_fields() if name in defaults}
     config.update_from_flattened_dict(reset | methods.fields(method, semantics))
 
 

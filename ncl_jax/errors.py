@@ -1,5 +1,7 @@
 """The package's errors: what a user can mend. Each message names the value or the file, and says what to do."""
 
+import signal
+
 
 class NclError(Exception):
     """The base of all of them: commands show its message in one line, without a traceback."""
@@ -17,9 +19,17 @@ class CheckpointError(NclError):
     """No checkpoint that could be used; the message says what was tried."""
 
 
+class WriteError(NclError):
+    """Something of a run cannot be written down."""
+
+
 class Diverged(NclError):
     """A loss or gradient that is not finite."""
 
 
 class Interrupted(NclError):
-    """The run was asked to stop and has saved its state."""
+    """The run was asked to stop and has saved its state; `number` is the signal's."""
+
+    def __init__(self, message: str, number: int = signal.SIGTERM):
+        super().__init__(message)
+        self.number = number

@@ -4,8 +4,10 @@ ncl-jax evaluate --workdir=runs/quickstart [--step=N] [--data_dir=DIR]
 """
 
 import argparse
+import contextlib
 import functools
 import pathlib
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +15,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ncl_jax import build, metrics, report, startup
+from ncl_jax import build, console, metrics, records, report, startup
+from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data.feeds import Feed
-from ncl_jax.errors import DataError, NclError
+from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.model import restore
 from ncl_jax.predict import Predictor
 from ncl_jax.rundir import RunDir
@@ -67,21 +70,43 @@ def evaluate_run(workdir: str | pathlib.Path, step: int | None = None, data_dir:
     return {"step": restored.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}
 
 
-def main(argv: list[str] | None = None) -> None:
+def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
+    """Writes the table and the plots of a stopped run, at its last checkpoint; training may still go on later.
+
+    Raises:
+      ConfigError, CheckpointError, DataError: see `evaluate_run`.
+    """
+    directory = RunDir(workdir)
+    figures = evaluate_run(workdir, data_dir=data_dir)
+    config, facts = directory.read_config(), directory.read_facts()
+    with contextlib.closing(Checkpoints(directory.path, read_only=True)) as checkpoints:
+        progress = checkpoints.peek() or {}
+    device = records.device_name(jax.devices()[:1])
+    results = records.final(figures, facts, progress, device, config.to_dict())
+    with directory.writing():
+        report.write(directory, results)
+    return results
+
+
+def main(argv: list[str]) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="ncl-jax evaluate", description="Evaluates a checkpoint of a run again.")
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of the run")
+    parser.add_argument("--finish", action="store_true", help="also write a stopped run's table and plots")
     parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
     parser.add_argument("--data_dir", help="folder of the data, if it is no longer where the run found it")
     args = parser.parse_args(argv)
+    if args.finish and args.step is not None:
+        raise ConfigError("--finish takes the last checkpoint: leave --step out")
     startup.prepare()
-    try:
+    if args.finish:
+        results = finish(args.workdir, args.data_dir)
+    else:
         results = evaluate_run(args.workdir, args.step, args.data_dir)
-    except NclError as error:
-        raise SystemExit(f"error: {error}") from None
-    print(f"{args.workdir}, step {results['step']} (epoch {results['epoch']})")
-    print(report.table(results))
+    console.say(f"{args.workdir}, step {results['step']} (epoch {results['epoch']})\n{report.table(results)}")
 
 
 if __name__ == "__main__":
-    main()
+    from ncl_jax import cli
+
+    cli.run("evaluate", sys.argv[1:])

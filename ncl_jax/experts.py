@@ -85,6 +85,6 @@ def make_apply(model: nn.Module, strategy: str, mesh: Mesh | None = None) -> Cal
             return model.apply(variables, x, train, mutable=["batch_stats"])
 
         outputs, updates = apply_experts(one, variables, images, strategy=strategy, mesh=mesh)
-        return outputs, updates["batch_stats"]
+        return outputs, updates.get("batch_stats", {})
 
     return apply

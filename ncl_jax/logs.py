@@ -1,13 +1,19 @@
 """What a run writes while it goes on: console, progress bar, JSON lines, TensorBoard events."""
 
+import contextlib
 import json
 import pathlib
 import sys
+import time
+from collections.abc import Iterator
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
+from ncl_jax import console
 from ncl_jax.rundir import RunDir, write_text
 
 
@@ -22,16 +28,21 @@ class RunLog:
 
     Attributes:
       notes: lines that say what was dropped.
+
+    Raises:
+      WriteError: here and in `write` and `flush`, where a file cannot be written.
     """
 
     def __init__(self, directory: RunDir, step: int, total_steps: int, batch_size: int):
         self._batch_size = batch_size
-        logged = _drop_after(directory.metrics, step)
-        self.notes: list[str] = []
-        if logged > step:
-            self.notes.append(f"the log reached step {logged}: steps {step + 1} to {logged} are computed again")
-        self._lines = directory.metrics.open("a")
-        self._events = SummaryWriter(str(directory.events), purge_step=step + 1)
+        with directory.writing():
+            self.notes = _drop_after(directory.metrics, step)
+            self._lines = directory.metrics.open("a")
+            directory.events.mkdir(exist_ok=True)
+            # Written here and now: the library's own thread would hang the run once the disk is full.
+            self._events = EventsWriter(str(directory.events / "events"))
+            self._events.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+        self._directory = directory
         self._bar = tqdm(
             total=total_steps * batch_size,
             initial=step * batch_size,
@@ -44,30 +55,42 @@ class RunLog:
 
     def print(self, line: str) -> None:
         """A line on the console, above the progress bar."""
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        with self._surviving(), self._bar.external_write_mode(file=sys.stdout):
+            console.say(line)
 
     def advance(self, steps: int, text: str) -> None:
         """Moves the progress bar on."""
-        self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update(steps * self._batch_size)
+        with self._surviving():
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(steps * self._batch_size)
 
     def write(self, kind: str, record: dict) -> None:
         """One object a line in `metrics.jsonl`, and its numbers as TensorBoard scalars `kind/name`."""
-        self._lines.write(json.dumps({"kind": kind, **record}) + "\n")
-        self._lines.flush()
-        for name, value in _scalars(record):
-            self._events.add_scalar(f"{kind}/{name}", value, record["step"])
+        with self._directory.writing():
+            self._lines.write(json.dumps({"kind": kind, **record}) + "\n")
+            self._lines.flush()
+            for name, value in _scalars(record):
+                summary = scalar(f"{kind}/{name}", value)
+                self._events.write_event(Event(step=record["step"], wall_time=time.time(), summary=summary))
 
     def flush(self) -> None:
         """Puts everything on disk: to be called before a checkpoint, after which nothing is written again."""
-        self._events.flush()
+        with self._directory.writing():
+            self._events.flush()
 
     def close(self) -> None:
-        """Closes the bar and the files."""
-        self._bar.close()
-        self._lines.close()
-        self._events.close()
+        """Closes the bar and the files, as far as they can be."""
+        for close in (self._bar.close, self._lines.close, self._events.close):
+            with contextlib.suppress(OSError, ValueError):
+                close()
+
+    @contextlib.contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """The run goes on without its bar where the terminal has gone."""
+        try:
+            yield
+        except (OSError, ValueError):
+            self._bar.disable = True
 
 
 class SilentLog(RunLog):
@@ -100,19 +123,32 @@ def _scalars(record, prefix=""):
 
 
 def read_metrics(path: pathlib.Path) -> list[dict]:
-    """The objects of a `metrics.jsonl`, without a last line that a kill cut off."""
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    """The objects of a `metrics.jsonl`; lines that are none, cut off or damaged, are left out."""
+    return _read_lines(path)[0]
+
+
+def _read_lines(path):
+    """The objects, and the number of lines that are none."""
+    records, damaged = [], 0
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+            record = json.loads(line)
+            if not {"kind", "step", "epoch"} <= record.keys():
+                raise ValueError("no record of a run")
+            records.append(record)
+        except (ValueError, AttributeError):
+            damaged += 1
+    return records, damaged
 
 
 def _drop_after(path, step):
-    """Drops the lines after `step`; returns the last step that had been logged."""
-    records = read_metrics(path)
+    """Drops the lines after `step` and those that cannot be read; returns lines that say so."""
+    records, damaged = _read_lines(path)
     if path.exists():
         write_text(path, "".join(json.dumps(r) + "\n" for r in records if r["step"] <= step))
-    return max((r["step"] for r in records), default=0)
+    notes = []
+    if (logged := max((r["step"] for r in records), default=0)) > step:
+        notes.append(f"the log reached step {logged}: steps {step + 1} to {logged} are computed again")
+    if damaged:
+        notes.append(f"{damaged} lines of {path} could not be read and were left out (cut off or damaged)")
+    return notes

@@ -2,9 +2,9 @@
 
 import contextlib
 import functools
+import operator
 import pathlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import ml_collections
@@ -20,7 +20,7 @@ from ncl_jax.steps import ModelState
 
 
 class Model:
-    """A trained classifier: call it on images.
+    """A trained classifier: call it on images. It can be pickled.
 
     Attributes:
       class_names: C names.
@@ -28,15 +28,16 @@ class Model:
       step: the checkpoint's step.
     """
 
-    def __init__(
-        self,
-        scores: Callable[[np.ndarray], jax.Array],
-        facts: Facts,
-        config: ml_collections.ConfigDict,
-        step: int,
-    ):
-        self._scores, self._image_shape = scores, facts.image_shape
-        self.class_names, self.config, self.step = facts.class_names, config, step
+    def __init__(self, config: ml_collections.ConfigDict, facts: Facts, weights: "Weights", expert: int | None):
+        self._parts = (config, facts, weights, expert)
+        self._image_shape = facts.image_shape
+        self.class_names, self.config, self.step = facts.class_names, config, weights.step
+        predictor = build.predictor(config, facts.num_classes, make_mesh(1))
+        self._scores = jax.jit(functools.partial(predictor.scores, expert=expert))
+
+    def __reduce__(self) -> tuple:
+        config, facts, weights, expert = self._parts
+        return Model, (config, facts, weights._replace(variables=jax.device_get(weights.variables)), expert)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Raw class scores of images: uint8 `[B, H, W, 3]` RGB gives float32 `[B, C]`; softmax gives probabilities.
@@ -50,28 +51,26 @@ class Model:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self._image_shape:
             expected = ", ".join(map(str, self._image_shape))
             raise ValueError(f"images are {images.dtype} {images.shape}: give uint8 [B, {expected}]")
-        return np.asarray(self._scores(images))
+        return np.asarray(self._scores(self._parts[2].variables, images))
 
 
-def load(workdir: str | pathlib.Path, *, expert: int | None = None, step: int | None = None) -> Model:
+def load(workdir: str | pathlib.Path, *, expert: int | None = None, step: int | Literal["best"] | None = None) -> Model:
     """Loads a run's model from its checkpoint.
 
     Args:
       workdir: the run's directory.
       expert: one expert's number; None for the ensemble, whose scores are the mean of the experts'.
-      step: of the checkpoint; None for the latest good one.
+      step: of the checkpoint; "best" for the one that was best on the test set; None for the latest good one.
 
     Raises:
       ConfigError, CheckpointError: the directory or its checkpoint cannot be read.
       ValueError: there is no such expert.
     """
-    config, facts, restored = restore(RunDir(workdir), step)
+    config, facts, weights = restore(RunDir(workdir), step)
     num_experts = config.model.num_experts
-    if expert is not None and not 0 <= expert < num_experts:
-        raise ValueError(f"expert={expert}: the run has experts 0 to {num_experts - 1}")
-    predictor = build.predictor(config, facts.num_classes, make_mesh(1))
-    program = jax.jit(functools.partial(predictor.scores, expert=expert))
-    return Model(functools.partial(program, restored.variables), facts, config, restored.step)
+    if expert is not None and (isinstance(expert, str) or not 0 <= operator.index(expert) < num_experts):
+        raise ValueError(f"expert={expert!r}: give a number; the run has experts 0 to {num_experts - 1}")
+    return Model(config, facts, weights, expert)
 
 
 class Weights(NamedTuple):
@@ -82,8 +81,8 @@ class Weights(NamedTuple):
     skipped: list[str]  # a line for every later checkpoint that could not be used
 
 
-def restore(directory: RunDir, step: int | None) -> tuple[ml_collections.ConfigDict, Facts, Weights]:
-    """A run's configuration, what its data was, and the weights of a checkpoint: the latest good one if `step` is None.
+def restore(directory: RunDir, step: int | Literal["best"] | None) -> tuple[ml_collections.ConfigDict, Facts, Weights]:
+    """A run's configuration, what its data was, and the weights of a checkpoint; `step` as for `load`.
 
     Raises:
       ConfigError: the directory holds no run.
@@ -94,9 +93,17 @@ def restore(directory: RunDir, step: int | None) -> tuple[ml_collections.ConfigD
     target: ModelState = jax.eval_shape(lambda: build.initial_model(config, facts))
     target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), target)
     with contextlib.closing(Checkpoints(directory.path, read_only=True)) as checkpoints:
-        restored = checkpoints.restore(target, step)
+        restored = checkpoints.restore(target, best_step(checkpoints) if step == "best" else step)
     if restored is None:
         raise CheckpointError(f"{directory} holds no checkpoint yet")
     state = restored.state
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return config, facts, Weights(variables, restored.step, restored.skipped)
+
+
+def best_step(checkpoints: Checkpoints) -> int:
+    """The step of the checkpoint that was best on the test set. Raises CheckpointError where none was evaluated."""
+    best = (checkpoints.peek() or {}).get("best")
+    if not best:
+        raise CheckpointError(f"{checkpoints.path} holds no checkpoint that was evaluated: leave step='best' out")
+    return best["step"]

@@ -4,6 +4,7 @@ import os
 import pathlib
 import platform
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -57,14 +58,40 @@ def epoch(history: dict, number: int, step: int, rate: float, images_per_second:
     }
 
 
-def epoch_line(record: dict, epochs: int, seconds: float) -> str:
-    """The epoch on the console."""
+def epoch_line(record: dict, epochs: int, seconds: float, left: float) -> str:
+    """The epoch on the console; `seconds` it took, `left` for those that follow."""
     parts = " ".join(f"{name} {value:.3f}" for name, value in record["parts"].items() if value)
     return (
         f"epoch {record['epoch']}/{epochs}: loss {record['loss']:.3f} ({parts}), lr {record['learning_rate']:.4g}, "
         f"dead features {100 * record['dead_features']:.0f} %, gradient {record['grad_norm']:.2g}, "
         f"{record['images_per_second']:.0f} images/s, {seconds:.1f} s"
+        + (f", {duration(left)} left" if record["epoch"] < epochs else "")
     )
+
+
+def time_left(images_per_second: list[float], images: int, epochs: int) -> float:
+    """Seconds of the epochs to come, of `images` each, at the median speed of the last five; compilation is not in."""
+    return (epochs - len(images_per_second)) * images / float(np.median(images_per_second[-5:]))
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `3 h 05 min`."""
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def extension(epochs: int, extend: int, rate: float) -> list[str]:
+    """What extending a run does to its schedule."""
+    text = f"extended by {extend} epochs, from {epochs} to {epochs + extend}: they are trained at the schedule's last "
+    return [text + f"learning rate, {rate:.4g}; all before is as without"] if extend else []
+
+
+def size(params: Any) -> str:
+    """What is about to be compiled."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return f"compiling the training step of {count / 1e6:.3g} million parameters (all experts together)"
 
 
 def collapse_warning(record: dict) -> str | None:

@@ -11,11 +11,11 @@ import ml_collections
 
 from ncl_jax.config import complete, flatten
 from ncl_jax.data.pipeline import Facts
-from ncl_jax.errors import CheckpointError, ConfigError
+from ncl_jax.errors import CheckpointError, ConfigError, WriteError
 
 VERSION = 1  # of the training state: a run of another one can be used, but not continued
 # Where and how a run is computed, not what: these may differ when it is continued.
-MAY_CHANGE = ("version", "data.dir", "data.download", "run.")
+MAY_CHANGE = ("version", "extend", "data.dir", "data.download", "run.")
 
 
 class RunDir:
@@ -24,6 +24,7 @@ class RunDir:
     def __init__(self, path: str | pathlib.Path):
         self.path = pathlib.Path(path).expanduser()
         self.config, self.facts = self.path / "config.json", self.path / "dataset.json"
+        self.checkpoints = self.path / "checkpoints"
         self.metrics, self.events = self.path / "metrics.jsonl", self.path / "tensorboard"
         self.results, self.curve, self.per_class = (
             self.path / name for name in ("results.json", "curve.png", "per_class.png")
@@ -32,11 +33,14 @@ class RunDir:
     def __str__(self) -> str:
         return str(self.path)
 
-    def check(self, config: ml_collections.ConfigDict, facts: Facts | None = None) -> None:
-        """Raises ConfigError if the directory holds another run than of this configuration and these data."""
-        if not self.config.exists():
+    def check(self, config: ml_collections.ConfigDict, facts: Facts | None = None, saved: dict | None = None) -> None:
+        """Raises ConfigError if the directory holds another run than of this configuration and these data.
+
+        `saved` is what its newest checkpoint says its configuration was, for a directory without `config.json`.
+        """
+        if not self.config.exists() and saved is None:
             return
-        stored = self.read_config()
+        stored = self.read_config() if saved is None or self.config.exists() else complete(saved)
         differing = differences(stored, config)
         if facts is not None and self.facts.exists() and self.read_facts() != facts:
             differing.append(f"the data: another than in {self.facts}")
@@ -55,14 +59,24 @@ class RunDir:
                 "it, or train again in another --workdir"
             )
 
-    def begin(self, config: ml_collections.ConfigDict, facts: Facts) -> None:
-        """Creates the directory with its configuration and facts. Raises ConfigError if it cannot be written."""
-        try:
+    def begin(self, config: ml_collections.ConfigDict, facts: Facts, extend: int = 0) -> None:
+        """Creates the directory with its configuration and facts. Raises WriteError if it cannot be written."""
+        content = {"version": VERSION, "extend": extend} | config.to_dict()
+        with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            write_text(self.config, json.dumps({"version": VERSION} | config.to_dict(), indent=1) + "\n")
+            write_text(self.config, json.dumps(content, indent=1) + "\n")
             write_text(self.facts, facts.to_json())
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns what the file system refuses into a WriteError that says what to do."""
+        try:
+            yield
         except OSError as error:
-            raise ConfigError(f"cannot write to --workdir={self}: {error}") from error
+            raise WriteError(
+                f"cannot write to --workdir={self} ({error}): make room, mend it or give another one; the same command "
+                "then continues the run at its last checkpoint"
+            ) from error
 
     def read_config(self) -> ml_collections.ConfigDict:
         """The run's configuration. Raises ConfigError where there is none."""
@@ -70,26 +84,50 @@ class RunDir:
             return complete(json.loads(self.config.read_text()))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise ConfigError(
-                f"{self.config} is not the configuration of a run ({error}): give the run's directory"
+                f"{self.config} is not the configuration of a run ({error}): give the run's directory, or bring the "
+                "file back from a copy"
             ) from error
+
+    def read_extend(self) -> int:
+        """By how many epochs the run has been extended so far."""
+        return self.read_config().get("extend", 0) if self.config.exists() else 0
 
     def read_facts(self) -> Facts:
         """What the run's data was. Raises CheckpointError where nothing was written down yet."""
         try:
             return Facts.from_json(self.facts.read_text())
-        except OSError as error:
+        except FileNotFoundError as error:
             raise CheckpointError(f"{self.facts} does not exist: {self} holds no run that has started") from error
-        except (ValueError, TypeError, AttributeError) as error:
-            raise ConfigError(f"{self.facts} is not what a run writes: {error}") from error
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{self.facts} is not what a run writes ({error}): bring it back from a copy, or give the run's "
+                "command again after moving it away"
+            ) from error
 
     def read_results(self) -> dict | None:
-        """The final figures, None while the run is not finished: they are written last."""
-        return json.loads(self.results.read_text()) if self.results.exists() else None
+        """The final figures, written last; None without them, and for a file that is cut short or something else."""
+        try:
+            results = json.loads(self.results.read_text())
+            return results if {"ensemble", "experts", "epoch", "step"} <= results.keys() else None
+        except (OSError, ValueError, AttributeError):
+            return None
+
+    def is_finished(self, epochs: int) -> bool:
+        """Whether the run has its results after `epochs` epochs, and the checkpoint that they come from."""
+        results = self.read_results()
+        return results is not None and results["epoch"] >= epochs and (self.checkpoints / str(results["step"])).is_dir()
+
+    def check_exists(self) -> None:
+        """Raises CheckpointError if the directory of the running run was deleted."""
+        if not self.config.exists():
+            raise CheckpointError(f"{self} was deleted while its run was going on: nothing more can be saved there")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keeps a second run out. Raises ConfigError if there is one already."""
-        with (self.path / "lock").open("w") as file:
+        with self.writing():
+            file = (self.path / "lock").open("w")
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -167,7 +167,9 @@ def _diagnostics(outputs, targets):
 def _encode_keys(model, state, images, strategy, mesh):
     """Keys `[E, B, dim]` under the momentum encoder's weights and the key view's own batch statistics."""
     encoder = optax.tree.get(state.opt_state, "encoder")
-    batch_stats = {"backbone": state.batch_stats["backbone"]}  # shapes only: never read in training mode
+    batch_stats = {
+        name: stats for name, stats in state.batch_stats.items() if name == "backbone"
+    }  # shapes only: never read in training mode
 
     def one(variables, x):
         return model.apply(variables, x, method="project", mutable=["batch_stats"])[0]

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from ncl_jax import build, checks, metrics, records, report, sharding, steps
+from ncl_jax import build, checks, console, metrics, records, report, sharding, steps
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data import feeds, pipeline
 from ncl_jax.errors import Diverged, Interrupted
@@ -34,11 +34,13 @@ class Run:
     """What the epochs share. The last seven change."""
 
     config: ml_collections.ConfigDict
+    directory: RunDir
     facts: pipeline.Facts
     device: str  # in words
     checkpoints: Checkpoints
     log: RunLog
     length: int  # steps in an epoch
+    epochs: int  # in all
     learning_rates: np.ndarray  # [epochs]
     key: jax.Array  # of the steps
     feed: feeds.Feed
@@ -57,27 +59,35 @@ class Run:
         return {"params": self.state.params, "batch_stats": self.state.batch_stats}
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict:
+def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend: int = 0) -> dict:
     """Trains, or continues what `workdir` holds, and returns the content of `results.json`.
 
     The continued run equals one that was never stopped, bit for bit on the same hardware: the state holds the weights,
     the optimizer, the running statistics, the method's memory and the step; order and augmentation follow from seed
     and step. A finished run is answered from its directory.
 
+    Args:
+      config: of the run; it is not changed.
+      workdir: the run's directory, created if need be.
+      extend: epochs beyond `config.epochs`, at the schedule's last learning rate; everything before is as without.
+
     Raises:
       ConfigError: a bad value, `workdir` holds a run of another configuration, or another process works in it.
       DataError: the data cannot be read.
-      CheckpointError: there are checkpoints and none can be read.
+      CheckpointError: there are checkpoints and none can be read, or one cannot be saved.
+      WriteError: the log cannot be written.
       Diverged: a loss became infinite or NaN.
-      Interrupted: SIGTERM or SIGINT came; the state has been saved.
+      Interrupted: SIGTERM, SIGINT or SIGHUP came; the state has been saved.
     """
     config, directory = ml_collections.ConfigDict(config.to_dict()), RunDir(workdir)
     config.data.dir = str(pathlib.Path(config.data.dir).expanduser().absolute())  # evaluation may start elsewhere
     checks.validate(config)
-    directory.check(config)
-    if results := directory.read_results():
+    directory.check(config, saved=saved_config(directory))
+    extend = max(checks.at_least("--extend", extend, 0), directory.read_extend())
+    if directory.is_finished(config.epochs + extend):
+        results = directory.read_results() or {}
         if is_first():
-            print(f"{directory} holds this run, finished:\n{report.table(results)}")
+            console.say(f"{directory} holds this run, finished:\n{report.table(results)}")
         return results
     directory.check_version()
     mesh = build.mesh(config)
@@ -85,63 +95,75 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dic
     checks.check_against_data(config, split.facts.num_train, split.facts.num_classes)
     directory.check(config, split.facts)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(begun(directory, config, split.facts))
+        stack.enter_context(begun(directory, config, split.facts, extend))
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path)))
         interrupt = stack.enter_context(Interrupt())
-        run = prepare(config, split, mesh, directory, checkpoints)
+        run = prepare(config, split, mesh, directory, checkpoints, extend)
         stack.callback(run.log.close)
-        for epoch in range(int(run.state.step) // run.length, config.epochs):
+        for epoch in range(int(run.state.step) // run.length, run.epochs):
             train_epoch(run, epoch, interrupt)
             if run.sums is not None:
                 run.results = evaluate(run, epoch + 1)
                 run.log.write("evaluation", run.results)
             save_if_due(run, epoch + 1, interrupt)
-        # The run may have been killed between its last checkpoint and here.
-        figures = run.results or evaluate(run, config.epochs)
-        results = records.final(figures, run.facts, run.progress, run.device, config.to_dict())
-        if is_first():
-            report.write(directory, results)
-        run.log.print(f"\n{results['dataset']}: {directory}\n{report.table(results)}")
-    return results
+        return finish(run)
 
 
 @contextlib.contextmanager
-def begun(directory: RunDir, config: ml_collections.ConfigDict, facts: pipeline.Facts) -> Iterator[None]:
+def begun(directory: RunDir, config: ml_collections.ConfigDict, facts: pipeline.Facts, extend: int) -> Iterator[None]:
     """Creates the directory and keeps a second run out of it; in the first process alone."""
     if not is_first():
         yield
         return
-    directory.begin(config, facts)
+    directory.begin(config, facts, extend)
     with directory.locked():
         yield
 
 
+def saved_config(directory: RunDir) -> dict | None:
+    """What the newest checkpoint says the run's configuration was, where the directory has lost its own file."""
+    if directory.config.exists() or not directory.checkpoints.is_dir():
+        return None
+    with contextlib.closing(Checkpoints(directory.path, read_only=True)) as checkpoints:
+        return (checkpoints.peek() or {}).get("config")
+
+
 def prepare(
-    config: ml_collections.ConfigDict, split: pipeline.Split, mesh: Mesh, directory: RunDir, checkpoints: Checkpoints
+    config: ml_collections.ConfigDict,
+    split: pipeline.Split,
+    mesh: Mesh,
+    directory: RunDir,
+    checkpoints: Checkpoints,
+    extend: int,
 ) -> Run:
     """Restores or initialises the state, puts the data on the devices and compiles the training step."""
-    facts, place = split.facts, sharding.replicated(mesh)
+    facts, place, epochs = split.facts, sharding.replicated(mesh), config.epochs + extend
+    device = records.device_name(list(mesh.devices.flat))
+    speak = console.say if is_first() else lambda line: None
+    network = f"{config.model.num_experts} experts, {config.model.backbone}-{config.model.depth}"
+    speak(records.description(facts, network, epochs, config.optim.batch_size, device, str(directory)))
+    rates = build.learning_rates(config)
+    for line in (*build.notes(config, mesh), *records.extension(config.epochs, extend, rates[-1]), "initialising"):
+        speak(line)
     state, progress, lines = restore_or_start(config, facts, mesh, checkpoints)
     step, length = int(state.step), build.steps_per_epoch(config, facts)
-    batch, device = config.optim.batch_size, records.device_name(list(mesh.devices.flat))
-    log = RunLog(directory, step, config.epochs * length, batch) if is_first() else SilentLog()
-    network = f"{config.model.num_experts} experts, ResNet-{config.model.depth}"
-    about = records.description(facts, network, config.epochs, batch, device, str(directory))
-    for line in (about, *build.notes(config, mesh), *lines, *log.notes):
+    log = RunLog(directory, step, epochs * length, config.optim.batch_size) if is_first() else SilentLog()
+    for line in (*lines, *log.notes, records.size(state.params)):
         log.print(line)
     keys = jax.jit(build.keys, static_argnums=0, out_shardings=place)(config.seed)
     feed = build.training_feed(config, split, keys.order, mesh)
-    began = time.perf_counter()
     train_step = build.train_step(config, facts, mesh)
     zeros = steps.zero_history(train_step, feed.take, state, keys.step, next(feed.batches(0))[0], length)
     known, known_from = restore_history(zeros, progress.pop("history", {}), step % length)
     history = jax.device_put(known, place)
+    began = time.perf_counter()
     advance = compile_step(train_step, feed, build.steps_per_call(config, mesh), place, (state, history, keys.step))
     log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
     test = build.test_feed(config, split, mesh)
     return Run(
-        config=config, facts=facts, device=device, checkpoints=checkpoints, log=log, length=length,
-        learning_rates=build.learning_rates(config), key=keys.step, feed=feed, advance=advance,
+        config=config, directory=directory, facts=facts, device=device, checkpoints=checkpoints, log=log,
+        length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])), key=keys.step,
+        feed=feed, advance=advance,
         evaluate=make_evaluate(build.predictor(config, facts.num_classes, mesh), test, mesh),
         state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip
@@ -157,7 +179,7 @@ def restore_or_start(
     target = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
     restored = checkpoints.restore(target)
     if restored is None:
-        progress = {"seconds": 0.0, "images_per_second": [], "best_on_test": None}
+        progress = {"seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict()}
         return jax.jit(initial, out_shardings=places)(), progress, []
     checkpoints.set_aside(after=restored.step)
     return restored.state, restored.progress, [*restored.skipped, f"continuing at step {restored.step}"]
@@ -200,7 +222,7 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
     """
     began, first = time.perf_counter(), int(run.state.step) % run.length
     done = run.length - run_steps(run, run.length - first, epoch, interrupt)
-    due = epoch + 1 == run.config.epochs or (epoch + 1) % run.config.eval_every == 0
+    due = epoch + 1 == run.epochs or (epoch + 1) % run.config.eval_every == 0
     if due and done == run.length:
         run.sums = run.evaluate(run.variables)
     known = slice(run.known_from, done)
@@ -212,13 +234,17 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
         run.log.flush()
         values = {"history": jax.tree.map(np.ndarray.tolist, history)} if not run.known_from else {}
         run.checkpoints.save(run.state, run.progress | values)
-        raise Interrupted(f"stopped at step {int(run.state.step)}, saved: the same command continues the run")
+        run.checkpoints.wait()
+        stopped = f"stopped at step {int(run.state.step)}, saved: the same command continues the run"
+        raise Interrupted(stopped, interrupt.number)
+    run.directory.check_exists()
     run.known_from = 0
     speed = (run.length - first) * run.config.optim.batch_size / seconds
     record = records.epoch(history, epoch + 1, (epoch + 1) * run.length, run.learning_rates[epoch], speed)
     run.progress["images_per_second"].append(speed)
     run.log.write("train", record)
-    run.log.print(records.epoch_line(record, run.config.epochs, seconds))
+    left = records.time_left(run.progress["images_per_second"], run.length * run.config.optim.batch_size, run.epochs)
+    run.log.print(records.epoch_line(record, run.epochs, seconds, left))
     if warning := records.collapse_warning(record):
         run.log.print(warning)
 
@@ -229,7 +255,7 @@ def run_steps(run: Run, left: int, epoch: int, interrupt: Interrupt) -> int:
     Nothing waits for the newest calls: the bar shows the losses of an earlier one.
     """
     pending: collections.deque = collections.deque()
-    text = f"epoch {epoch + 1}/{run.config.epochs} lr {run.learning_rates[epoch]:.4g}"
+    text = f"epoch {epoch + 1}/{run.epochs} lr {run.learning_rates[epoch]:.4g}"
     for source, served in run.feed.batches(int(run.state.step)):
         served = min(served, left)
         while served and not interrupt.requested():
@@ -280,13 +306,28 @@ def evaluate(run: Run, epoch: int) -> dict:
     return results
 
 
+def finish(run: Run) -> dict:
+    """The last figures: written when the checkpoint that they come from is on disk, and after the plots."""
+    # The run may have been killed between its last checkpoint and here.
+    figures = run.results or evaluate(run, run.epochs)
+    results = records.final(figures, run.facts, run.progress, run.device, run.config.to_dict())
+    run.checkpoints.wait()
+    run.directory.check_exists()
+    if is_first():
+        with run.directory.writing():
+            report.write(run.directory, results)
+    run.log.print(f"\n{results['dataset']}: {run.directory}\n{report.table(results)}")
+    return results
+
+
 def save_if_due(run: Run, epoch: int, interrupt: Interrupt) -> None:
     """Saves a checkpoint after the epochs that ask for one. Raises Interrupted if the run was asked to stop."""
-    last = epoch == run.config.epochs
+    last = epoch == run.epochs
     stop = interrupt.requested()
     if last or epoch % run.config.checkpoint_every == 0 or stop:
         run.log.flush()
         newest = run.results if run.results and run.results["epoch"] == epoch else None
         run.checkpoints.save(run.state, run.progress, newest["ensemble"]["accuracy"] if newest else None)
     if stop and not last:
-        raise Interrupted(f"stopped after epoch {epoch}, saved: the same command continues the run")
+        run.checkpoints.wait()
+        raise Interrupted(f"stopped after epoch {epoch}, saved: the same command continues the run", interrupt.number)

@@ -11,6 +11,11 @@ jax.config.update("jax_num_cpu_devices", 8)
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
+def pytest_collection_modifyitems(items):
+    """The slow ones first: a file stays in one worker, and the last one should be short."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture
 def golden():
     """Loads a reference file of the authors' program by name."""

@@ -62,13 +62,13 @@ def test_an_ablation_is_stopped_repeated_and_reports_a_failed_run(tmp_path, cach
     ("argument", "message"),
     [
         ("--methods=nlc", "unknown method 'nlc'"),
+        ("--methods=ce,ncl,ce", "method 'ce' is given twice"),
         ("--epochs=3", "--epochs=3"),
         ("--seeds=0", "--seeds=0 must be"),
         ("--config.seed=1", "--config.seed=1"),
     ],
 )
-def test_bad_arguments_are_named(argument, message, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["ablate", "--config=configs/quickstart.py", argument])
+def test_bad_arguments_are_named(argument, message, capsys):
     with pytest.raises(SystemExit):
-        ablate.main()
+        ablate.main(["--config=configs/quickstart.py", argument])
     assert message in capsys.readouterr().err

@@ -22,8 +22,9 @@ def state(step):
 
 def save(directory, accuracies):
     checkpoints = Checkpoints(directory)
+    progress = checkpoints.peek() or {"seconds": 1.0}
     for step, accuracy in accuracies.items():
-        checkpoints.save(state(step), {"seconds": 1.0}, accuracy)
+        checkpoints.save(state(step), progress, accuracy)
     checkpoints.close()
 
 
@@ -41,7 +42,12 @@ def target():
 def test_what_is_restored_is_what_was_saved(tmp_path):
     save(tmp_path, {1: 0.3, 2: 0.9})
     restored = Checkpoints(tmp_path).restore(target())
-    assert restored.step == 2 and restored.progress == {"seconds": 1.0} and restored.skipped == []
+    assert (
+        restored.step == 2
+        and restored.progress["seconds"] == 1.0
+        and restored.progress["best"]["step"] == 2
+        and restored.skipped == []
+    )
     np.testing.assert_array_equal(restored.state.weights, state(2).weights)
 
 

@@ -4,8 +4,10 @@ import sys
 
 import pytest
 
-from ncl_jax import __version__, cli, main
+from ncl_jax import __version__, cli, config_file, training
 from ncl_jax.errors import ConfigError
+
+QUICKSTART = config_file.INSTALLED / "quickstart.py"
 
 
 def command(monkeypatch, *arguments):
@@ -43,18 +45,20 @@ def test_every_command_helps(name, monkeypatch, capsys):
 
 
 def test_help_of_training_names_methods_and_fields():
-    text = main.usage()
+    text = training.usage()
     for word in ("nclpp", "optim.batch_size = 64", "--workdir", "cifar100lt", "imbalance"):
         assert word in text
 
 
 def test_a_configuration_is_a_file_or_an_installed_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main.find_config("quickstart:epochs=2") == f"{main.CONFIGS / 'quickstart.py'}:epochs=2"
-    (tmp_path / "mine.py").write_text("")
-    assert main.find_config("mine.py:a=1") == "mine.py:a=1"
+    assert config_file.load("quickstart:epochs=2").epochs == 2
+    (tmp_path / "mine.py").write_text(
+        f"from runpy import run_path\nget_config = run_path({str(QUICKSTART)!r})['get_config']"
+    )
+    assert config_file.load("mine.py:epochs=3").epochs == 3
     with pytest.raises(ConfigError, match=r"'configs/quickstart.py' does not exist; installed are: .*quickstart"):
-        main.find_config("configs/quickstart.py")
+        config_file.load("configs/quickstart.py")
 
 
 @pytest.mark.parametrize(
@@ -65,4 +69,4 @@ def test_a_configuration_is_a_file_or_an_installed_name(tmp_path, monkeypatch):
     ],
 )
 def test_a_runs_name(path, name):
-    assert main.run_name(path) == name
+    assert config_file.run_name(path) == name

@@ -94,6 +94,7 @@ def test_added_parts_train_and_predict_together(tables, tmp_path):
 
 
 OWN = """
+    import jax
     import jax.numpy as jnp
     from ncl_jax.losses import cross_entropy
     from ncl_jax.methods import Objective
@@ -102,7 +103,7 @@ OWN = """
         def compute(outputs, labels, step, memory):
             logits = outputs["logits"]
             hard = cross_entropy(logits, jnp.broadcast_to(labels, logits.shape[:2])).mean(-1).sum()
-            return {"hard": hard, "flat": -own["share"] * logits.mean()}, memory + 1
+            return {"hard": hard, "flat": -own["share"] * jax.nn.log_softmax(logits).mean()}, memory + 1
         return Objective(compute, lambda key, outputs: jnp.zeros((), jnp.int32))
     """
 

@@ -9,7 +9,7 @@ from programs import SHRINK
 from tiny import load_config
 
 from ncl_jax import build, records
-from ncl_jax.errors import ConfigError, DataError, Diverged
+from ncl_jax.errors import ConfigError, DataError, Diverged, WriteError
 from ncl_jax.rundir import RunDir
 from ncl_jax.train import restore_history, train
 
@@ -54,11 +54,11 @@ def test_the_embedded_data_has_one_imbalance(tmp_path):
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"cannot write to --workdir=.*file.run"):
+    with pytest.raises(WriteError, match=r"cannot write to --workdir=.*file.run"):
         train(load_config("quickstart"), tmp_path / "file" / "run")
     if os.getuid():  # root may write anywhere
         (tmp_path / "locked").mkdir(mode=0o500)
-        with pytest.raises(ConfigError, match="cannot write to"):
+        with pytest.raises(WriteError, match="cannot write to"):
             train(load_config("quickstart"), tmp_path / "locked")
 
 

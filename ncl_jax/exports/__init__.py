@@ -5,12 +5,13 @@ ncl-jax export --run=runs/quickstart --out=model.stablehlo [--format=stablehlo] 
 
 import argparse
 import pathlib
+import sys
 from collections.abc import Callable
 
 import jax
 
-from ncl_jax import build, startup
-from ncl_jax.errors import ConfigError, NclError
+from ncl_jax import build, console, startup
+from ncl_jax.errors import ConfigError, WriteError
 from ncl_jax.exports import stablehlo
 from ncl_jax.model import restore
 from ncl_jax.models.layers import convolve
@@ -47,10 +48,10 @@ def export(run: str | pathlib.Path, out: str | pathlib.Path, form: str = "stable
     try:
         path.write_bytes(content)
     except OSError as error:
-        raise ConfigError(f"--out={path} cannot be written: {error}") from error
+        raise WriteError(f"--out={path} cannot be written: {error}") from error
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str]) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="ncl-jax export", description="Writes a run's model as one file.")
     parser.add_argument("--run", required=True, help="directory of the run")
@@ -59,12 +60,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
     args = parser.parse_args(argv)
     startup.prepare()
-    try:
-        export(args.run, args.out, args.format, args.step)
-    except NclError as error:
-        raise SystemExit(f"error: {error}") from None
-    print(f"wrote {args.out}")
+    export(args.run, args.out, args.format, args.step)
+    console.say(f"wrote {args.out}")
 
 
 if __name__ == "__main__":
-    main()
+    from ncl_jax import cli
+
+    cli.run("export", sys.argv[1:])

@@ -53,15 +53,22 @@ def _build(compiler: str) -> pathlib.Path:
     features = sorted({line for line in lines if line.startswith(("flags", "Features"))}) or lines[:1]
     system = (jaxlib.__version__, compiler, *FLAGS, platform.machine(), *platform.libc_ver(), *features)
     key = hashlib.sha256("|".join((SOURCE.read_text(), *system)).encode()).hexdigest()[:16]
-    path = startup.cache_directory() / f"cpu_conv-{key}.so"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            output = pathlib.Path(folder) / path.name
-            command = [compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(output)]
-            subprocess.run(command, check=True, capture_output=True, text=True)
-            output.replace(path)  # whole or not at all, whoever else compiles at the same time
-    return path
+    cache = startup.cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    for path in cache.glob(f"cpu_conv-{key}-*.so"):
+        if path.stem.endswith(f"-{_digest(path)}"):  # loading a file that was cut short would end the program
+            return path
+        path.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        output = pathlib.Path(folder) / "cpu_conv.so"
+        command = [compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(output)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        # Whole or not at all, whoever else compiles at the same time.
+        return output.rename(cache / f"cpu_conv-{key}-{_digest(output)}.so")
+
+
+def _digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def supports(x: jax.Array, kernel: jax.Array, padding: int) -> bool:
