@@ -69,6 +69,8 @@ class Checkpoints:
             read_only=read_only,
             create=not read_only,
         )
+        if self.path.exists() and not self.path.is_dir():
+            raise CheckpointError(f"{self.path} is not a folder: move it away, the run's checkpoints go there")
         try:
             self._manager = self._open()
         except (OSError, ValueError) as error:

@@ -63,17 +63,24 @@ def run(name: str, arguments: list[str]) -> None:
     console.survive_closed_streams()
     signal.signal(signal.SIGINT, _stop_at_once)
     try:
-        importlib.import_module(COMMANDS[name].module).main(arguments)
-    except Interrupted as message:
-        end(str(message), 128 + message.number)
-    except NclError as error:
-        end(f"error: {error}", 1)
-    except KeyboardInterrupt:
-        end("stopped", 130)
+        message, code = attempt(name, arguments)
     except Exception:
         sys.excepthook(*sys.exc_info())
-        end(REPORT, 1)
+        message, code = REPORT, 1
+    if code:
+        end(message, code)
     console.flush()
+
+
+def attempt(name: str, arguments: list[str]) -> tuple[str, int]:
+    """Runs a subcommand; returns what is to be said at its end, and the exit code."""
+    try:
+        importlib.import_module(COMMANDS[name].module).main(arguments)
+    except Interrupted as message:
+        return str(message), 128 + message.number
+    except NclError as error:
+        return f"error: {error}", 1
+    return "", 0
 
 
 def _stop_at_once(number: int, frame: object) -> None:

@@ -180,9 +180,20 @@ def describe_fields() -> list[tuple[str, str, str]]:
 
 
 def complete(stored: dict) -> ml_collections.ConfigDict:
-    """A configuration from a run's file: a field that the file lacks takes its default."""
+    """A configuration from a run's file: a field that the file lacks takes its default.
+
+    Raises:
+      TypeError: a field holds a value of another type than its default.
+    """
     fields: dict[str, Any] = {}
-    for name, value in (flatten(base_config()) | flatten(stored)).items():
+    defaults, given = flatten(base_config()), flatten(stored)
+    for name, value in given.items():
+        number = isinstance(value, int) and isinstance(defaults.get(name), float)
+        if any(other.startswith(f"{name}.") for other in defaults):
+            raise TypeError(f"{name}={value!r} is no section")
+        if name in defaults and type(value) is not type(defaults[name]) and not number:
+            raise TypeError(f"{name}={value!r} is not of type {type(defaults[name]).__name__}")
+    for name, value in (defaults | given).items():
         *sections, leaf = name.split(".")
         section = fields
         for part in sections:

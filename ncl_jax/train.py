@@ -91,6 +91,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
         return results
     directory.check_version()
     mesh = build.mesh(config)
+    build.convolution(config, mesh)  # refused before anything is written
     split = build.data(config)
     checks.check_against_data(config, split.facts.num_train, split.facts.num_classes)
     directory.check(config, split.facts)

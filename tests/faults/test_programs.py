@@ -1,0 +1,167 @@
+"""Faults of whole programs: signals, streams that are closed, full or broken, the environment, disks.
+
+A run that outlives a fault ends with exit code 0 and its results; one that is stopped says so in a line, and continues.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import harness
+import programs
+import pytest
+
+pytestmark = pytest.mark.slow
+CONFIG = "configs/quickstart.py:method=ce"
+SHORT = {"epochs": 2, "eval_every": 2, "checkpoint_every": 1, "optim__milestones": "(2,)"}
+LONG = SHORT | {"epochs": 400, "eval_every": 400, "checkpoint_every": 400}
+
+
+def environment(cache):
+    """Of the programs: CPU, one compilation cache."""
+    return os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+
+def finish(arguments, cache, shell="exec {}", **options):
+    """Runs a command through the shell, `{}` standing for it; returns exit code and what could be read."""
+    text = " ".join(f"'{word}'" for word in map(str, arguments))
+    process = subprocess.run(
+        ["bash", "-c", shell.format(text)], cwd=programs.ROOT, env=environment(cache) | options.pop("env", {}),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300, **options,
+    )  # fmt: skip
+    return process.returncode, process.stdout
+
+
+STREAMS = {
+    "standard output closed": "exec {} >&-",
+    "standard error closed": "exec {} 2>&-",
+    "all closed": "exec {} <&- >&- 2>&-",
+    "standard output full": "exec {} >/dev/full",
+    "all full": "exec {} >/dev/full 2>/dev/full",
+    "a reader that goes": "set -o pipefail; {} 2>/dev/null | true",
+    "a reader that goes after a line": "set -o pipefail; {} 2>/dev/null | head -n 1",
+    "hung up, ignored": "trap '' HUP; {} & sleep 2; kill -HUP $!; wait $!",
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_run_outlives_its_streams(name, tmp_path, cache):
+    arguments = programs.command(tmp_path / "run", CONFIG, **SHORT)
+    code, output = finish(arguments, cache, STREAMS[name])
+    assert code == 0 and "Traceback" not in output and "Exception ignored" not in output, output
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGTERM, 143)])
+def test_a_signal_stops_and_saves(number, code, tmp_path, cache):
+    process = programs.start(programs.command(tmp_path / "run", CONFIG, **LONG), cache)
+    programs.wait_for_epoch(process, tmp_path / "run", 1)
+    process.send_signal(number)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == code, output
+    assert "stopping after this step; again (Ctrl-C) to stop now" in output
+    assert "saved: the same command continues the run" in output and "Traceback" not in output
+    assert list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path, cache):
+    process = programs.start(programs.command(tmp_path / "run", CONFIG, **LONG), cache)
+    deadline = time.monotonic() + 120
+    while "compiling" not in (line := process.stdout.readline()) and time.monotonic() < deadline:
+        assert line, "the program ended"
+    for _ in range(2):  # while it compiles, when nothing can stop after a step
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("delay", [0.15, 0.6, 1.2, 2.0])
+def test_an_interrupt_in_the_first_seconds_leaves_no_traceback(delay, tmp_path, cache):
+    process = programs.start(programs.command(tmp_path / "run", CONFIG, **LONG), cache)
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode in (130, -signal.SIGINT), output
+    # Python itself may not have reached our first line yet.
+    assert "Traceback" not in output or delay < 0.3, output
+
+
+def test_a_directory_deleted_under_a_run_ends_it_with_a_line(tmp_path, cache):
+    process = programs.start(programs.command(tmp_path / "run", CONFIG, **LONG), cache)
+    programs.wait_for_epoch(process, tmp_path / "run", 1)
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 1 and "run was deleted while its run was going on" in output, output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"JAX_PLATFORMS": "nonsense"}, "JAX finds no devices .*unset JAX_PLATFORMS=nonsense"),
+        ({"JAX_PLATFORMS": "tpu"}, "JAX finds no devices .*unset JAX_PLATFORMS=tpu"),
+        ({"XDG_CACHE_HOME": "/dev/null"}, None),
+        ({"CXX": "no-such-compiler"}, None),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_an_environment_that_does_not_fit(env, said, tmp_path, cache):
+    code, output = finish(programs.command(tmp_path / "run", CONFIG, **SHORT), cache, env=env)
+    assert "Traceback" not in output, output
+    if said is None:
+        assert code == 0, output
+        return
+    last = output.splitlines()[-1]
+    assert code == 1 and last.startswith("error: ") and env["JAX_PLATFORMS"] in last, output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Mounts a small disk: `disk(kilobytes)` gives its folder. Skipped where that is not allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("no disk can be mounted here")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True)
+
+
+@pytest.mark.parametrize("kilobytes", [24, 200, 420])
+def test_a_full_disk_ends_a_run_with_a_line_and_room_continues_it(kilobytes, disk, tmp_path, cache):
+    folder = disk(f"size={kilobytes}k")
+    arguments = programs.command(folder / "run", CONFIG, **SHORT)
+    code, output = finish(arguments, cache)
+    assert code == 1 and "Traceback" not in output, output
+    assert len([line for line in output.splitlines() if line.startswith("error: ")]) == 1, output
+    assert not (folder / "run" / "results.json").exists()
+    subprocess.run(["mount", "-o", "remount,size=100m", str(folder)], check=True)
+    code, output = finish(arguments, cache)
+    assert code == 0 and (folder / "run" / "results.json").exists(), output
+
+
+def test_a_finished_run_on_a_read_only_disk_shows_its_table(disk, finished, tmp_path, cache):
+    folder = disk("size=10m")
+    shutil.copytree(finished, folder / "run")
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    script = "import harness, sys; m = harness.cli.attempt('train', sys.argv[1:]); sys.exit(m[0] or m[1])"
+    arguments = [sys.executable, "-c", script, *harness.TRAIN[1:], f"--workdir={folder / 'run'}"]
+    tests = programs.ROOT / "tests"
+    code, output = finish(arguments, cache, env={"PYTHONPATH": f"{tests}:{tests / 'faults'}"})
+    assert code == 0 and "holds this run, finished" in output, output

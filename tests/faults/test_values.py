@@ -1,0 +1,185 @@
+"""Faults that are known before any data is read: the command line, configuration files, values."""
+
+import harness
+import pytest
+from harness import TRAIN, Fault
+
+QUICK = "--config=quickstart"
+NEW = "--workdir={tmp}/new"
+
+
+def value(field, bad, said=None):
+    """A field's bad value, from the command line."""
+    said = said or rf"^error: {field}={bad}".replace("(", r"\(").replace(")", r"\)") + ".* must be"
+    others = [word for word in TRAIN if not word.startswith(f"--config.{field}=")]
+    return Fault(f"{field}={bad}", (*others, NEW, f"--config.{field}={bad}"), said)
+
+
+NUMBERS = [
+    value(field, bad)
+    for field, bads in {
+        "epochs": (0, -1),
+        "eval_every": (0,),
+        "checkpoint_every": (0,),
+        "seed": (-1, 4294967296),
+        "data.imbalance": (0.5, "nan", "inf"),
+        "model.width": (0, -4),
+        "model.num_experts": (0,),
+        "model.cosine_scale": (0.0, "inf", "nan"),
+        "loss.num_hard": (0,),
+        "loss.hard_weight": (-1.0, "inf", "nan"),
+        "loss.distill_weight": (-0.1, "inf", "nan"),
+        "loss.hard_distill_weight": ("inf",),
+        "loss.copies": (0,),
+        "loss.ramp_steps": (-1,),
+        "contrast.weight": (-1.0, "inf", "nan"),
+        "contrast.momentum": (1.0, -0.1, "nan"),
+        "contrast.queue": (0,),
+        "contrast.temperature": (0.0, "inf"),
+        "contrast.dim": (0,),
+        "optim.batch_size": (0,),
+        "optim.accumulate": (0,),
+        "optim.learning_rate": (0.0, -1.0, "inf", "nan"),
+        "optim.warmup_epochs": (-1,),
+        "optim.momentum": (1.0, "nan"),
+        "optim.weight_decay": (-0.0001, "inf", "nan"),
+        "run.steps_per_call": (-1,),
+        "run.eval_batch": (0,),
+        "run.data_devices": (-1,),
+        "run.expert_devices": (0,),
+        "precision": ("'float16'",),
+        "data.name": ("'cifar'",),
+        "data.augment": ("'cutmix'",),
+        "model.classifier": ("'mlp'",),
+        "model.backbone": ("'vgg'",),
+        "loss.hard_scores": ("'all'",),
+        "loss.non_hard": ("'drop'",),
+        "contrast.behaviour": ("'byol'",),
+        "optim.schedule": ("'linear'",),
+        "run.strategy": ("'pmap'",),
+        "run.conv": ("'cudnn'",),
+    }.items()
+    for bad in bads
+]
+NUMBERS = [f._replace(command=tuple(word.replace("'", "") for word in f.command)) for f in NUMBERS]
+OTHER_VALUES = [
+    value("optim.milestones", "(0,)", r"optim.milestones=\(0,\) must be whole numbers of epochs"),
+    value("optim.milestones", "(-3,)", r"optim.milestones=\(-3,\) must be whole numbers"),
+    value("optim.milestones", "(1.5,)", r"optim.milestones=\(1.5,\) must be whole numbers"),
+    value("optim.milestones", "('a',)", r"optim.milestones=\('a',\) must be numbers"),
+    value("optim.milestones", "(9,)", r"optim.milestones=\(9,\) lie behind the last epoch, 2"),
+    value("data.mean", "(0.5,0.5)", r"data.mean=\(0.5, 0.5\) must be three numbers"),
+    value("data.std", "(0.2,0.2,0.0)", r"data.std=\(0.2, 0.2, 0.0\) must be above 0"),
+    value("data.std", "(0.2,0.2,0.2,0.2)", r"data.std=.* must be three numbers"),
+    value("data.mean", "(0.5,0.5,'x')", r"data.mean=.* must be numbers"),
+    value("epochs", "ten", r"--config.epochs=ten: invalid literal.*--help"),
+    value("epochs", "1.5", r"--config.epochs=1.5: invalid literal"),
+    value("optim.learning_rate", "fast", r"--config.optim.learning_rate=fast"),
+    value("data.download", "perhaps", r"--config.data.download=perhaps"),
+    value("data.imbalance", "50.0", r"data.imbalance=50.0: the data fashion_mnist_lt is fixed at 100"),
+    value("optim.batch_size", 4000, r"optim.batch_size=4000 is larger than the 1236 training images"),
+    value("loss.num_hard", 11, r"loss.num_hard=11 is larger than the number of classes, 10"),
+    value("loss.copies", 4, r"loss.copies=4 needs loss.name=nclpp"),
+    value("loss.name", "nclpp", r"loss.copies=1 must be at least 2"),
+    value("loss.name", "moco", r"loss.name='moco' must be one of: ncl, nclpp"),
+    value("loss.name", "mine.py:f", r"loss.name='mine.py:f' names no function FILE.py:FUNCTION"),
+    value("run.expert_devices", 99, r"run.data_devices, run.expert_devices: a mesh of .* does not fit the 8"),
+    value("run.data_devices", 99, r"a mesh of 99 x 1 devices does not fit"),
+    value("run.data_devices", 7, r"optim.batch_size=256 cannot be split over 7 devices"),
+    Fault("depth", ("train", QUICK, NEW, "--config.model.depth=9"), r"model.depth=9 must be, for a cifar_resnet"),
+    Fault("experts", (*TRAIN, NEW, "--config.model.num_experts=3", "--config.run.expert_devices=2"),
+          r"run.expert_devices=2 must divide model.num_experts=3"),
+    Fault("native conv on several devices",
+          (*TRAIN, NEW, "--config.run.conv=native", "--config.run.data_devices=2"),
+          r"run.conv=native cannot be had: they are for one CPU device"),
+]  # fmt: skip
+COMMANDS = [
+    Fault("no arguments", ("train",), "--config is missing: give --config=quickstart"),
+    Fault("a configuration without a value", ("train", "--config"), "--config is missing"),
+    Fault("an empty configuration", ("train", "--config="), "--config is missing"),
+    Fault("a missing file", ("train", "--config=configs/mine.py"), "'configs/mine.py' does not exist; installed are:"),
+    Fault("a missing file, with a space", ("train", "--config", "configs/mine.py"), "'configs/mine.py' does not exist"),
+    Fault("a misspelt name", ("train", "--config=quickstrat"), "'quickstrat' does not exist; installed are: cifar100lt"),
+    Fault("a misspelt argument", ("train", f"{QUICK}:methode=ncl"), "unknown argument 'methode=ncl'; the arguments"),
+    Fault("an argument without a value", ("train", f"{QUICK}:epochs"), "unknown argument 'epochs'"),
+    Fault("an argument twice", ("train", f"{QUICK}:epochs=2,epochs=3"), "argument 'epochs' is given twice"),
+    Fault("an argument that is no number", ("train", f"{QUICK}:epochs=ten"), "epochs='ten' is not a number of type int"),
+    Fault("no epochs", ("train", f"{QUICK}:epochs=0"), "epochs=0 must be at least 1"),
+    Fault("a misspelt method", ("train", f"{QUICK}:method=nlc"), "method='nlc' must be one of: ce, balanced_softmax"),
+    Fault("misspelt semantics", ("train", f"{QUICK}:semantics=paper"), "semantics='paper' must be one of: official"),
+    Fault("an unknown flag", ("train", QUICK, "--work=x"), "Unknown command line flag 'work'.*--help"),
+    Fault("an unknown field", ("train", QUICK, "--config.epoch=3"), "unknown field 'epoch'; there are: .*epochs"),
+    Fault("a field of a section", ("train", QUICK, "--config.optim.lr=3"), "unknown field 'optim.lr'; .*learning_rate"),
+    Fault("an unknown section", ("train", QUICK, "--config.optimizer.momentum=0"), "unknown field 'optimizer.momentum'"),
+    Fault("a field without a value", ("train", QUICK, "--config.epochs"), "config.epochs"),
+    Fault("a word too many", ("train", QUICK, "again"), r"unexpected arguments \['again'\]"),
+    Fault("a negative extension", (*TRAIN, NEW, "--extend=-1"), "--extend=-1 must be at least 0"),
+    Fault("an extension that is no number", (*TRAIN, NEW, "--extend=more"), "extend"),
+    Fault("a coordinator alone", (*TRAIN, NEW, "--coordinator=localhost:1"), "belong together: give all three"),
+    Fault("a coordinator without a port", (*TRAIN, "--coordinator=nonsense", "--num_processes=2", "--process_id=0"),
+          "--coordinator=nonsense must be HOST:PORT"),
+    Fault("no processes", (*TRAIN, "--coordinator=localhost:1234", "--num_processes=0", "--process_id=0"),
+          "--num_processes=0 must be at least 1"),
+    Fault("a process too many", (*TRAIN, "--coordinator=localhost:1234", "--num_processes=1", "--process_id=1"),
+          "--process_id=1 must be from 0 to 0"),
+    Fault("a file as directory", (*TRAIN, "--workdir={tmp}/run/config.json"), "cannot write to --workdir=.*config.json"),
+    Fault("a directory below a file", (*TRAIN, "--workdir={tmp}/run/config.json/x"), "cannot write to --workdir="),
+    Fault("evaluate nothing", ("evaluate", "--workdir={tmp}/none"), "none/config.json is not the configuration of a run"),
+    Fault("evaluate a file", ("evaluate", "--workdir={run}/config.json"), "is not the configuration of a run"),
+    Fault("evaluate a step", ("evaluate", "--workdir={run}", "--step=5"), r"no checkpoint of step 5; it has \[4, 8\]"),
+    Fault("finish at a step", ("evaluate", "--workdir={run}", "--step=4", "--finish"), "leave --step out"),
+    Fault("evaluate without the data", ("evaluate", "--workdir={run}"), "put cifar-10-python.tar.gz",
+          spoil=lambda run: edit(run / "config.json", "fashion_mnist_lt", "cifar10")),
+    Fault("export nothing", ("export", "--run={tmp}/none", "--out={tmp}/m"), "is not the configuration of a run"),
+    Fault("export in no format", ("export", "--run={run}", "--out={tmp}/m", "--format=caffe"),
+          "--format=caffe must be one of: stablehlo"),
+    Fault("export over a file", ("export", "--run={run}", "--out={run}/config.json"), "exists already"),
+    Fault("export into no folder", ("export", "--run={run}", "--out={tmp}/none/m"), "none/m cannot be written"),
+    Fault("ablate without a file", ("ablate", "--config=nope"), "'nope' does not exist; installed are"),
+    Fault("ablate into a file", ("ablate", QUICK, "--methods=ce", "--workdir={run}/config.json"), "cannot write to"),
+    Fault("ablate with a bad argument", ("ablate", f"{QUICK}:epochs=ten"), "epochs='ten' is not a number"),
+]  # fmt: skip
+
+
+def edit(path, old, new):
+    """Replaces a text in a file."""
+    path.write_text(path.read_text().replace(old, new))
+
+
+FILES = {
+    "syntax": ("def get_config(:", r"own.py, line 1: SyntaxError"),
+    "a missing import": ("import no_such_package", r"own.py, line 1: ModuleNotFoundError: No module named 'no_such"),
+    "no get_config": ("x = 1", r"own.py defines no function get_config"),
+    "empty": ("", r"own.py defines no function get_config"),
+    "get_config is no function": ("get_config = 3", r"defines no function get_config"),
+    "a wrong signature": ("def get_config():\n    return 1", r"own.py.*TypeError: get_config\(\) takes 0"),
+    "returns nothing": ("def get_config(a):\n    pass", r"get_config returned NoneType, not the ConfigDict"),
+    "returns a dictionary": ("def get_config(a):\n    return {}", r"get_config returned dict, not the ConfigDict"),
+    "raises": ("def get_config(a):\n    x = 1\n    return x / 0", r"own.py, line 3: ZeroDivisionError"),
+    "a misspelt field": ("{base}    c.epoch = 1\n    return c", r"own.py, line 4: .*epoch.*(locked|does not exist)"),
+    "a misspelt field of a section": ("{base}    c.optim.lr = 1\n    return c", r"own.py, line 4: .*lr"),
+    "a value of another type": ("{base}    c.epochs = 'ten'\n    return c", r"own.py, line 4: TypeError"),
+    "a section replaced": ("{base}    c.optim = 3\n    return c", r"own.py, line 4: TypeError"),
+    "binary": ("\x00\x01", r"own.py.*(SyntaxError|ValueError)"),
+}
+BASE = "from ncl_jax.config import base_config\ndef get_config(a):\n    c = base_config()\n"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_configuration_file_with_a_fault_is_named_with_the_line(name, tmp_path, capfd):
+    text, said = FILES[name]
+    (tmp_path / "own.py").write_text(text.replace("{base}", BASE))
+    (tmp_path / "run").mkdir()
+    harness.attempt(Fault(name, ("train", "--config={tmp}/own.py"), said), tmp_path / "run", tmp_path, capfd)
+
+
+@pytest.mark.parametrize("fault", [*NUMBERS, *OTHER_VALUES], ids=lambda fault: fault.name)
+def test_a_bad_value_is_named_and_nothing_written(fault, tmp_path, capfd):
+    (tmp_path / "run").mkdir()
+    harness.attempt(fault, tmp_path / "run", tmp_path, capfd)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("fault", COMMANDS, ids=lambda fault: fault.name)
+def test_a_bad_command_is_one_line(fault, run, tmp_path, capfd):
+    harness.attempt(fault, run, tmp_path, capfd)
