@@ -33,10 +33,23 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
 
 
 def prepare() -> None:
-    """To be called once, before the first computation; also quietens Orbax, which reports every file."""
-    logging.set_verbosity(logging.ERROR)
+    """To be called once by a command, before the first computation."""
+    quiet_orbax()
     keep_compiled_programs()
     keep_memory()
+
+
+def quiet_orbax() -> None:
+    """Leaves it to the run to report a save that failed, in one line: Orbax logs each of its threads' tracebacks, and
+    TensorStore prints one for every file that it was still writing when Orbax gave up."""
+    logging.set_verbosity(logging.FATAL)
+    show = sys.unraisablehook
+
+    def hook(raised: "sys.UnraisableHookArgs") -> None:
+        if not (raised.exc_type is RuntimeError and str(raised.exc_value) == "Event loop is closed"):
+            show(raised)
+
+    sys.unraisablehook = hook
 
 
 def keep_compiled_programs() -> None:

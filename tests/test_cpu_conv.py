@@ -114,3 +114,16 @@ def test_a_compiler_that_fails_is_no_error(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(cpu_conv, "FLAGS", ("--no-such-flag",))
     assert "could not compile" in cpu_conv.load.__wrapped__()
+
+
+@needs_kernels
+def test_a_damaged_compiled_kernel_is_built_again(monkeypatch, tmp_path):
+    """Loading a truncated library would end the program, and an empty one would mean the slow way for ever."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cpu_conv, "FLAGS", ("-std=c++17", "-O0", "-fPIC", "-shared", "-w"))
+    (path,) = [cpu_conv._build("c++")]
+    good = path.read_bytes()
+    for content in (good[: len(good) // 2], b"", good + b"x"):
+        path.write_bytes(content)
+        assert cpu_conv._build("c++").read_bytes() == good
+    assert [p.name for p in path.parent.glob("*.so")] == [path.name]

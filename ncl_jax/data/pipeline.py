@@ -64,6 +64,16 @@ def load(name: str, directory: str, imbalance: float, *, download: bool = True) 
     labels, num_classes = data.train_labels, len(data.class_names)
     if data.imbalance not in (None, imbalance):
         raise DataError(f"data.imbalance={imbalance}: the data {name} is fixed at {data.imbalance:g}")
+    empty = [
+        name
+        for name, count in zip(data.class_names, longtail.count_labels(labels, num_classes), strict=True)
+        if not count
+    ]
+    if empty:
+        raise DataError(
+            f"{name} in {directory} has no training image of {len(empty)} classes ({', '.join(empty[:5])}): it is "
+            "incomplete; unpack or download it again"
+        )
     try:
         rows = np.arange(len(labels)) if data.imbalance else longtail.select(labels, imbalance, num_classes)
     except ValueError as error:

@@ -160,8 +160,9 @@ def test_a_finished_run_on_a_read_only_disk_shows_its_table(disk, finished, tmp_
     folder = disk("size=10m")
     shutil.copytree(finished, folder / "run")
     subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
-    script = "import harness, sys; m = harness.cli.attempt('train', sys.argv[1:]); sys.exit(m[0] or m[1])"
-    arguments = [sys.executable, "-c", script, *harness.TRAIN[1:], f"--workdir={folder / 'run'}"]
+    script = "import harness, sys; said, code = harness.cli.attempt('train', sys.argv[1:]); sys.exit(code)"
     tests = programs.ROOT / "tests"
-    code, output = finish(arguments, cache, env={"PYTHONPATH": f"{tests}:{tests / 'faults'}"})
-    assert code == 0 and "holds this run, finished" in output, output
+    program = [sys.executable, "-c", script, *harness.TRAIN[1:], f"--workdir={folder / 'run'}"]
+    env = environment(cache) | {"PYTHONPATH": f"{tests}:{tests / 'faults'}"}
+    result = subprocess.run(program, cwd=programs.ROOT, env=env, capture_output=True, text=True)
+    assert result.returncode == 0 and "holds this run, finished" in result.stdout, result.stderr

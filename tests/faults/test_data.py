@@ -1,0 +1,82 @@
+"""Faults of the data: missing, damaged, incomplete, or meaning harm. One line, and no run directory is made."""
+
+import harness
+import numpy as np
+import pytest
+from harness import TRAIN, Fault
+from test_sources import LAYOUT, NAMES, batch, files, packed, py3_pickle, unpacked
+
+COMMAND = (
+    *TRAIN, "--workdir={tmp}/new", "--config.data.name=cifar10", "--config.data.dir={tmp}/data",
+    "--config.data.download=False", "--config.data.imbalance=1",
+)  # fmt: skip
+
+
+def folder(**changed):
+    """A CIFAR-10 folder in which files have another content, or None for none."""
+
+    def make(data):
+        contents = {name: content for name, content in (files() | changed).items() if content is not None}
+        unpacked(data / LAYOUT.folder, contents)
+
+    return make
+
+
+def archive(change):
+    """A CIFAR-10 archive whose bytes are changed."""
+
+    def make(data):
+        data.mkdir()
+        packed(data / LAYOUT.archive, files())
+        path = data / LAYOUT.archive
+        path.write_bytes(change(path.read_bytes()))
+
+    return make
+
+
+def without_dogs():
+    """Batches that hold every class but one."""
+    labels = [label for label in range(10) if NAMES[label] != "dog"]
+    images = np.zeros((9, 3072), np.uint8)
+    return {name: py3_pickle({b"labels": labels, b"data": images}) for name in LAYOUT.train_files}
+
+
+class Harm:
+    """What a harmful pickle asks for."""
+
+    def __reduce__(self):
+        return print, ("harm",)
+
+
+FAULTS = {
+    "no folder": (None, "put cifar-10-python.tar.gz .* into .*/data"),
+    "an empty folder": (lambda data: data.mkdir(), "downloading is switched off: put cifar-10-python.tar.gz"),
+    "a file instead": (lambda data: data.write_text(""), "data"),
+    "a batch missing": (folder(data_batch_3=None), "lacks data_batch_3: unpack cifar-10-python.tar.gz"),
+    "the names missing": (folder(**{"batches.meta": None}), "lacks batches.meta"),
+    "a batch empty": (folder(data_batch_2=b""), "data_batch_2 in .* is cut short or damaged"),
+    "a batch cut": (folder(data_batch_2=files()["data_batch_2"][:500]), "data_batch_2 in .* is cut short or damaged"),
+    "a batch of text": (folder(test_batch=b"hello"), "test_batch in .* is cut short or damaged"),
+    "a batch of something else": (folder(test_batch=py3_pickle([1, 2])), "does not hold CIFAR batches"),
+    "a batch that means harm": (folder(test_batch=py3_pickle(Harm())), r"refused to unpickle \w+.print"),
+    "a label too many": (
+        folder(data_batch_1=py3_pickle(batch(0) | {b"labels": [10] * 6})), "has a label 10, but only 10 class names"
+    ),
+    "labels missing": (
+        folder(data_batch_1=py3_pickle(batch(0) | {b"labels": [1] * 5})), "train has 30 images, but labels of shape"
+    ),
+    "a class without images": (folder(**without_dogs()), r"has no training image of 1 classes \(dog\).*incomplete"),
+    "an empty archive": (archive(lambda content: b""), "is cut short or damaged|lacks"),
+    "half an archive": (archive(lambda content: content[: len(content) // 2]), "is cut short or damaged"),
+    "an archive that is none": (archive(lambda content: b"<html>"), "is cut short or damaged"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_the_data_is_one_line(name, tmp_path, capfd):
+    make, said = FAULTS[name]
+    if make:
+        make(tmp_path / "data")
+    (tmp_path / "run").mkdir()
+    harness.attempt(Fault(name, COMMAND, said), tmp_path / "run", tmp_path, capfd)
+    assert not (tmp_path / "new").exists()
