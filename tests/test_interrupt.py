@@ -10,7 +10,9 @@ import pytest
 from programs import SHRINK, content
 from tiny import load_config
 
-from ncl_jax.train import Interrupted, compile_step, train
+from ncl_jax.errors import Interrupted
+from ncl_jax.prepare import compile_step
+from ncl_jax.train import train
 
 
 def config(devices):
@@ -43,7 +45,7 @@ def stop(workdir, devices, monkeypatch):
         return step
 
     with monkeypatch.context() as patch:
-        patch.setattr("ncl_jax.train.compile_step", compile_and_stop)
+        patch.setattr("ncl_jax.prepare.compile_step", compile_and_stop)
         with pytest.raises(Interrupted, match="stopped at step 50, saved"):
             train(config(devices), workdir)
 

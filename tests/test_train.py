@@ -10,8 +10,9 @@ from tiny import load_config
 
 from ncl_jax import build, records
 from ncl_jax.errors import ConfigError, DataError, Diverged, WriteError
+from ncl_jax.prepare import restore_history
 from ncl_jax.rundir import RunDir
-from ncl_jax.train import restore_history, train
+from ncl_jax.train import train
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,139 @@
+"""Setting a run up: its state, its data on the devices, its compiled program."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+
+from ncl_jax import build, console, metrics, records, sharding, steps
+from ncl_jax.checkpoint import Checkpoints
+from ncl_jax.data import feeds, pipeline
+from ncl_jax.evaluate import make_evaluate
+from ncl_jax.logs import RunLog, SilentLog
+from ncl_jax.rundir import RunDir
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks; the others only compute and save their part."""
+    return jax.process_index() == 0
+
+
+@dataclasses.dataclass
+class Run:
+    """What the epochs share. The last seven change."""
+
+    config: ml_collections.ConfigDict
+    directory: RunDir
+    facts: pipeline.Facts
+    device: str  # in words
+    checkpoints: Checkpoints
+    log: RunLog
+    length: int  # steps in an epoch
+    epochs: int  # in all
+    learning_rates: np.ndarray  # [epochs]
+    key: jax.Array  # of the steps
+    feed: feeds.Feed
+    advance: Callable  # (state, history, key, source, steps left) -> (state, history, last metrics, steps done)
+    evaluate: Callable  # (variables) -> metrics.Sums
+    state: steps.TrainState
+    history: steps.Metrics  # [length] each: the metrics of the running epoch's steps
+    known_from: int  # the first of them whose metrics are known
+    progress: dict  # the host's record, saved with the state
+    sums: metrics.Sums | None = None  # of an evaluation that the devices are still at
+    results: dict | None = None  # of the newest evaluation
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The weights as a model takes them."""
+        return {"params": self.state.params, "batch_stats": self.state.batch_stats}
+
+
+def prepare(
+    config: ml_collections.ConfigDict,
+    split: pipeline.Split,
+    mesh: Mesh,
+    directory: RunDir,
+    checkpoints: Checkpoints,
+    extend: int,
+) -> Run:
+    """Restores or initialises the state, puts the data on the devices and compiles the training step."""
+    facts, place, epochs = split.facts, sharding.replicated(mesh), config.epochs + extend
+    device = records.device_name(list(mesh.devices.flat))
+    speak = console.say if is_first() else lambda line: None
+    network = f"{config.model.num_experts} experts, {config.model.backbone}-{config.model.depth}"
+    speak(records.description(facts, network, epochs, config.optim.batch_size, device, str(directory)))
+    rates = build.learning_rates(config)
+    for line in (*build.notes(config, mesh), *records.extension(config.epochs, extend, rates[-1]), "initialising"):
+        speak(line)
+    state, progress, lines = restore_or_start(config, facts, mesh, checkpoints)
+    step, length = int(state.step), build.steps_per_epoch(config, facts)
+    log = RunLog(directory, step, epochs * length, config.optim.batch_size) if is_first() else SilentLog()
+    for line in (*lines, *log.notes, records.size(state.params)):
+        log.print(line)
+    keys = jax.jit(build.keys, static_argnums=0, out_shardings=place)(config.seed)
+    feed = build.training_feed(config, split, keys.order, mesh)
+    train_step = build.train_step(config, facts, mesh)
+    zeros = steps.zero_history(train_step, feed.take, state, keys.step, next(feed.batches(0))[0], length)
+    known, known_from = restore_history(zeros, progress.pop("history", {}), step % length)
+    history = jax.device_put(known, place)
+    began = time.perf_counter()
+    advance = compile_step(train_step, feed, build.steps_per_call(config, mesh), place, (state, history, keys.step))
+    log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
+    test = build.test_feed(config, split, mesh)
+    return Run(
+        config=config, directory=directory, facts=facts, device=device, checkpoints=checkpoints, log=log,
+        length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])), key=keys.step,
+        feed=feed, advance=advance,
+        evaluate=make_evaluate(build.predictor(config, facts.num_classes, mesh), test, mesh),
+        state=state, history=history, known_from=known_from, progress=progress,
+    )  # fmt: skip
+
+
+def restore_or_start(
+    config: ml_collections.ConfigDict, facts: pipeline.Facts, mesh: Mesh, checkpoints: Checkpoints
+) -> tuple[steps.TrainState, dict, list[str]]:
+    """The state to go on from, placed on the devices, the host's record, and lines that say where it came from."""
+    initial = functools.partial(build.initial_state, config, facts)
+    shapes = jax.eval_shape(initial)
+    places = build.state_places(config, facts, mesh, shapes)
+    target = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
+    restored = checkpoints.restore(target)
+    if restored is None:
+        progress = {"seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict()}
+        return jax.jit(initial, out_shardings=places)(), progress, []
+    checkpoints.set_aside(after=restored.step)
+    return restored.state, restored.progress, [*restored.skipped, f"continuing at step {restored.step}"]
+
+
+def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps.Metrics, int]:
+    """The metrics of the running epoch's steps, and from which step of it on they are known.
+
+    A run stopped within an epoch goes on with those that it saved of the `done` steps, unless the code has other
+    metrics by now: then the epoch's figures are those of the steps that follow.
+    """
+    is_list = lambda value: isinstance(value, list)  # noqa: E731
+    if str(jax.tree.structure(zeros)) != str(jax.tree.structure(saved, is_leaf=is_list)):
+        return zeros, done
+    return jax.tree.map(lambda values, known: np.append(np.float32(known), values[len(known) :]), zeros, saved), 0
+
+
+def compile_step(
+    train_step: Callable, feed: feeds.Feed, limit: int, place: NamedSharding, arguments: tuple
+) -> Callable:
+    """`advance(state, history, key, source, left) -> (state, history, last metrics, steps done)`, compiled.
+
+    One call does up to `limit` steps. `arguments` are the first state, history and key.
+    """
+    advance = steps.make_advance(train_step, feed.take, several=limit > 1)
+    source, _ = next(feed.batches(0))
+    counts = [jax.device_put(np.int32(n), place) for n in range(limit + 1)]
+    places = jax.tree.map(lambda leaf: leaf.sharding, arguments[0])
+    jitted = jax.jit(advance, donate_argnums=(0, 1), out_shardings=(places, place, place))
+    program = jitted.lower(*arguments, source, counts[1]).compile()
+    return lambda *rest: (*program(*rest[:-1], counts[min(limit, rest[-1])]), min(limit, rest[-1]))
