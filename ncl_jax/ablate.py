@@ -100,7 +100,7 @@ def plot(results: dict[str, list[dict]], path: pathlib.Path) -> None:
 
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """The arguments, and the fields to set in every run."""
-    parser = argparse.ArgumentParser(prog="ncl-jax ablate", description=__doc__.splitlines()[0])
+    parser = console.Parser(prog="ncl-jax ablate", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="configuration file, with its arguments after a colon")
     default = ",".join(method for method in METHODS if method != "nil_full")  # the same losses as balanced_softmax
     parser.add_argument("--methods", default=default, help=f"names with commas between; {default} if not given")

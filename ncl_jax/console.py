@@ -1,9 +1,20 @@
-"""Standard output and error that a program outlives: closed, full, or a pipe whose reader has gone."""
+"""What the commands share: arguments, and output that a program outlives when it is closed, full or broken."""
 
+import argparse
 import contextlib
 import os
 import sys
-from typing import TextIO
+from typing import NoReturn, TextIO
+
+from ncl_jax.errors import ConfigError
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads a command's arguments. Raises ConfigError for bad ones, where argparse would end the program itself."""
+
+    def error(self, message: str) -> NoReturn:
+        """See `argparse.ArgumentParser.error`."""
+        raise ConfigError(f"{message}; {self.prog} --help shows all")
 
 
 def survive_closed_streams() -> None:

@@ -3,7 +3,6 @@
 ncl-jax evaluate --workdir=runs/quickstart [--step=N] [--data_dir=DIR]
 """
 
-import argparse
 import contextlib
 import functools
 import pathlib
@@ -90,7 +89,7 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
 
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="ncl-jax evaluate", description="Evaluates a checkpoint of a run again.")
+    parser = console.Parser(prog="ncl-jax evaluate", description="Evaluates a checkpoint of a run again.")
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of the run")
     parser.add_argument("--finish", action="store_true", help="also write a stopped run's table and plots")
     parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")

@@ -82,11 +82,11 @@ def mean_expert(experts: list[dict]) -> dict:
 
 
 def write(directory: RunDir, results: dict) -> None:
-    """Writes a finished run's results and plots."""
-    write_text(directory.results, json.dumps(results, indent=1) + "\n")
+    """Writes a finished run's plots and, last, its results: a directory that has them is complete."""
     balanced = results["config"]["loss"]["balanced"]
     curve_figure(read_metrics(directory.metrics), balanced).savefig(directory.curve, dpi=130)
     per_class_figure(results, directory.read_facts().class_names).savefig(directory.per_class, dpi=130)
+    write_text(directory.results, json.dumps(results, indent=1) + "\n")
 
 
 def axes(width: float = 7.0, panels: int = 1) -> tuple[Figure, np.ndarray]:

@@ -24,6 +24,8 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
       ValueError: one of the three is missing, and the environment does not say.
       RuntimeError: the others did not come within five minutes.
     """
+    where = f"at {coordinator}" if coordinator else "that the cluster's environment names"
+    print(f"joining the other processes {where}; this waits for up to five minutes", flush=True)
     jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT)
     print(
         f"process {jax.process_index()} of {jax.process_count()}: should another one die, this one ends too, within "

@@ -17,6 +17,12 @@ SHRINK = {
 }  # fmt: skip
 
 
+def one_layer(workdir, config="configs/quickstart.py", **fields):
+    """As `command`, with a network that stands in for the ResNet: for tests of everything around it."""
+    arguments = command(workdir, config, **fields | {"model__backbone": "one_layer"})
+    return [sys.executable, str(ROOT / "tests" / "one_layer.py"), *arguments[3:]]
+
+
 def command(workdir, config="configs/quickstart.py", **fields):
     """The command line of a shrunk run; a field with two underscores is nested: optim__batch_size=32."""
     fields = SHRINK | {name.replace("__", "."): value for name, value in fields.items()}
@@ -31,6 +37,7 @@ def start(arguments, cache):
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": str(ROOT),
     }
     return subprocess.Popen(arguments, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

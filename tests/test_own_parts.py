@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny  # which adds the backbone "one_layer"
+import tiny
 from jax.sharding import PartitionSpec as P
 
 import ncl_jax

@@ -31,7 +31,7 @@ def start_two(workdir, cache, fields=FIELDS):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
-    arguments = [*programs.command(workdir, METHOD, **fields), coordinator, "--num_processes=2"]
+    arguments = [*programs.one_layer(workdir, METHOD, **fields), coordinator, "--num_processes=2"]
     return [programs.start([*arguments, f"--process_id={i}"], cache) for i in range(2)]
 
 
@@ -51,7 +51,7 @@ def together(cache, tmp_path_factory):
 
 def test_two_processes_compute_what_one_does(together, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
-    programs.run(programs.command(tmp_path / "one", METHOD, **FIELDS), cache)
+    programs.run(programs.one_layer(tmp_path / "one", METHOD, **FIELDS), cache)
     contents = [programs.content(workdir) for workdir in (together[0], tmp_path / "one")]
     losses = [[line["loss"] for line in content["lines"] if line["kind"] == "train"] for content in contents]
     assert len(losses[0]) == 4

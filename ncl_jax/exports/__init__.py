@@ -3,7 +3,6 @@
 ncl-jax export --run=runs/quickstart --out=model.stablehlo [--format=stablehlo] [--step=N]
 """
 
-import argparse
 import pathlib
 import sys
 from collections.abc import Callable
@@ -53,7 +52,7 @@ def export(run: str | pathlib.Path, out: str | pathlib.Path, form: str = "stable
 
 def main(argv: list[str]) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="ncl-jax export", description="Writes a run's model as one file.")
+    parser = console.Parser(prog="ncl-jax export", description="Writes a run's model as one file.")
     parser.add_argument("--run", required=True, help="directory of the run")
     parser.add_argument("--out", required=True, help="the file to write")
     parser.add_argument("--format", default="stablehlo", help=f"one of: {', '.join(FORMATS)}")

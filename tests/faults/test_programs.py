@@ -26,6 +26,7 @@ def environment(cache):
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONPATH": str(programs.ROOT),
     }
 
 
@@ -53,7 +54,7 @@ STREAMS = {
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_run_outlives_its_streams(name, tmp_path, cache):
-    arguments = programs.command(tmp_path / "run", CONFIG, **SHORT)
+    arguments = programs.one_layer(tmp_path / "run", CONFIG, **SHORT)
     code, output = finish(arguments, cache, STREAMS[name])
     assert code == 0 and "Traceback" not in output and "Exception ignored" not in output, output
     assert (tmp_path / "run" / "results.json").exists()
@@ -61,7 +62,7 @@ def test_a_run_outlives_its_streams(name, tmp_path, cache):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGTERM, 143)])
 def test_a_signal_stops_and_saves(number, code, tmp_path, cache):
-    process = programs.start(programs.command(tmp_path / "run", CONFIG, **LONG), cache)
+    process = programs.start(programs.one_layer(tmp_path / "run", CONFIG, **LONG), cache)
     programs.wait_for_epoch(process, tmp_path / "run", 1)
     process.send_signal(number)
     output = process.communicate(timeout=120)[0]
@@ -72,7 +73,7 @@ def test_a_signal_stops_and_saves(number, code, tmp_path, cache):
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path, cache):
-    process = programs.start(programs.command(tmp_path / "run", CONFIG, **LONG), cache)
+    process = programs.start(programs.one_layer(tmp_path / "run", CONFIG, **LONG), cache)
     deadline = time.monotonic() + 120
     while "compiling" not in (line := process.stdout.readline()) and time.monotonic() < deadline:
         assert line, "the program ended"
@@ -98,7 +99,7 @@ def test_an_interrupt_in_the_first_seconds_leaves_no_traceback(delay, tmp_path, 
 
 
 def test_a_directory_deleted_under_a_run_ends_it_with_a_line(tmp_path, cache):
-    process = programs.start(programs.command(tmp_path / "run", CONFIG, **LONG), cache)
+    process = programs.start(programs.one_layer(tmp_path / "run", CONFIG, **LONG), cache)
     programs.wait_for_epoch(process, tmp_path / "run", 1)
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     output = process.communicate(timeout=120)[0]
@@ -117,7 +118,7 @@ def test_a_directory_deleted_under_a_run_ends_it_with_a_line(tmp_path, cache):
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_an_environment_that_does_not_fit(env, said, tmp_path, cache):
-    code, output = finish(programs.command(tmp_path / "run", CONFIG, **SHORT), cache, env=env)
+    code, output = finish(programs.one_layer(tmp_path / "run", CONFIG, **SHORT), cache, env=env)
     assert "Traceback" not in output, output
     if said is None:
         assert code == 0, output
@@ -143,15 +144,15 @@ def disk(tmp_path):
     subprocess.run(["umount", str(folder)], capture_output=True)
 
 
-@pytest.mark.parametrize("kilobytes", [24, 200, 420])
-def test_a_full_disk_ends_a_run_with_a_line_and_room_continues_it(kilobytes, disk, tmp_path, cache):
-    folder = disk(f"size={kilobytes}k")
-    arguments = programs.command(folder / "run", CONFIG, **SHORT)
+@pytest.mark.parametrize("options", ["size=24k", "size=100k", "size=200k", "size=100m,nr_inodes=9"])
+def test_a_full_disk_ends_a_run_with_a_line_and_room_continues_it(options, disk, tmp_path, cache):
+    folder = disk(options)
+    arguments = programs.one_layer(folder / "run", CONFIG, **SHORT)
     code, output = finish(arguments, cache)
     assert code == 1 and "Traceback" not in output, output
     assert len([line for line in output.splitlines() if line.startswith("error: ")]) == 1, output
     assert not (folder / "run" / "results.json").exists()
-    subprocess.run(["mount", "-o", "remount,size=100m", str(folder)], check=True)
+    subprocess.run(["mount", "-o", "remount,size=100m,nr_inodes=9999", str(folder)], check=True)
     code, output = finish(arguments, cache)
     assert code == 0 and (folder / "run" / "results.json").exists(), output
 
@@ -163,6 +164,6 @@ def test_a_finished_run_on_a_read_only_disk_shows_its_table(disk, finished, tmp_
     script = "import harness, sys; said, code = harness.cli.attempt('train', sys.argv[1:]); sys.exit(code)"
     tests = programs.ROOT / "tests"
     program = [sys.executable, "-c", script, *harness.TRAIN[1:], f"--workdir={folder / 'run'}"]
-    env = environment(cache) | {"PYTHONPATH": f"{tests}:{tests / 'faults'}"}
+    env = environment(cache) | {"PYTHONPATH": f"{programs.ROOT}:{tests}:{tests / 'faults'}"}
     result = subprocess.run(program, cwd=programs.ROOT, env=env, capture_output=True, text=True)
     assert result.returncode == 0 and "holds this run, finished" in result.stdout, result.stderr
