@@ -33,30 +33,44 @@ def test_table_shows_mean_and_deviation_over_seeds():
     assert rows[4] == ["nil", "0", *["-"] * 7]
 
 
+# The quickstart with the one-layer backbone, which the file brings along.
+CONFIG = f"""
+import runpy
+runpy.run_path({str(programs.ROOT / "tests" / "one_layer.py")!r})
+quickstart = runpy.run_path({str(programs.ROOT / "configs" / "quickstart.py")!r})
+
+def get_config(arguments):
+    config = quickstart["get_config"](arguments)
+    config.model.backbone = "one_layer"
+    return config
+"""
+
+
 def command(workdir, *arguments):
-    fields = programs.SHRINK | {"epochs": 3, "eval_every": 3, "checkpoint_every": 3, "optim.milestones": "(3,)"}
+    fields = programs.SHRINK | {"epochs": 40, "eval_every": 40, "checkpoint_every": 40, "optim.milestones": "(40,)"}
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-    program = [sys.executable, "-m", "ncl_jax.ablate", "--config=configs/quickstart.py", f"--workdir={workdir}"]
+    (workdir / "quick.py").write_text(CONFIG)
+    program = [sys.executable, "-m", "ncl_jax.ablate", f"--config={workdir}/quick.py", f"--workdir={workdir}/runs"]
     return [*program, "--methods=ce,nil", "--seeds=1", *arguments, *overrides]
 
 
 @pytest.mark.slow
 def test_an_ablation_is_stopped_repeated_and_reports_a_failed_run(tmp_path, cache):
     """SIGTERM in its first run; then a run whose directory holds something else; then nothing is in the way."""
-    output, code = programs.stop_after_epoch(command(tmp_path), cache, tmp_path / "ce-0", 1, signal.SIGTERM)
+    output, code = programs.stop_after_epoch(command(tmp_path), cache, tmp_path / "runs" / "ce-0", 1, signal.SIGTERM)
     assert code == 143 and "saved: the same command continues" in output and "stopped: the same command" in output
-    (tmp_path / "nil-0").mkdir()
-    (tmp_path / "nil-0" / "config.json").write_text("{}")
+    (tmp_path / "runs" / "nil-0").mkdir()
+    (tmp_path / "runs" / "nil-0" / "config.json").write_text("{}")
     output = programs.run(command(tmp_path), cache, code=1)
     assert "continuing at step" in output
     assert "failed: nil, seed 0: exit code 1" in output and "holds a run of another configuration" in output
     assert "| ce | 1 |" in output and "| nil | 0 |" in output
-    (tmp_path / "nil-0" / "config.json").unlink()
+    (tmp_path / "runs" / "nil-0" / "config.json").unlink()
     output = programs.run(command(tmp_path), cache)
     assert "holds this run, finished" in output and output.count("compiled the training step") == 1
     assert "| ce | 1 |" in output and "| nil | 1 |" in output
-    assert (tmp_path / "table.md").read_text().startswith("| method |")
-    assert (tmp_path / "per_class.png").stat().st_size > 1000
+    assert (tmp_path / "runs" / "table.md").read_text().startswith("| method |")
+    assert (tmp_path / "runs" / "per_class.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

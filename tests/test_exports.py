@@ -9,7 +9,7 @@ import pytest
 
 import ncl_jax
 from ncl_jax.data import sources
-from ncl_jax.errors import ConfigError
+from ncl_jax.errors import ConfigError, WriteError
 from ncl_jax.exports import export
 
 
@@ -38,5 +38,5 @@ def test_bad_arguments_are_named(run, tmp_path):
         export(run, tmp_path / "model")
     with pytest.raises(ConfigError, match="is not the configuration of a run"):
         export(tmp_path, tmp_path / "other")
-    with pytest.raises(ConfigError, match="other cannot be written"):
+    with pytest.raises(WriteError, match="other cannot be written"):
         export(run, tmp_path / "missing" / "other")

@@ -2,6 +2,7 @@
 function or class and a line in a table, used together; and a method from a configuration file, outside the package."""
 
 import io
+import json
 import textwrap
 
 import jax
@@ -136,3 +137,34 @@ def test_a_methods_memory_lives_where_it_says(tables):
     places = build.state_places(queue, tiny.FACTS, sharding.make_mesh(2, 2), shapes)
     assert places.memory["contrast"].keys.spec == P("expert") and places.memory["contrast"].position.spec == P()
     assert methods.objectives().keys() == {"ncl", "nclpp", "centres"}
+
+
+class Streamed:
+    """A feed of finished batches, each for one step, as a stream from the host gives them."""
+
+    def __init__(self, resident):
+        self.resident, self.gather = resident, jax.jit(resident.take)
+
+    def batches(self, first_step):
+        step = first_step
+        for source, count in self.resident.batches(first_step):
+            for _ in range(count):
+                yield self.gather(source, step), 1
+                step += 1
+
+    def take(self, source, step):
+        return source
+
+
+@pytest.mark.slow
+def test_a_streamed_feed_trains_the_same_run(tables, tmp_path, monkeypatch):
+    first = train(config(), tmp_path / "resident")
+    make = build.training_feed
+    monkeypatch.setattr(build, "training_feed", lambda *arguments: Streamed(make(*arguments)))
+    second = train(config(), tmp_path / "streamed")
+    losses = [
+        [json.loads(line).get("loss") for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("resident", "streamed")
+    ]
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
+    assert first["ensemble"]["accuracy"] == pytest.approx(second["ensemble"]["accuracy"], abs=0.02)

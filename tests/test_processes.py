@@ -11,7 +11,7 @@ import pytest
 from ncl_jax.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow
-METHOD = "configs/quickstart.py:method=ncl"
+METHOD = "configs/quickstart.py:method=ncl_supervised"
 FIELDS = {
     "epochs": 4, "eval_every": 1, "checkpoint_every": 1, "optim__batch_size": 128, "optim__learning_rate": 0.01,
     "optim__milestones": "(2,)", "run__data_devices": 2,
