@@ -7,19 +7,15 @@ larger of the two times. (Minimal filtering, as of ncl_jax/models/cpu_conv.cc, n
 
 import math
 import time
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import jaxprs_in_params
 
-from ncl_jax.models import cpu_conv
-
 
 def work(step, arguments):
-    """(operations, bytes) of a step's convolutions; `arguments` arrays or shapes."""
-    with mock.patch.object(cpu_conv, "in_use", lambda: False):  # counted are convolutions of the traced program
-        return _work(jax.make_jaxpr(lambda *a: step(*a))(*arguments).jaxpr)  # a new function: JAX keeps traces
+    """(operations, bytes) of a step's convolutions, which must be XLA's; `arguments` arrays or shapes."""
+    return _work(jax.make_jaxpr(step)(*arguments).jaxpr)
 
 
 def _work(jaxpr):
