@@ -45,20 +45,20 @@ def both(*spoils):
     return lambda run: [spoil(run) for spoil in spoils]
 
 
-def largest(step, do):
-    """Does something to the file that holds most of a checkpoint's arrays."""
+def arrays(step, do):
+    """Does something to every file that holds a checkpoint's arrays: which holds the weights depends on the moment."""
 
     def spoil(run):
-        files = (run / "checkpoints" / step / "state").rglob("d/*")
-        do(max(files, key=lambda path: path.stat().st_size))
+        for path in list((run / "checkpoints" / step / "state").rglob("d/*")):
+            do(path)
 
     return spoil
 
 
 def flip(path):
-    """Changes a bit in the middle."""
+    """Changes a bit of every hundredth byte."""
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[::100] = bytes(byte ^ 1 for byte in data[::100])
     path.write_bytes(data)
 
 
@@ -107,11 +107,11 @@ FILES = [
           remove("config.json")),
 ]  # fmt: skip
 CHECKPOINTS = [
-    Fault("the last one's state cut", EVALUATE, f"checkpoint {LAST} cannot be used", largest(LAST, lambda p:
+    Fault("the last one's state cut", EVALUATE, f"checkpoint {LAST} cannot be used", arrays(LAST, lambda p:
           p.write_bytes(p.read_bytes()[:100])), code=0),
     Fault("the last one's state deleted", EVALUATE, f"checkpoint {LAST} cannot be used",
-          largest(LAST, lambda path: path.unlink()), code=0),
-    Fault("a bit of the last one's state", EVALUATE, f"checkpoint {LAST} cannot be used", largest(LAST, flip), code=0),
+          arrays(LAST, lambda path: path.unlink()), code=0),
+    Fault("bits of the last one's state", EVALUATE, f"checkpoint {LAST} cannot be used", arrays(LAST, flip), code=0),
     Fault("the last one's record empty", EVALUATE, f"checkpoint {LAST} cannot be used",
           put(f"checkpoints/{LAST}/progress/metadata"), code=0),
     Fault("the last one's record binary", EVALUATE, f"checkpoint {LAST} cannot be used",
@@ -125,9 +125,9 @@ CHECKPOINTS = [
     Fault("the last one's metadata garbled", EVALUATE, "accuracy", put(f"checkpoints/{LAST}/_CHECKPOINT_METADATA",
           b"{"), code=0),
     Fault("the asked one damaged", (*EVALUATE, f"--step={LAST}"), f"checkpoint {LAST} cannot be used.*there are also",
-          largest(LAST, flip)),
-    Fault("all damaged", EVALUATE, "none of the 2 checkpoints in .* can be read", both(largest(LAST, flip),
-          largest(str(STEPS[0]), flip))),
+          arrays(LAST, flip)),
+    Fault("all damaged", EVALUATE, "none of the 2 checkpoints in .* can be read", both(arrays(LAST, flip),
+          arrays(str(STEPS[0]), flip))),
     Fault("none", EVALUATE, "holds no checkpoint yet", remove(f"checkpoints/{LAST}", f"checkpoints/{STEPS[0]}")),
     Fault("the folder gone", EVALUATE, "holds no checkpoint yet", remove("checkpoints")),
     Fault("the folder a file", EVALUATE, "checkpoints is not a folder: move it away", both(remove("checkpoints"), put("checkpoints"))),
