@@ -121,7 +121,7 @@ class Checkpoints:
     def _errors(self, step: int | None) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever Orbax, TensorStore or the file system raise, also from a thread
+        except (OSError, ValueError, RuntimeError) as error:  # what Orbax and TensorStore make of a file system's errors
             saved = f"the newest good one is step {self.steps()[-1]}" if self.steps() else "there is none yet"
             what = f"checkpoint {step}" if step is not None else "the newest checkpoint"
             raise CheckpointError(
