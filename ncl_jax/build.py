@@ -1,6 +1,7 @@
 """From a configuration to the pieces of a run: the only place that translates fields into arguments."""
 
-import os
+import functools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,9 @@ import optax
 from jax.sharding import Mesh
 
 from ncl_jax import experts, methods, momentum, optim, sharding, steps
-from ncl_jax.data import augment, feeds, pipeline
+from ncl_jax.config import expand
+from ncl_jax.data import decoding, feeds, pipeline, storing, stream, views
+from ncl_jax.data.sources import Request
 from ncl_jax.errors import ConfigError
 from ncl_jax.methods.contrast import contrast
 from ncl_jax.models import Network, cpu_conv, layers, make_network
@@ -33,22 +36,77 @@ def keys(seed: int) -> Keys:
     return Keys(*jax.random.split(jax.random.key(seed), 4))
 
 
-def data(config: ml_collections.ConfigDict) -> pipeline.Split:
+def data(config: ml_collections.ConfigDict) -> pipeline.Data:
     """Loads the run's data. Raises DataError, see `pipeline.load`."""
-    return pipeline.load(config.data.name, config.data.dir, config.data.imbalance, download=config.data.download)
+    fields = config.data
+    request = Request(fields.name, pathlib.Path(fields.dir), fields.download, fields.list.to_dict(), fields.test_share)
+    return pipeline.load(
+        request,
+        fields.imbalance,
+        size=fields.image_size,
+        evaluated=fields.eval_split,
+        skip_unreadable=fields.skip_unreadable,
+    )
 
 
-def training_feed(config: ml_collections.ConfigDict, split: pipeline.Split, key: jax.Array, mesh: Mesh) -> feeds.Feed:
-    """Where the training batches come from; `key` is that of their order."""
-    return feeds.Resident(split.train_images, split.train_labels, key, config.optim.batch_size, mesh)
+def absolute_paths(config: ml_collections.ConfigDict) -> None:
+    """Makes the data's folder and lists independent of the working directory."""
+    fields = config.data
+    fields.dir = str(expand("data.dir", fields.dir).absolute())
+    for name, path in fields.list.items():
+        if path and (file := expand(f"data.list.{name}", path)).is_file():
+            fields.list[name] = str(file.absolute())
 
 
-def test_feed(config: ml_collections.ConfigDict, split: pipeline.Split, mesh: Mesh) -> feeds.Feed:
-    """Where the test batches come from."""
+def image_sizes(config: ml_collections.ConfigDict, facts: pipeline.Facts) -> tuple[int, int]:
+    """The shorter side before the test transform's centre crop, and the side of what the network sees."""
+    size = facts.image_shape[0]
+    return config.data.resize or size, size
+
+
+def view_names(config: ml_collections.ConfigDict) -> list[str]:
+    """The classifier's view and, with self-supervision, the key encoder's."""
+    return [config.data.augment, *([config.contrast.augment] if config.contrast.weight else [])]
+
+
+def training_feed(config: ml_collections.ConfigDict, data: pipeline.Data, key: jax.Array, mesh: Mesh) -> feeds.Feed:
+    """Where the training batches come from; `key` is that of a resident feed's order."""
+    (resize, size), names, batch_size = image_sizes(config, data.facts), view_names(config), config.optim.batch_size
+    images = storing.stored(
+        data.train,
+        feed=config.data.feed,
+        size=size,
+        resize=resize,
+        resizes=all(views.resizes(name) for name in names),
+        text="decoding the training images",
+    )
+    if images is not None:
+        return feeds.Resident(images, data.train.labels, key, batch_size, mesh)
+    of_copies, *of_keys = [views.host_part(name, size) for name in names]
+    parts = [of_copies] * (config.loss.copies if of_copies else 1) + of_keys  # every copy has its own crop
+    cut = stream.Cut(parts if any(parts) else [None], resize, size)
+    order = stream.Shuffled(config.seed, len(data.train), batch_size)
+    return _stream(config, functools.partial(stream.Batches, data.train, order, cut, config.seed), batch_size, mesh)
+
+
+def _stream(config, batches, batch_size, mesh):
+    make = functools.partial(batches, batch_size)
+    threads = config.data.threads or decoding.cores()
+    return stream.Stream(make, batch_size, mesh, threads=threads, workers=config.data.workers)
+
+
+def test_feed(config: ml_collections.ConfigDict, data: pipeline.Data, mesh: Mesh) -> feeds.Feed:
+    """Where the batches of the evaluated split come from."""
+    resize, size = image_sizes(config, data.facts)
     # Not more than there are, but a number that the devices can share.
     devices = mesh.shape["data"]
-    most = -(-len(split.test_labels) // devices) * devices
-    return feeds.ResidentTest(split.test_images, split.test_labels, min(config.run.eval_batch, most), mesh)
+    most = -(-min(config.run.eval_batch, len(data.test)) // devices) * devices
+    text = f"decoding the {data.facts.split} images"
+    images = storing.stored(data.test, feed=config.data.feed, size=size, resize=resize, resizes=False, text=text)
+    if images is not None:
+        return feeds.ResidentTest(images, data.test.labels, most, mesh)
+    order, cut = stream.InOrder(len(data.test), most), stream.Cut([None], resize, size)
+    return _stream(config, functools.partial(stream.Batches, data.test, order, cut, 0), most, mesh)
 
 
 def platform(mesh: Mesh | None) -> str:
@@ -117,7 +175,7 @@ def predictor(
 ) -> Predictor:
     """From images to scores, without the loss and the optimizer; `convolve` None: as the configuration says."""
     model = network(config, num_classes, convolve or convolution(config, mesh))
-    normalize = lambda images: augment.normalize(images, config.data.mean, config.data.std)  # noqa: E731
+    normalize = lambda images: views.normalize(images, config.data.mean, config.data.std)  # noqa: E731
     return Predictor(experts.make_apply(model, strategy(config), mesh), normalize)
 
 
@@ -158,9 +216,9 @@ def optimizer(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.
     return optax.chain(sgd, encoder)
 
 
-def view(config: ml_collections.ConfigDict, name: str) -> steps.Augment:
-    """An augmentation by name with the run's normalisation."""
-    return augment.make_augment(name, mean=config.data.mean, std=config.data.std)
+def view(config: ml_collections.ConfigDict, facts: pipeline.Facts, name: str, cut: bool) -> views.View:
+    """A view by name with the run's normalisation; `cut`: the feed has done the host's part."""
+    return views.make_view(name, size=facts.image_shape[0], mean=config.data.mean, std=config.data.std, cut=cut)
 
 
 def steps_per_epoch(config: ml_collections.ConfigDict, facts: pipeline.Facts) -> int:
@@ -206,18 +264,21 @@ def state_places(config: ml_collections.ConfigDict, facts: pipeline.Facts, mesh:
     return sharding.state_shardings(mesh, state, config.model.num_experts, spec)
 
 
-def train_step(config: ml_collections.ConfigDict, facts: pipeline.Facts, mesh: Mesh | None = None) -> Callable:
-    """The run's training step, `(state, key, batch) -> (state, metrics by name)`."""
+def train_step(
+    config: ml_collections.ConfigDict, facts: pipeline.Facts, mesh: Mesh | None = None, *, cut: bool = False
+) -> Callable:
+    """The run's training step, `(state, key, batch) -> (state, metrics by name)`; `cut` is the feed's."""
+    see = functools.partial(view, config, facts, cut=cut)
     return steps.make_train_step(
         network(config, facts.num_classes, convolution(config, mesh)),
         optimizer(config, steps_per_epoch(config, facts)),
         objective(config, facts.class_counts),
-        view(config, config.data.augment),
+        see(config.data.augment),
         strategy=strategy(config),
         copies=config.loss.copies,
         accumulate=config.optim.accumulate,
         unroll=platform(mesh) == "cpu",
-        key_augment=view(config, "moco_key") if config.contrast.weight else None,
+        key_augment=see(config.contrast.augment) if config.contrast.weight else None,
         mesh=mesh,
     )
 
@@ -226,11 +287,6 @@ def mesh(config: ml_collections.ConfigDict) -> Mesh:
     """The run's devices. Raises ConfigError if there are too few, or the batch cannot be split over them."""
     try:
         devices = sharding.make_mesh(config.run.data_devices, config.run.expert_devices)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"JAX finds no devices ({' '.join(str(error).split())[:300]}): change or unset JAX_PLATFORMS="
-            f"{os.environ.get('JAX_PLATFORMS', '')}, or install the extra for them (cuda12, tpu)"
-        ) from error
     except ValueError as error:
         raise ConfigError(f"run.data_devices, run.expert_devices: {error}") from error
     if config.model.num_experts % config.run.expert_devices:

@@ -5,11 +5,13 @@ import dataclasses
 import itertools
 import json
 import pathlib
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.experimental import multihost_utils
@@ -46,22 +48,31 @@ def _sums(state):
 
 @dataclasses.dataclass
 class KeepLatestAndBest(checkpoint_managers.PreservationPolicy):
-    """Orbax's rule of what stays: the latest two and the best one, whose step the run's record names."""
+    """Orbax's rule of what stays: the latest two, the best one, whose step the run's record names, and the one that
+    the results were written from."""
 
     best: int | None = None
+    results: int | None = None
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """See `PreservationPolicy`: one answer for each checkpoint, oldest first."""
-        kept = {*[info.step for info in checkpoints][-2:], self.best}
+        kept = {*[info.step for info in checkpoints][-2:], self.best, self.results}
         return [info.step in kept for info in checkpoints]
+
+
+class _Manager(ocp.CheckpointManager):
+    """Leaves preemption to `Interrupt`: Orbax would ask JAX for it as well, by steps, and JAX agrees on one count."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
 
 
 class Checkpoints:
     """The checkpoints in `directory/checkpoints`, written asynchronously: the latest two and the best one."""
 
-    def __init__(self, directory: pathlib.Path, *, read_only: bool = False):
+    def __init__(self, directory: pathlib.Path, *, read_only: bool = False, results: int | None = None):
         self.path = pathlib.Path(directory).absolute() / "checkpoints"
-        self._policy = KeepLatestAndBest()
+        self._policy = KeepLatestAndBest(results=results)
         self._options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
             save_interval_steps=0 if read_only else 1,
@@ -80,7 +91,7 @@ class Checkpoints:
         verbosity = logging.get_verbosity()
         logging.set_verbosity(logging.ERROR)  # it warns that a read-only directory is read-only
         names = ("state", "fingerprint", "progress")
-        manager = ocp.CheckpointManager(self.path, options=self._options, item_names=names)
+        manager = _Manager(self.path, options=self._options, item_names=names)
         logging.set_verbosity(verbosity)
         return manager
 
@@ -121,7 +132,9 @@ class Checkpoints:
     def _errors(self, step: int | None) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, RuntimeError) as error:  # what Orbax and TensorStore make of a file system's errors
+        except jax.errors.JaxRuntimeError:  # of the computation, such as too little memory
+            raise
+        except (OSError, ValueError, RuntimeError) as error:  # what Orbax makes of those of a file system
             saved = f"the newest good one is step {self.steps()[-1]}" if self.steps() else "there is none yet"
             what = f"checkpoint {step}" if step is not None else "the newest checkpoint"
             raise CheckpointError(
@@ -151,12 +164,18 @@ class Checkpoints:
         """
         if step is not None and step not in self.steps():
             raise CheckpointError(f"{self.path} has no checkpoint of step {step}; it has {self.steps()}")
+        agree("the checkpoints that they see", self.steps())
         skipped: list[str] = []
         for number in reversed(self.steps()) if step is None else [step]:
             try:
-                return Restored(*self._read(number, target), number, skipped)
+                found, fault = Restored(*self._read(number, target), number, skipped), ""
+            except (jax.errors.JaxRuntimeError, MemoryError):  # of this machine, not of the checkpoint
+                raise
             except Exception as error:  # whatever Orbax, TensorStore or the file system raise
-                skipped.append(f"checkpoint {number} cannot be used ({_one_line(error)})")
+                found, fault = None, _one_line(error)
+            if _all_well(not fault) and found:
+                return found
+            skipped.append(f"checkpoint {number} cannot be used ({fault or 'another process could not read it'})")
         if skipped and step is not None:
             raise CheckpointError(f"{skipped[0]}; there are also: {[s for s in self.steps() if s != step]}")
         if skipped:
@@ -190,9 +209,14 @@ class Checkpoints:
             return
         for step in later if jax.process_index() == 0 else ():
             folder = self.path.parent / "damaged-checkpoints"
-            folder.mkdir(exist_ok=True)
-            free = next(n for n in itertools.count() if not (folder / f"{step}-{n}").exists())
-            (self.path / str(step)).rename(folder / f"{step}-{free}")
+            try:
+                folder.mkdir(exist_ok=True)
+                free = next(n for n in itertools.count() if not (folder / f"{step}-{n}").exists())
+                (self.path / str(step)).rename(folder / f"{step}-{free}")
+            except OSError as error:
+                raise CheckpointError(
+                    f"the damaged checkpoint {step} cannot be moved to {folder} ({error}): move it out of the way"
+                ) from error
         multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.close()
         self._manager = self._open()
@@ -201,6 +225,21 @@ class Checkpoints:
         """Waits until everything is on disk; an error of that was raised by `wait`, or another one is on its way."""
         with contextlib.suppress(Exception):
             self._manager.close()
+
+
+def agree(what: str, value: Any) -> None:
+    """Raises CheckpointError unless all processes of the run have the same value, of what JSON can hold."""
+    digest = zlib.crc32(json.dumps(value, sort_keys=True).encode())
+    if jax.process_count() > 1 and len(set(multihost_utils.process_allgather(np.uint32(digest)).tolist())) > 1:
+        raise CheckpointError(
+            f"the processes of this run differ in {what}: give the same command in all, and a --workdir on a file "
+            f"system that all share (process {jax.process_index()}: {str(value)[:300]})"
+        )
+
+
+def _all_well(well: bool) -> bool:
+    """Whether it went well in all processes of the run."""
+    return well if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.bool_(well)).all())
 
 
 def _one_line(error: BaseException) -> str:

@@ -8,8 +8,8 @@ import ml_collections
 
 from ncl_jax import methods
 from ncl_jax.config import flatten, one_of
-from ncl_jax.data.augment import VIEWS
 from ncl_jax.data.sources import SOURCES
+from ncl_jax.data.views import VIEWS
 from ncl_jax.errors import ConfigError
 from ncl_jax.experts import STRATEGIES
 from ncl_jax.models import BACKBONES, HEADS
@@ -19,18 +19,23 @@ _CHOICES: dict[str, Collection[str]] = {
     "precision": ("float32", "bfloat16"),
     "data.name": SOURCES,
     "data.augment": VIEWS,
+    "data.eval_split": ("test", "val"),
+    "data.feed": ("auto", "resident", "stream"),
     "model.backbone": BACKBONES,
     "model.classifier": HEADS,
     "loss.hard_scores": ("first", "own"),
     "loss.non_hard": ("zero", "exclude"),
     "loss.distill_normalization": ("per_expert", "mean_pair"),
     "contrast.behaviour": ("moco", "authors"),
+    "contrast.augment": VIEWS,
     "optim.schedule": SCHEDULES,
     "run.strategy": ("auto", *STRATEGIES),
     "run.conv": ("auto", "xla", "native"),
 }
 _AT_LEAST = {
-    "epochs": 1, "eval_every": 1, "checkpoint_every": 1, "data.imbalance": 1, "model.width": 1, "model.num_experts": 1,
+    "epochs": 1, "eval_every": 1, "checkpoint_every": 1,
+    "data.imbalance": 0, "data.image_size": 0, "data.resize": 0, "data.threads": 0, "data.workers": 0,
+    "model.width": 1, "model.num_experts": 1,
     "loss.num_hard": 1, "loss.hard_weight": 0, "loss.distill_weight": 0, "loss.hard_distill_weight": 0,
     "loss.copies": 1, "loss.ramp_steps": 0, "contrast.weight": 0, "contrast.queue": 1, "contrast.dim": 1,
     "optim.batch_size": 1, "optim.accumulate": 1, "optim.warmup_epochs": 0, "optim.weight_decay": 0,
@@ -39,7 +44,7 @@ _AT_LEAST = {
 
 
 _ABOVE_ZERO = ("optim.learning_rate", "contrast.temperature", "model.cosine_scale")
-_BELOW_ONE = ("optim.momentum", "contrast.momentum")
+_BELOW_ONE = ("optim.momentum", "contrast.momentum", "data.test_share")
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -53,6 +58,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
         one_of(name, flat[name], valid)
     for name, least in _AT_LEAST.items():
         at_least(name, flat[name], least)
+        if isinstance(flat[name], int):
+            within(name, flat[name], least)
     for name in _ABOVE_ZERO:
         if not 0 < flat[name] < math.inf:
             raise ConfigError(f"{name}={flat[name]} must be above 0 and finite")
@@ -66,6 +73,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     except ValueError as error:
         raise ConfigError(f"model.{error}") from error
     _check_pixels(config)
+    _check_size(config)
     _check_loss(config)
     _check_schedule(config)
 
@@ -74,6 +82,13 @@ def at_least(name: str, value: Any, least: float) -> Any:
     """The value, if it is a finite number of at least `least`. Raises ConfigError otherwise."""
     if not least <= value < math.inf:
         raise ConfigError(f"{name}={value} must be at least {least}" + " and finite" * (value == math.inf))
+    return value
+
+
+def within(name: str, value: Any, least: int, most: int = 2**31 - 1) -> Any:
+    """The value, if it is from `least` to `most`. Raises ConfigError otherwise."""
+    if at_least(name, value, least) > most:
+        raise ConfigError(f"{name}={value} must be at most {most}")
     return value
 
 
@@ -92,6 +107,16 @@ def _check_pixels(config: ml_collections.ConfigDict) -> None:
             raise ConfigError(f"data.{name}={values} must be three numbers, one for each of red, green and blue")
     if min(config.data.std) <= 0:
         raise ConfigError(f"data.std={tuple(config.data.std)} must be above 0: pixels are divided by it")
+
+
+def _check_size(config: ml_collections.ConfigDict) -> None:
+    if 0 < config.data.imbalance < 1:
+        raise ConfigError(f"data.imbalance={config.data.imbalance} must be at least 1, or 0 for the data as it is")
+    if config.data.resize and config.data.resize < config.data.image_size:
+        raise ConfigError(
+            f"data.resize={config.data.resize} must be at least data.image_size={config.data.image_size}, which is cut "
+            "out of it"
+        )
 
 
 def _check_loss(config: ml_collections.ConfigDict) -> None:

@@ -61,7 +61,8 @@ def main() -> None:
 def run(name: str, arguments: list[str]) -> None:
     """Runs a subcommand: an error that the user can mend is one line and exit code 1, a signal 128 and its number."""
     console.survive_closed_streams()
-    signal.signal(signal.SIGINT, _stop_at_once)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _stop_at_once)
     try:
         message, code = attempt(name, arguments)
     except Exception:
@@ -80,12 +81,18 @@ def attempt(name: str, arguments: list[str]) -> tuple[str, int]:
         return str(message), 128 + message.number
     except NclError as error:
         return f"error: {error}", 1
+    except MemoryError as error:
+        return f"error: the memory is full ({error}): lower optim.batch_size or model.width", 1
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("ncl_jax"):
+            raise
+        return f"error: {error} for {sys.executable}: use the Python that ncl_jax was installed into (README)", 1
     return "", 0
 
 
 def _stop_at_once(number: int, frame: object) -> None:
-    """Ctrl-C before there is anything to save."""
-    console.tell("stopped; nothing had begun")
+    """Ctrl-C where no run is going on that could save its state."""
+    console.tell("stopped")
     os._exit(130)
 
 

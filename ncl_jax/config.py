@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import pathlib
 import re
 from collections.abc import Collection
 from typing import Any
@@ -25,17 +26,30 @@ def base_config() -> ml_collections.ConfigDict:
     config.precision = "float32"  # the backbone's compute type: float32 or bfloat16
 
     config.data = ml_collections.ConfigDict()
-    config.data.name = "cifar100"  # cifar10, cifar100 or fashion_mnist_lt (embedded)
-    config.data.dir = "data"  # folder of the archives or of a prepared TFDS data set
-    config.data.download = True  # fetch the authors' archive where the folder has none
-    config.data.imbalance = 100.0  # images of the largest class over those of the smallest, >= 1
+    config.data.name = "cifar100"  # a source: folder, list, tfds, cifar10, imagenet_lt, ... (docs/data.md)
+    config.data.dir = "data"  # folder of the images, of the archives or of a prepared TFDS data set
+    config.data.download = True  # fetch CIFAR's archive where the folder has none
+    config.data.imbalance = 100.0  # images of the largest class over those of the smallest, >= 1; 0: as the data is
+    config.data.eval_split = "test"  # the split that the run is evaluated on: test or val
+    config.data.test_share = 0.2  # of every class, cut off for testing where the data has neither test nor val
+    config.data.skip_unreadable = False  # leave out files that cannot be read, which otherwise stop the run
+    config.data.image_size = 0  # side of what the network sees, in pixels; 0: the images' own, where all are alike
+    config.data.resize = 0  # shorter side before the test transform's centre crop, >= image_size; 0: image_size
+    config.data.feed = "auto"  # resident (decoded once, on the devices), stream (decoded by step) or auto (by size)
+    config.data.threads = 0  # that decode a stream, in each process or worker; 0: the cores
+    config.data.workers = 0  # processes that decode a stream; 0: threads of this one
     config.data.mean = (0.4914, 0.4822, 0.4465)  # of the channels in [0, 1] (authors)
     config.data.std = (0.2023, 0.1994, 0.2010)  # standard deviations likewise (authors)
-    config.data.augment = "autoaugment"  # classifier view: none, crop_flip or autoaugment (crop, flip, policy, Cutout)
+    config.data.augment = "autoaugment"  # classifier view: crop_flip, autoaugment, imagenet, ... (docs/data.md)
+    config.data.list = ml_collections.ConfigDict()
+    config.data.list.train = ""  # of data.name=list: a file, as it is or below data.dir; text, CSV or JSON
+    config.data.list.val = ""  # likewise
+    config.data.list.test = ""  # likewise
+    config.data.list.classes = ""  # names of the classes, one a line; without it from labels or paths
 
     config.model = ml_collections.ConfigDict()
-    config.model.backbone = "cifar_resnet"  # cifar_resnet or, for large images, resnet (bottleneck blocks)
-    config.model.depth = 32  # its layers: 6 n + 2 for cifar_resnet; 50, 101 or 152 for resnet
+    config.model.backbone = "cifar_resnet"  # cifar_resnet or, for large images, resnet
+    config.model.depth = 32  # its layers: 6 n + 2 for cifar_resnet; 18, 34, 50, 101 or 152 for resnet
     config.model.width = 16  # channels of its first stage: 16 for cifar_resnet, 64 for resnet (He et al. 2016)
     config.model.classifier = "linear"  # linear or cosine
     config.model.cosine_scale = 16.0  # of the cosine classifier only (authors, ImageNet-LT)
@@ -58,6 +72,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.contrast = ml_collections.ConfigDict()
     config.contrast.weight = 0.0  # of the momentum contrast; 0: no self-supervision (authors: 1)
     config.contrast.behaviour = "moco"  # moco (as intended) or authors (their program's departures, docs/fidelity.md)
+    config.contrast.augment = "moco_key"  # the key encoder's view: moco_key, places or any of data.augment
     config.contrast.momentum = 0.999  # of the key encoder, per step, in [0, 1)
     config.contrast.queue = 1024  # keys per expert (authors, CIFAR)
     config.contrast.temperature = 0.2  # > 0 (authors)
@@ -200,6 +215,16 @@ def complete(stored: dict) -> ml_collections.ConfigDict:
             section = section.setdefault(part, {})
         section[leaf] = value
     return ml_collections.ConfigDict(fields)
+
+
+def expand(name: str, path: str | pathlib.Path) -> pathlib.Path:
+    """A path with `~` replaced. Raises ConfigError, naming the field, for one that no file system can hold."""
+    try:
+        expanded = pathlib.Path(path).expanduser()
+        expanded.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"{name}={path} cannot be used: {error}") from error
+    return expanded
 
 
 def one_of(name: str, value: Any, valid: Collection[str]) -> None:

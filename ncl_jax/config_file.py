@@ -7,6 +7,7 @@ from types import ModuleType
 
 import ml_collections
 
+from ncl_jax.config import expand
 from ncl_jax.errors import ConfigError
 
 INSTALLED = pathlib.Path(__file__).parent / "configs"
@@ -23,7 +24,7 @@ def find(name: str) -> pathlib.Path:
     Raises:
       ConfigError: there is neither.
     """
-    path = pathlib.Path(name).expanduser()
+    path = expand("--config", name)
     if path.is_file():
         return path
     if name in names():

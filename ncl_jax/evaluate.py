@@ -3,7 +3,6 @@
 ncl-jax evaluate --workdir=runs/quickstart [--step=N] [--data_dir=DIR]
 """
 
-import contextlib
 import functools
 import pathlib
 import sys
@@ -15,9 +14,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ncl_jax import build, console, metrics, records, report, startup
-from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data.feeds import Feed
-from ncl_jax.errors import ConfigError, DataError
+from ncl_jax.errors import CheckpointError, ConfigError, DataError
 from ncl_jax.model import restore
 from ncl_jax.predict import Predictor
 from ncl_jax.rundir import RunDir
@@ -34,7 +32,7 @@ def make_evaluate(predictor: Predictor, feed: Feed, mesh: Mesh) -> Callable[[Any
     @functools.partial(jax.jit, out_shardings=place)
     def evaluate_batch(variables, source, step):
         batch = feed.take(source, step)
-        return metrics.evaluate_batch(predictor.logits(variables, batch.images), batch.labels, batch.valid)
+        return metrics.evaluate_batch(predictor.logits(variables, batch.images[:, 0]), batch.labels, batch.valid)
 
     def evaluate(variables: Any) -> metrics.Sums:
         sums: list[metrics.Sums] = []
@@ -53,37 +51,47 @@ def evaluate_run(workdir: str | pathlib.Path, step: int | None = None, data_dir:
       ConfigError, CheckpointError: see `model.restore`.
       DataError: the data cannot be read, or is not what the run was trained on.
     """
-    directory, mesh = RunDir(workdir), make_mesh(1)
+    return _evaluate(RunDir(workdir), step, data_dir)[0]
+
+
+def _evaluate(directory: RunDir, step: int | None, data_dir: str | None) -> tuple[dict, dict]:
+    """The figures of a checkpoint, and its host-side record."""
     config, facts, restored = restore(directory, step)
+    mesh = make_mesh(1)
     config.data.download = False
     if data_dir is not None:
         config.data.dir = data_dir
-    split = build.data(config)
-    if split.facts != facts:
+    data = build.data(config)
+    if data.facts != facts:
         raise DataError(f"the data in {config.data.dir} is not what the run was trained on ({directory.facts})")
-    predictor, feed = build.predictor(config, facts.num_classes, mesh), build.test_feed(config, split, mesh)
+    predictor, feed = build.predictor(config, facts.num_classes, mesh), build.test_feed(config, data, mesh)
     sums = make_evaluate(predictor, feed, mesh)(restored.variables)
     for line in restored.skipped:
         print(line)
     epoch = restored.step // build.steps_per_epoch(config, facts)
-    return {"step": restored.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}
+    figures = {"step": restored.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}
+    return figures, restored.progress
 
 
 def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
     """Writes the table and the plots of a stopped run, at its last checkpoint; training may still go on later.
 
     Raises:
-      ConfigError, CheckpointError, DataError: see `evaluate_run`.
+      ConfigError, CheckpointError, DataError: see `evaluate_run`; the run is going on, or has later results.
     """
     directory = RunDir(workdir)
-    figures = evaluate_run(workdir, data_dir=data_dir)
     config, facts = directory.read_config(), directory.read_facts()
-    with contextlib.closing(Checkpoints(directory.path, read_only=True)) as checkpoints:
-        progress = checkpoints.peek() or {}
-    device = records.device_name(jax.devices()[:1])
-    results = records.final(figures, facts, progress, device, config.to_dict())
-    with directory.writing():
-        report.write(directory, results)
+    with directory.locked():
+        figures, progress = _evaluate(directory, None, data_dir)
+        written = directory.read_results()
+        if written and written["epoch"] > figures["epoch"]:
+            raise CheckpointError(
+                f"{directory} has results of epoch {written['epoch']}, later than its last good checkpoint, of epoch "
+                f"{figures['epoch']}: they stay; ncl-jax evaluate without --finish shows that checkpoint's"
+            )
+        results = records.final(figures, facts, progress, records.device_name(jax.devices()[:1]), config.to_dict())
+        with directory.writing():
+            report.write(directory, results)
     return results
 
 

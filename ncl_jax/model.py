@@ -78,6 +78,7 @@ class Weights(NamedTuple):
 
     variables: Any  # {"params", "batch_stats"}: [E, ...]
     step: int
+    progress: dict  # the run's host-side record at that step
     skipped: list[str]  # a line for every later checkpoint that could not be used
 
 
@@ -98,7 +99,7 @@ def restore(directory: RunDir, step: int | Literal["best"] | None) -> tuple[ml_c
         raise CheckpointError(f"{directory} holds no checkpoint yet")
     state = restored.state
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    return config, facts, Weights(variables, restored.step, restored.skipped)
+    return config, facts, Weights(variables, restored.step, restored.progress, restored.skipped)
 
 
 def best_step(checkpoints: Checkpoints) -> int:

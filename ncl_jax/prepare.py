@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from ncl_jax import build, console, metrics, records, sharding, steps
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data import feeds, pipeline
+from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluate import make_evaluate
 from ncl_jax.logs import RunLog, SilentLog
 from ncl_jax.rundir import RunDir
@@ -56,36 +57,47 @@ class Run:
 
 def prepare(
     config: ml_collections.ConfigDict,
-    split: pipeline.Split,
+    data: pipeline.Data,
     mesh: Mesh,
     directory: RunDir,
     checkpoints: Checkpoints,
     extend: int,
 ) -> Run:
     """Restores or initialises the state, puts the data on the devices and compiles the training step."""
-    facts, place, epochs = split.facts, sharding.replicated(mesh), config.epochs + extend
+    facts, place, epochs = data.facts, sharding.replicated(mesh), config.epochs + extend
     device = records.device_name(list(mesh.devices.flat))
     speak = console.say if is_first() else lambda line: None
     network = f"{config.model.num_experts} experts, {config.model.backbone}-{config.model.depth}"
     speak(records.description(facts, network, epochs, config.optim.batch_size, device, str(directory)))
     rates = build.learning_rates(config)
-    for line in (*build.notes(config, mesh), *records.extension(config.epochs, extend, rates[-1]), "initialising"):
+    for line in (
+        *build.notes(config, mesh),
+        *records.left_out(facts),
+        *data.notes,
+        *records.extension(config.epochs, extend, rates[-1]),
+        "initialising",
+    ):
         speak(line)
     state, progress, lines = restore_or_start(config, facts, mesh, checkpoints)
     step, length = int(state.step), build.steps_per_epoch(config, facts)
+    if step > epochs * length:
+        raise CheckpointError(
+            f"{directory} holds a run of {step // length} epochs, more than {epochs}: give its --extend again"
+        )
     log = RunLog(directory, step, epochs * length, config.optim.batch_size) if is_first() else SilentLog()
     for line in (*lines, *log.notes, records.size(state.params)):
         log.print(line)
+    progress["config"] = config.to_dict() | {"extend": extend}
     keys = jax.jit(build.keys, static_argnums=0, out_shardings=place)(config.seed)
-    feed = build.training_feed(config, split, keys.order, mesh)
-    train_step = build.train_step(config, facts, mesh)
-    zeros = steps.zero_history(train_step, feed.take, state, keys.step, next(feed.batches(0))[0], length)
+    feed = build.training_feed(config, data, keys.order, mesh)
+    train_step = build.train_step(config, facts, mesh, cut=feed.cut)
+    zeros = steps.zero_history(train_step, feed.take, state, keys.step, feed.like(), length)
     known, known_from = restore_history(zeros, progress.pop("history", {}), step % length)
     history = jax.device_put(known, place)
     began = time.perf_counter()
     advance = compile_step(train_step, feed, build.steps_per_call(config, mesh), place, (state, history, keys.step))
     log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
-    test = build.test_feed(config, split, mesh)
+    test = build.test_feed(config, data, mesh)
     return Run(
         config=config, directory=directory, facts=facts, device=device, checkpoints=checkpoints, log=log,
         length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])), key=keys.step,
@@ -120,7 +132,9 @@ def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps
     is_list = lambda value: isinstance(value, list)  # noqa: E731
     if str(jax.tree.structure(zeros)) != str(jax.tree.structure(saved, is_leaf=is_list)):
         return zeros, done
-    return jax.tree.map(lambda values, known: np.append(np.float32(known), values[len(known) :]), zeros, saved), 0
+    return jax.tree.map(
+        lambda values, known: np.append(np.asarray(known, values.dtype), values[len(known) :]), zeros, saved
+    ), 0
 
 
 def compile_step(
@@ -131,9 +145,8 @@ def compile_step(
     One call does up to `limit` steps. `arguments` are the first state, history and key.
     """
     advance = steps.make_advance(train_step, feed.take, several=limit > 1)
-    source, _ = next(feed.batches(0))
     counts = [jax.device_put(np.int32(n), place) for n in range(limit + 1)]
     places = jax.tree.map(lambda leaf: leaf.sharding, arguments[0])
     jitted = jax.jit(advance, donate_argnums=(0, 1), out_shardings=(places, place, place))
-    program = jitted.lower(*arguments, source, counts[1]).compile()
+    program = jitted.lower(*arguments, feed.like(), counts[1]).compile()
     return lambda *rest: (*program(*rest[:-1], counts[min(limit, rest[-1])]), min(limit, rest[-1]))

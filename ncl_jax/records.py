@@ -14,15 +14,20 @@ from ncl_jax.data.pipeline import Facts
 
 # Features whose share of dead ones is above, or whose mean is below, carry next to nothing: docs/short_schedules.md.
 COLLAPSED_DEAD, COLLAPSED_MEAN = 0.5, 0.02
+WAITED = 0.1  # a larger share of an epoch spent waiting for data is worth a word
+SHOWN_CLASSES = 200  # of larger sets the first and the last are shown
 
 
 def description(facts: Facts, network: str, epochs: int, batch_size: int, device: str, workdir: str) -> str:
     """What is about to run; `network` and `device` in words."""
     counts = facts.class_counts
+    shown = [str(count) for count in counts]
+    if len(shown) > SHOWN_CLASSES:
+        shown = [*shown[: SHOWN_CLASSES // 2], "...", *shown[-SHOWN_CLASSES // 2 :]]
     return (
         f"{facts.name}: {facts.num_train} training images, {facts.num_classes} classes of {max(counts)} to "
         f"{min(counts)}, rows {facts.rows_checksum}\n"
-        f"images per class: {' '.join(map(str, counts))}\n"
+        f"images per class: {' '.join(shown)}\n"
         f"{network}; {epochs} epochs, batch {batch_size}; {device}; run directory {workdir}"
     )
 
@@ -65,6 +70,7 @@ def epoch_line(record: dict, epochs: int, seconds: float, left: float) -> str:
         f"epoch {record['epoch']}/{epochs}: loss {record['loss']:.3f} ({parts}), lr {record['learning_rate']:.4g}, "
         f"dead features {100 * record['dead_features']:.0f} %, gradient {record['grad_norm']:.2g}, "
         f"{record['images_per_second']:.0f} images/s, {seconds:.1f} s"
+        + (f" ({100 * record['waited']:.0f} % waiting for data)" if "waited" in record else "")
         + (f", {duration(left)} left" if record["epoch"] < epochs else "")
     )
 
@@ -106,6 +112,27 @@ def collapse_warning(record: dict) -> str | None:
     )
 
 
+def wait_warning(record: dict) -> str | None:
+    """Says what to do where the steps waited for data; None where they hardly did."""
+    if record.get("waited", 0) < WAITED:
+        return None
+    return (
+        f"the steps waited for data in {100 * record['waited']:.0f} % of the time: more cores or data.workers, "
+        'smaller image files (docs/data.md), or pip install "ncl_jax[jpeg]" for a faster decoder'
+    )
+
+
+def left_out(facts: Facts) -> list[str]:
+    """A line for each split that files were left out of."""
+    lines = []
+    for split, classes in facts.skipped.items():
+        worst = ", ".join(
+            f"{count} of {name}" for name, count in sorted(classes.items(), key=lambda item: -item[1])[:10]
+        )
+        lines.append(f"{sum(classes.values())} unreadable {split} images are left out: {worst}")
+    return lines
+
+
 def evaluation_line(results: dict) -> str:
     """An evaluation on the console."""
     ensemble, single = results["ensemble"], report.mean_expert(results["experts"])["accuracy"]
@@ -122,13 +149,14 @@ def final(results: dict, facts: Facts, progress: dict, device: str, config: dict
     """
     return {
         "dataset": facts.name,
+        "split": facts.split,
         "num_train": facts.num_train,
         "class_counts": list(facts.class_counts),
         "rows_checksum": facts.rows_checksum,
         **results,
         "best_on_test": progress["best_on_test"],
         "seconds": progress["seconds"],
-        "images_per_second": float(np.median(progress["images_per_second"])),
+        "images_per_second": float(np.median(speeds)) if (speeds := progress["images_per_second"]) else None,
         "device": device,
         "config": config,
     }

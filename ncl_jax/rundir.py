@@ -2,29 +2,31 @@
 
 import contextlib
 import fcntl
+import gzip
 import json
 import pathlib
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
 
-from ncl_jax.config import complete, flatten
-from ncl_jax.data.pipeline import Facts
+from ncl_jax.config import complete, expand, flatten
+from ncl_jax.data.pipeline import Data, Facts
 from ncl_jax.errors import CheckpointError, ConfigError, WriteError
 
 VERSION = 1  # of the training state: a run of another one can be used, but not continued
 # Where and how a run is computed, not what: these may differ when it is continued.
-MAY_CHANGE = ("version", "extend", "data.dir", "data.download", "run.")
+MAY_CHANGE = ("version", "extend", "data.dir", "data.list.", "data.download", "data.threads", "data.workers", "run.")
 
 
 class RunDir:
-    """The directory of a run; nothing is created before `begin`."""
+    """The directory of a run; nothing is created before it is locked."""
 
     def __init__(self, path: str | pathlib.Path):
-        self.path = pathlib.Path(path).expanduser()
+        self.path = expand("--workdir", path)
         self.config, self.facts = self.path / "config.json", self.path / "dataset.json"
-        self.checkpoints = self.path / "checkpoints"
+        self.files, self.checkpoints = self.path / "files.tsv.gz", self.path / "checkpoints"
         self.metrics, self.events = self.path / "metrics.jsonl", self.path / "tensorboard"
         self.results, self.curve, self.per_class = (
             self.path / name for name in ("results.json", "curve.png", "per_class.png")
@@ -33,7 +35,7 @@ class RunDir:
     def __str__(self) -> str:
         return str(self.path)
 
-    def check(self, config: ml_collections.ConfigDict, facts: Facts | None = None, saved: dict | None = None) -> None:
+    def check(self, config: ml_collections.ConfigDict, data: Data | None = None, saved: dict | None = None) -> None:
         """Raises ConfigError if the directory holds another run than of this configuration and these data.
 
         `saved` is what its newest checkpoint says its configuration was, for a directory without `config.json`.
@@ -42,8 +44,9 @@ class RunDir:
             return
         stored = self.read_config() if saved is None or self.config.exists() else complete(saved)
         differing = differences(stored, config)
-        if facts is not None and self.facts.exists() and self.read_facts() != facts:
-            differing.append(f"the data: another than in {self.facts}")
+        if data is not None and self.facts.exists() and self.read_facts() != data.facts:
+            changed = changes(self.read_files(), data.listing())
+            differing.append(f"the data: {changed}" if changed else f"the data: another than in {self.facts}")
         if differing:
             raise ConfigError(
                 f"{self} holds a run of another configuration: {'; '.join(differing)}. Repeat that run's command, or "
@@ -59,13 +62,19 @@ class RunDir:
                 "it, or train again in another --workdir"
             )
 
-    def begin(self, config: ml_collections.ConfigDict, facts: Facts, extend: int = 0) -> None:
-        """Creates the directory with its configuration and facts. Raises WriteError if it cannot be written."""
+    def begin(self, config: ml_collections.ConfigDict, data: Data, extend: int = 0) -> None:
+        """Writes the run's configuration, its facts and the list of its image files; while `locked`.
+
+        Raises:
+          WriteError: it cannot be written.
+        """
         content = {"version": VERSION, "extend": extend} | config.to_dict()
         with self.writing():
-            self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.config, json.dumps(content, indent=1) + "\n")
-            write_text(self.facts, facts.to_json())
+            write_text(self.facts, data.facts.to_json())
+            if listing := data.listing():
+                text = "split\tclass\tpath\tbytes\n" + "\n".join(listing) + "\n"
+                write_bytes(self.files, gzip.compress(text.encode("utf-8", "surrogateescape"), mtime=0))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -104,6 +113,14 @@ class RunDir:
                 "command again after moving it away"
             ) from error
 
+    def read_files(self) -> list[str]:
+        """The lines of the run's image files, see `Data.listing`; none where they were not written down."""
+        try:
+            text = gzip.decompress(self.files.read_bytes()).decode("utf-8", "surrogateescape")
+        except (OSError, EOFError, ValueError, zlib.error):
+            return []
+        return text.split("\n")[1:-1]
+
     def read_results(self) -> dict | None:
         """The final figures, written last; None without them, and for a file that is cut short or something else."""
         try:
@@ -126,20 +143,41 @@ class RunDir:
     def locked(self) -> Iterator[None]:
         """Keeps a second run out. Raises ConfigError if there is one already."""
         with self.writing():
+            self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / "lock").open("w")
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise ConfigError(f"another process is training in {self}: wait for it, or stop it") from error
+            except OSError as error:
+                raise WriteError(f"{self} cannot be locked ({error}): its file system must allow locks") from error
             yield
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a file whole or not at all."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
+    partial.write_bytes(content)
     partial.replace(path)
+
+
+def changes(before: list[str], after: list[str]) -> str:
+    """What differs between two lists of files, in words: the numbers, and the first ones by name."""
+    old, new = ({tuple(line.split("\t")[:3]): line for line in lines} for lines in (before, after))
+    kinds = {
+        "gone": [key for key in old if key not in new],
+        "new": [key for key in new if key not in old],
+        "changed": [key for key in old if key in new and old[key] != new[key]],
+    }
+    named = {kind: ", ".join(f"{split} {path}" for split, _, path in keys[:3]) for kind, keys in kinds.items() if keys}
+    more = {kind: ", ..." if len(keys) > 3 else "" for kind, keys in kinds.items()}
+    return "; ".join(f"{len(kinds[kind])} files {kind} ({first}{more[kind]})" for kind, first in named.items())
 
 
 def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:

@@ -1,5 +1,6 @@
 """Devices: the mesh of a run and where its arrays live."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,20 +10,34 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ncl_jax.errors import ConfigError
+
+
+def devices() -> list[jax.Device]:
+    """All devices. Raises ConfigError where JAX finds none."""
+    try:
+        return jax.devices()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"JAX finds no devices ({' '.join(str(error).split())[:300]}): change or unset JAX_PLATFORMS="
+            f"{os.environ.get('JAX_PLATFORMS', '')}, or install the extra for them (cuda12, tpu)"
+        ) from error
+
 
 def make_mesh(data: int = 0, expert: int = 1) -> Mesh:
     """A mesh `('data', 'expert')` of `data * expert` devices; `data` 0 takes all devices.
 
     Raises:
+      ConfigError: JAX finds no devices.
       ValueError: if there are not that many devices.
     """
-    devices = jax.devices()
-    data = data or len(devices) // expert
-    if not 1 <= data * expert <= len(devices):
-        raise ValueError(f"a mesh of {data} x {expert} devices does not fit the {len(devices)} that there are")
+    found = devices()
+    data = data or len(found) // expert
+    if not 1 <= data * expert <= len(found):
+        raise ValueError(f"a mesh of {data} x {expert} devices does not fit the {len(found)} that there are")
     # Explicit axes, jax's default, refuse a vmapped convolution.
     axis_types = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((data, expert), ("data", "expert"), axis_types, devices=devices[: data * expert])
+    return jax.make_mesh((data, expert), ("data", "expert"), axis_types, devices=found[: data * expert])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -40,7 +40,7 @@ class ModelState(NamedTuple):
 class Batch(NamedTuple):
     """What a step or an evaluation takes from a feed."""
 
-    images: jax.Array  # uint8 [B, H, W, 3]
+    images: jax.Array  # uint8 [B, V, H, W, 3]: V views that the feed has cut, 1 where all are made of the same pixels
     labels: jax.Array  # int32 [B]
     valid: jax.Array | None = None  # bool [B], in evaluation: false for rows that only fill the batch up
 
@@ -67,7 +67,7 @@ def make_train_step(
       model: one expert's network.
       optimizer: its state holds the momentum encoder if there is a `key_augment`.
       objective: what the method computes.
-      augment: `(key, uint8 [B, H, W, 3]) -> float32 [B, H, W, 3]`.
+      augment: `(key, uint8 [B, H, W, 3]) -> float32 [B, size, size, 3]`, see `views.make_view`.
       strategy: how the experts are applied, see `apply_experts`.
       copies: N augmented copies of each image, laid out copy-major (NCL++).
       accumulate: A parts of the batch that go through the network one after the other, for batches that do not fit
@@ -96,10 +96,11 @@ def make_train_step(
     def train_step(state: TrainState, key: jax.Array, batch: Batch) -> tuple[TrainState, Metrics]:
         images, targets = constrain(batch.images), jnp.tile(batch.labels, copies)
         view_key, key_key = jax.random.split(jax.random.fold_in(key, state.step))
-        views = augment(view_key, jnp.tile(images, (copies, 1, 1, 1)))
+        views = augment(view_key, _copy_major(images, copies))
         keys = {}
         if key_augment is not None:
-            keys = {"keys": _encode_keys(model, state, constrain(key_augment(key_key, images)), strategy, mesh)}
+            key_views = constrain(key_augment(key_key, images[:, -1]))
+            keys = {"keys": _encode_keys(model, state, key_views, strategy, mesh)}
         if accumulate == 1:
             grads, (batch_stats, memory, metrics, _) = gradients(state, state.batch_stats, views, targets, keys)
         else:
@@ -112,6 +113,14 @@ def make_train_step(
         return new_state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     return train_step
+
+
+def _copy_major(images, copies):
+    """`images [B, V, H, W, 3]` to `[N * B, H, W, 3]`: the views of copy 0 of every image, then of copy 1, ..."""
+    batch, number, *shape = images.shape
+    if number == 1:
+        return jnp.tile(images[:, 0], (copies, 1, 1, 1))
+    return jnp.moveaxis(images[:, :copies], 1, 0).reshape(copies * batch, *shape)
 
 
 def _split(accumulate, copies, views, targets, keys):
@@ -207,7 +216,10 @@ def make_advance(train_step: Callable, take: Callable, *, several: bool) -> Call
 def zero_history(
     train_step: Callable, take: Callable, state: TrainState, key: jax.Array, source: Any, length: int
 ) -> Metrics:
-    """The history of an epoch that has not begun: zeros `[length]` for every metric, named as the step names it."""
+    """The history of an epoch that has not begun: zeros `[length]` for every metric, named as the step names it.
+
+    `state`, `key` and `source` may be shapes.
+    """
     step = lambda state, key, source: train_step(state, key, take(source, state.step))[1]  # noqa: E731
     shapes = jax.eval_shape(step, state, key, source)
     return jax.tree.map(lambda shape: np.zeros(length, shape.dtype), shapes)

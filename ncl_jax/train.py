@@ -10,10 +10,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from ncl_jax import build, checks, console, metrics, records, report, steps
-from ncl_jax.checkpoint import Checkpoints
+from ncl_jax import build, checks, console, metrics, records, report, sharding, steps
+from ncl_jax.checkpoint import Checkpoints, agree
+from ncl_jax.config import flatten
 from ncl_jax.data import pipeline
-from ncl_jax.errors import Diverged, Interrupted
+from ncl_jax.errors import CheckpointError, Diverged, Interrupted
 from ncl_jax.interrupt import Interrupt
 from ncl_jax.prepare import Run, is_first, prepare
 from ncl_jax.rundir import RunDir
@@ -40,10 +41,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
       Interrupted: SIGTERM, SIGINT or SIGHUP came; the state has been saved.
     """
     config, directory = ml_collections.ConfigDict(config.to_dict()), RunDir(workdir)
-    config.data.dir = str(pathlib.Path(config.data.dir).expanduser().absolute())  # evaluation may start elsewhere
+    build.absolute_paths(config)  # evaluation may start elsewhere
     checks.validate(config)
-    directory.check(config, saved=saved_config(directory))
-    extend = max(checks.at_least("--extend", extend, 0), directory.read_extend())
+    saved = saved_config(directory)
+    directory.check(config, saved=saved)
+    extend = max(checks.within("--extend", extend, 0), directory.read_extend(), (saved or {}).get("extend", 0))
+    sharding.devices()  # refused before anything is asked of them
+    agree("the configuration or --extend", [flatten(config), extend])
     if directory.is_finished(config.epochs + extend):
         results = directory.read_results() or {}
         if is_first():
@@ -52,15 +56,17 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
     directory.check_version()
     mesh = build.mesh(config)
     build.convolution(config, mesh)  # refused before anything is written
-    split = build.data(config)
-    checks.check_against_data(config, split.facts.num_train, split.facts.num_classes)
-    directory.check(config, split.facts)
+    data = build.data(config)
+    checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
+    directory.check(config, data)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(begun(directory, config, split.facts, extend))
-        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path)))
+        stack.enter_context(begun(directory, config, data, extend))
         interrupt = stack.enter_context(Interrupt())
-        run = prepare(config, split, mesh, directory, checkpoints, extend)
+        earlier = (directory.read_results() or {}).get("step")
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path, results=earlier)))
+        run = prepare(config, data, mesh, directory, checkpoints, extend)
         stack.callback(run.log.close)
+        stack.callback(run.feed.close)
         for epoch in range(int(run.state.step) // run.length, run.epochs):
             train_epoch(run, epoch, interrupt)
             if run.sums is not None:
@@ -71,13 +77,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
 
 
 @contextlib.contextmanager
-def begun(directory: RunDir, config: ml_collections.ConfigDict, facts: pipeline.Facts, extend: int) -> Iterator[None]:
+def begun(directory: RunDir, config: ml_collections.ConfigDict, data: pipeline.Data, extend: int) -> Iterator[None]:
     """Creates the directory and keeps a second run out of it; in the first process alone."""
     if not is_first():
         yield
         return
-    directory.begin(config, facts, extend)
     with directory.locked():
+        directory.check(config, data)  # again: another run may have begun here while the data was loaded
+        directory.begin(config, data, extend)
         yield
 
 
@@ -96,7 +103,7 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
       Diverged: a metric is not finite; nothing since the last checkpoint has been saved.
       Interrupted: in the middle of the epoch; the state has been saved.
     """
-    began, first = time.perf_counter(), int(run.state.step) % run.length
+    began, waited, first = time.perf_counter(), run.feed.waited, int(run.state.step) % run.length
     done = run.length - run_steps(run, run.length - first, epoch, interrupt)
     due = epoch + 1 == run.epochs or (epoch + 1) % run.config.eval_every == 0
     if due and done == run.length:
@@ -117,11 +124,12 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
     run.known_from = 0
     speed = (run.length - first) * run.config.optim.batch_size / seconds
     record = records.epoch(history, epoch + 1, (epoch + 1) * run.length, run.learning_rates[epoch], speed)
+    record |= {"waited": (run.feed.waited - waited) / seconds} if run.feed.cut else {}
     run.progress["images_per_second"].append(speed)
     run.log.write("train", record)
     left = records.time_left(run.progress["images_per_second"], run.length * run.config.optim.batch_size, run.epochs)
     run.log.print(records.epoch_line(record, run.epochs, seconds, left))
-    if warning := records.collapse_warning(record):
+    for warning in filter(None, (records.collapse_warning(record), records.wait_warning(record))):
         run.log.print(warning)
 
 
@@ -162,6 +170,8 @@ def check_finite(run: Run, history: steps.Metrics, first_step: int) -> None:
     bad = int(np.argmin(finite))
     named = {"loss": history["loss"], **history["parts"], "grad_norm": history["grad_norm"]}
     row = ", ".join(f"{name}={values[bad]:.4g}" for name, values in named.items())
+    with contextlib.suppress(CheckpointError):
+        run.checkpoints.wait()  # a save that fails leaves the list
     saved = run.checkpoints.steps()
     good = f"the last good checkpoint is step {saved[-1]} in {run.checkpoints.path}" if saved else "no checkpoint yet"
     raise Diverged(

@@ -89,8 +89,8 @@ def parse(argv: list[str]) -> tuple[str, ml_collections.ConfigDict, flags.FlagVa
     config = config_file.load(name)
     check_fields(rest, config)
     values = make_flags()
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *rest])
     try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *rest])
         unexpected = values(["ncl-jax train", *rest])[1:]
     except (flags.Error, TypeError, ValueError) as error:
         raise ConfigError(f"{' '.join(str(error).split())}; --help shows all") from error
@@ -141,6 +141,11 @@ def main(argv: list[str]) -> None:
     try:
         train(config, values.workdir or f"runs/{config_file.run_name(name)}", extend=values.extend)
     except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise NclError(
+                f"the devices' memory is full ({' '.join(str(error).split())[:200]}): lower optim.batch_size, or raise "
+                "optim.accumulate, which goes through a batch in parts"
+            ) from error
         if jax.process_count() == 1:
             raise
         raise NclError(

@@ -76,7 +76,7 @@ def content(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     results = json.loads((workdir / "results.json").read_text())
     for record in (*lines, results):
-        for name in ("images_per_second", "seconds"):
+        for name in ("images_per_second", "seconds", "waited"):
             record.pop(name, None)
     last = Checkpoints(workdir, read_only=True).steps()[-1]
     fingerprint = json.loads((workdir / "checkpoints" / str(last) / "fingerprint" / "metadata").read_text())

@@ -1,5 +1,6 @@
 """The command `ncl-jax`: help, versions, and what its arguments are turned into."""
 
+import re
 import sys
 
 import pytest
@@ -42,6 +43,12 @@ def test_every_command_helps(name, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="^0$"):
         command(monkeypatch, name, "--help")
     assert f"ncl-jax {name}" in capsys.readouterr().out
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(cli.COMMANDS, "fly", cli.Command("no_such_package", ""))
+    message, code = cli.attempt("fly", [])
+    assert code == 1 and re.search(rf"No module named 'no_such_package' for {sys.executable}", message)
 
 
 def test_help_of_training_names_methods_and_fields():

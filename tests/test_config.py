@@ -169,6 +169,14 @@ BAD = {
     "data.name": "cifar",
     "run.conv": "cudnn",
     "data.augment": "cutmix",
+    "data.eval_split": "dev",
+    "data.feed": "disk",
+    "data.image_size": -1,
+    "data.resize": -1,
+    "data.threads": -1,
+    "data.workers": -1,
+    "data.test_share": 1.0,
+    "contrast.augment": "cutmix",
     "model.classifier": "mlp",
     "loss.name": "moco",
     "loss.hard_scores": "all",
@@ -209,7 +217,13 @@ BAD = {
     "run.expert_devices": 0,
 }
 MORE_BAD = [("model.depth", 2), ("optim.momentum", -0.1), ("optim.learning_rate", float("nan"))]
-MORE_BAD += [("data.imbalance", float("nan")), ("contrast.momentum", float("nan")), ("optim.learning_rate", -1.0)]
+MORE_BAD += [
+    ("data.imbalance", float("nan")),
+    ("data.imbalance", -1.0),
+    ("data.test_share", -0.1),
+    ("contrast.momentum", float("nan")),
+    ("optim.learning_rate", -1.0),
+]
 
 
 def changed(name, value):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
-from ncl_jax.data import longtail, sources
+from ncl_jax.data import longtail
 from ncl_jax.data.sources.embedded import FILE
 
 ROOT = Path(__file__).parent.parent
@@ -18,30 +19,38 @@ ORIGINAL = Path("/usr/share/datasets/fashion-mnist")  # Debian's package dataset
 
 
 def test_counts_types_and_names():
-    data = sources.load("fashion_mnist_lt", "ignored")
-    assert data.train_images.shape == (1236, 28, 28, 3) and data.test_images.shape == (1000, 28, 28, 3)
-    assert data.train_images.dtype == data.test_images.dtype == np.uint8
-    assert data.train_labels.dtype == data.test_labels.dtype == np.int32
-    np.testing.assert_array_equal(np.bincount(data.train_labels), longtail.class_counts(500, 100, 10))
-    np.testing.assert_array_equal(np.bincount(data.test_labels), 100)
+    data = tiny.load_source("fashion_mnist_lt", "ignored")
+    assert data.splits["train"].images.shape == (1236, 28, 28, 3) and data.splits["test"].images.shape == (
+        1000,
+        28,
+        28,
+        3,
+    )
+    assert data.splits["train"].images.dtype == data.splits["test"].images.dtype == np.uint8
+    assert data.splits["train"].labels.dtype == data.splits["test"].labels.dtype == np.int32
+    np.testing.assert_array_equal(np.bincount(data.splits["train"].labels), longtail.class_counts(500, 100, 10))
+    np.testing.assert_array_equal(np.bincount(data.splits["test"].labels), 100)
     assert data.class_names[0] == "T-shirt/top" and data.class_names[-1] == "Shirt"
-    np.testing.assert_array_equal(data.train_images[..., 0], data.train_images[..., 2])
+    np.testing.assert_array_equal(data.splits["train"].images[..., 0], data.splits["train"].images[..., 2])
 
 
 def test_nearest_mean_finds_the_classes():
     # A swapped label or a transposed image would not survive this.
-    data = sources.load("fashion_mnist_lt", "")
-    train, test = (images[..., 0].reshape(len(images), -1) / 255 for images in (data.train_images, data.test_images))
-    means = np.stack([train[data.train_labels == label].mean(0) for label in range(10)])
+    data = tiny.load_source("fashion_mnist_lt", "")
+    train, test = (
+        images[..., 0].reshape(len(images), -1) / 255
+        for images in (data.splits["train"].images, data.splits["test"].images)
+    )
+    means = np.stack([train[data.splits["train"].labels == label].mean(0) for label in range(10)])
     nearest = ((test[:, None] - means) ** 2).sum(-1).argmin(-1)
-    assert (nearest == data.test_labels).mean() > 0.6
+    assert (nearest == data.splits["test"].labels).mean() > 0.6
 
 
 def test_loads_in_milliseconds():
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        sources.load("fashion_mnist_lt", "")
+        tiny.load_source("fashion_mnist_lt", "")
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.2
 

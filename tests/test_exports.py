@@ -6,9 +6,9 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+import tiny
 
 import ncl_jax
-from ncl_jax.data import sources
 from ncl_jax.errors import ConfigError, WriteError
 from ncl_jax.exports import export
 
@@ -24,7 +24,7 @@ def test_stablehlo_gives_the_models_probabilities_for_any_batch(run, tmp_path):
     export(run, tmp_path / "model")
     exported = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes()))
     assert exported.platforms == ("cpu", "cuda", "tpu")
-    images, model = sources.load("fashion_mnist_lt", "").test_images, ncl_jax.load(run)
+    images, model = tiny.load_source("fashion_mnist_lt", "").splits["test"].images, ncl_jax.load(run)
     for count in (1, 5):
         expected = jax.nn.softmax(model(images[:count]))
         np.testing.assert_allclose(exported.call(images[:count]), expected, atol=1e-5)

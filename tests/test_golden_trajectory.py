@@ -62,14 +62,14 @@ def run(data, model, optimizer, state, objective, key_augment=None):
             model,
             optimizer,
             objective,
-            lambda key, batch: batch[..., :3],
+            lambda key, images: images[..., :3],
             strategy="unroll",
             key_augment=key_augment,
         )
     )
     losses = []
     for batch in zip(images, data["labels"], strict=True):
-        state, metrics = step(state, jax.random.key(0), steps.Batch(*batch))
+        state, metrics = step(state, jax.random.key(0), steps.Batch(batch[0][:, None], batch[1]))
         losses.append(metrics["loss"])
     return state, np.array(losses)
 

@@ -6,9 +6,9 @@ import zipfile
 
 import numpy as np
 import pytest
+import tiny
 
 import ncl_jax
-from ncl_jax.data import sources
 from ncl_jax.errors import ConfigError
 from ncl_jax.evaluate import evaluate_run
 from ncl_jax.rundir import RunDir
@@ -31,10 +31,10 @@ def test_it_evaluates_to_its_own_figures(old):
 
 
 def test_it_loads(old):
-    data = sources.load("fashion_mnist_lt", "")
-    scores = ncl_jax.load(old)(data.test_images)
+    data = tiny.load_source("fashion_mnist_lt", "")
+    scores = ncl_jax.load(old)(data.splits["test"].images)
     results = json.loads((old / "results.json").read_text())
-    assert np.mean(scores.argmax(-1) == data.test_labels) == pytest.approx(results["ensemble"]["accuracy"])
+    assert np.mean(scores.argmax(-1) == data.splits["test"].labels) == pytest.approx(results["ensemble"]["accuracy"])
 
 
 def test_finished_it_answers_without_its_data(old, capsys):

@@ -2,7 +2,6 @@
 function or class and a line in a table, used together; and a method from a configuration file, outside the package."""
 
 import io
-import json
 import textwrap
 
 import jax
@@ -15,22 +14,22 @@ from jax.sharding import PartitionSpec as P
 import ncl_jax
 from ncl_jax import build, checks, methods, sharding
 from ncl_jax.config import choose_method
-from ncl_jax.data.augment import VIEWS
-from ncl_jax.data.sources import SOURCES
-from ncl_jax.data.sources.dataset import Dataset
+from ncl_jax.data.sources import SOURCES, Source, Split
+from ncl_jax.data.views import VIEWS
 from ncl_jax.errors import ConfigError
 from ncl_jax.exports import FORMATS, export
 from ncl_jax.methods import METHODS, Method, Objective
 from ncl_jax.train import train
 
 
-def stripes(directory, download):
+def stripes(request):
     """A source: three classes of bright columns."""
     labels = np.repeat(np.arange(3, dtype=np.int32), (40, 12, 4))
     images = np.random.default_rng(0).integers(0, 100, (56, 8, 8, 3), np.uint8)
     for image, label in zip(images, labels, strict=True):
         image[:, 3 * label : 3 * label + 2] += 150
-    return Dataset("stripes", images, labels, images, labels, ("left", "middle", "right"), imbalance=10.0)
+    split = Split(images, labels)
+    return Source(("left", "middle", "right"), {"train": split, "test": split}, imbalance=10.0)
 
 
 def upside_down(key, images):
@@ -85,10 +84,10 @@ def test_added_parts_train_and_predict_together(tables, tmp_path):
     mine.model.num_experts = 2
     results = train(mine, tmp_path)
     assert results["dataset"] == "stripes" and len(results["experts"]) == 2
-    data, model = stripes(None, False), ncl_jax.load(tmp_path)
-    scores = model(data.test_images)
+    data, model = stripes(None), ncl_jax.load(tmp_path)
+    scores = model(data.splits["test"].images)
     assert scores.shape == (56, 3)
-    assert np.mean(scores.argmax(-1) == data.test_labels) == pytest.approx(results["ensemble"]["accuracy"])
+    assert np.mean(scores.argmax(-1) == data.splits["test"].labels) == pytest.approx(results["ensemble"]["accuracy"])
     export(tmp_path, tmp_path / "model.npz", "likely")
     likely = np.load(tmp_path / "model.npz")["likely"]
     assert likely == model(np.zeros((1, 8, 8, 3), np.uint8)).argmax()
@@ -137,34 +136,3 @@ def test_a_methods_memory_lives_where_it_says(tables):
     places = build.state_places(queue, tiny.FACTS, sharding.make_mesh(2, 2), shapes)
     assert places.memory["contrast"].keys.spec == P("expert") and places.memory["contrast"].position.spec == P()
     assert methods.objectives().keys() == {"ncl", "nclpp", "centres"}
-
-
-class Streamed:
-    """A feed of finished batches, each for one step, as a stream from the host gives them."""
-
-    def __init__(self, resident):
-        self.resident, self.gather = resident, jax.jit(resident.take)
-
-    def batches(self, first_step):
-        step = first_step
-        for source, count in self.resident.batches(first_step):
-            for _ in range(count):
-                yield self.gather(source, step), 1
-                step += 1
-
-    def take(self, source, step):
-        return source
-
-
-@pytest.mark.slow
-def test_a_streamed_feed_trains_the_same_run(tables, tmp_path, monkeypatch):
-    first = train(config(), tmp_path / "resident")
-    make = build.training_feed
-    monkeypatch.setattr(build, "training_feed", lambda *arguments: Streamed(make(*arguments)))
-    second = train(config(), tmp_path / "streamed")
-    losses = [
-        [json.loads(line).get("loss") for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
-        for name in ("resident", "streamed")
-    ]
-    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
-    assert first["ensemble"]["accuracy"] == pytest.approx(second["ensemble"]["accuracy"], abs=0.02)

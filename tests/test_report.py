@@ -8,7 +8,8 @@ import pytest
 
 from ncl_jax import report
 from ncl_jax.config import base_config
-from ncl_jax.data.pipeline import Facts
+from ncl_jax.data.pipeline import Data, Facts
+from ncl_jax.data.sources import Split
 from ncl_jax.rundir import RunDir
 
 NAMES = ("T-shirt/top", "Pullover", "Sneaker", "Trouser", "Bag", "Ankle boot", "Dress", "Sandal", "Coat", "Shirt")
@@ -181,7 +182,9 @@ def test_odd_names_and_a_class_without_test_images():
 def test_write_puts_both_plots_and_the_results_into_the_directory(tmp_path, logged):
     directory, content = RunDir(tmp_path / "run"), results(num_experts=1)
     facts = Facts("fashion_mnist_lt", (28, 28, 3), NAMES, COUNTS, "0")
-    directory.begin(base_config(), facts)
+    empty = Split(np.zeros((0, 28, 28, 3), np.uint8), np.zeros(0, np.int32))
+    directory.path.mkdir()
+    directory.begin(base_config(), Data(facts, empty, empty, {}))
     if logged:
         records = [{"step": 5} | record for record in metrics(1, {"nil": 1.0}, few=None)]
         directory.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))

@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import programs
 import pytest
+import tiny
 
 import ncl_jax
 from ncl_jax.errors import CheckpointError
@@ -146,10 +147,9 @@ def test_a_model_is_loaded_in_three_lines(reference):
 
 
 def embedded_test_set():
-    from ncl_jax.data import sources
 
-    data = sources.load("fashion_mnist_lt", "")
-    return data.test_images, data.test_labels
+    data = tiny.load_source("fashion_mnist_lt", "")
+    return data.splits["test"].images, data.splits["test"].labels
 
 
 @pytest.mark.parametrize(

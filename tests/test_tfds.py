@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 from ncl_jax.data import longtail, sources, tfds
 
@@ -39,20 +40,23 @@ def installed():
 
 def test_rows_are_in_the_order_of_the_archive(prepared):
     installed()
-    data = sources.load("cifar10", prepared, download=False)
-    np.testing.assert_array_equal(data.train_images, images(0, 20))
-    np.testing.assert_array_equal(data.test_images, images(20, 10))
-    np.testing.assert_array_equal(data.train_labels, np.arange(20) * 3 % 10)
-    np.testing.assert_array_equal(data.test_labels, np.arange(20, 30) * 3 % 10)
-    assert data.train_labels.dtype == np.int32 and data.class_names[0] == "airplane"
+    data = tiny.load_source("cifar10", prepared, download=False)
+    np.testing.assert_array_equal(data.splits["train"].images, images(0, 20))
+    np.testing.assert_array_equal(data.splits["test"].images, images(20, 10))
+    np.testing.assert_array_equal(data.splits["train"].labels, np.arange(20) * 3 % 10)
+    np.testing.assert_array_equal(data.splits["test"].labels, np.arange(20, 30) * 3 % 10)
+    assert data.splits["train"].labels.dtype == np.int32 and data.class_names[0] == "airplane"
     expected = longtail.select(np.arange(20) * 3 % 10, 2, 10)
-    np.testing.assert_array_equal(longtail.select(data.train_labels, 2, 10), expected)
+    np.testing.assert_array_equal(longtail.select(data.splits["train"].labels, 2, 10), expected)
     assert "tensorflow" not in sys.modules
 
 
 def test_the_folder_of_the_version_is_found_too(prepared):
     installed()
-    assert sources.load("cifar10", prepared / "cifar10" / "3.0.2", download=False).train_images.shape[0] == 20
+    assert (
+        tiny.load_source("cifar10", prepared / "cifar10" / "3.0.2", download=False).splits["train"].images.shape[0]
+        == 20
+    )
 
 
 def test_damaged_file(prepared):
@@ -60,7 +64,7 @@ def test_damaged_file(prepared):
     file = next(prepared.glob("cifar10/3.0.2/*train*"))
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(sources.DataError, match="cannot be read.*prepare it again"):
-        sources.load("cifar10", prepared, download=False)
+        tiny.load_source("cifar10", prepared, download=False)
 
 
 def test_newest_version_is_taken(tmp_path):
@@ -76,14 +80,14 @@ def test_tfrecord_is_refused(prepared):
     path = prepared / "cifar10" / "3.0.2" / "dataset_info.json"
     path.write_text(path.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(sources.DataError, match="tfrecord.*file_format='array_record'"):
-        sources.load("cifar10", prepared, download=False)
+        tiny.load_source("cifar10", prepared, download=False)
 
 
 def test_missing_package_is_named(prepared, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     monkeypatch.setitem(sys.modules, "array_record", sys)
     with pytest.raises(sources.DataError, match=r"tensorflow_datasets.*ncl_jax\[tfds\]"):
-        sources.load("cifar10", prepared, download=False)
+        tiny.load_source("cifar10", prepared, download=False)
 
 
 @pytest.mark.parametrize("ids", [[0, 0], [0, 2], [-1, 1]])

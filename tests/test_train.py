@@ -65,9 +65,9 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
 
 def test_other_data_in_the_same_directory_is_refused(tmp_path):
     config = load_config("quickstart")
-    facts = build.data(config).facts
+    data = build.data(config)
     config.data.dir = str(tmp_path)
-    RunDir(tmp_path).begin(config, facts._replace(rows_checksum="0"))
+    RunDir(tmp_path).begin(config, data._replace(facts=data.facts._replace(rows_checksum="0")))
     with pytest.raises(ConfigError, match="the data: another than in"):
         train(config, tmp_path)
 

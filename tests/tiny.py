@@ -1,6 +1,7 @@
 """A tiny data set and configuration, on the one-layer backbone, for tests of the training step."""
 
 import importlib.util
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import one_layer
 from programs import ROOT
 
 from ncl_jax import build
-from ncl_jax.data import feeds, pipeline
+from ncl_jax.data import feeds, pipeline, sources
 from ncl_jax.steps import Batch
 
 FACTS = pipeline.Facts("tiny", (8, 8, 3), ("a", "b", "c", "d"), (9, 6, 3, 2), "0")
@@ -19,6 +20,11 @@ LABELS = jnp.asarray(np.repeat(range(4), FACTS.class_counts), jnp.int32)
 
 
 assert one_layer.OneLayer  # imported for the backbone that it adds
+
+
+def load_source(name, directory, download=True):
+    """A data set by name."""
+    return sources.load(sources.Request(name, pathlib.Path(directory), download))
 
 
 def load_config(name, arguments=None, **fields):
@@ -46,7 +52,7 @@ def order(epoch=0):
 def batch(step=0, size=4):
     """The batch of a step."""
     rows = order(step * size // 20)[step * size % 20 :][:size]
-    return Batch(IMAGES[rows], LABELS[rows])
+    return Batch(IMAGES[rows][:, None], LABELS[rows])
 
 
 def same(left, right):

@@ -25,7 +25,7 @@ FIELDS = {
     "epochs": 8, "eval_every": 2, "checkpoint_every": 1, "model.width": 4, "model.num_experts": 2,
     "optim.milestones": "(6,7)", "loss.ramp_steps": 30, "contrast.queue": 64, "run.data_devices": 1,
 }  # fmt: skip
-TIMES = ("images_per_second", "seconds")
+TIMES = ("images_per_second", "seconds", "waited")
 
 
 def start(workdir, cache):

@@ -1,16 +1,15 @@
-"""Augmentation on the device: pure functions of (key, images), for use inside a jitted training step.
+"""The random operations of the views, on the device: pure functions of (key, images) for use under `jit`.
 
-`make_augment` gives the views of the training recipes; `random_*` are their random stages, `draw_*` the draws behind
-them, and geometry.py, color.py and filters.py the operations, which equal Pillow's. Every image gets its own draw.
-Nothing here depends on how a batch is spread over devices: draws have the global batch's shape, operations see one
-image at a time.
+`random_*` are the operations, `draw_*` the draws behind them, and geometry.py, color.py and filters.py what is done
+to an image, which equals Pillow's. Every image gets its own draw. Nothing here depends on how a batch is spread over
+devices: draws have the global batch's shape, operations see one image at a time.
 
 AutoAugment's fifteen operations are not branches (under `vmap` every branch would run): `apply_operation` is one
 gather, one look-up table and one blend, each of which leaves an image alone that does not need it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,45 +19,8 @@ from ncl_jax.data import color, filters, geometry, policies
 
 CROP_PADDING = 4
 CUTOUT_SIZE = 16
-BOX_SCALE, BOX_RATIO = (0.2, 1.0), (3 / 4, 4 / 3)  # share of the area, width over height
-MAX_BRIGHTNESS, MAX_CONTRAST, MAX_SATURATION, MAX_HUE = 0.4, 0.4, 0.4, 0.1
-
-
-def make_augment(
-    name: str, *, mean: Sequence[float], std: Sequence[float]
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """The augmentation of one view.
-
-    Args:
-      name: "none"; "crop_flip"; "autoaugment", the classifier's view on CIFAR: random crop, flip, AutoAugment's
-        CIFAR-10 policy, Cutout; or "moco_key", the momentum encoder's view on CIFAR: random resized crop, flip,
-        colour jitter, greyscale, Gaussian blur.
-      mean, std: three numbers each, of pixels scaled to [0, 1].
-
-    Returns:
-      f(key, images uint8 [B, H, W, 3]) -> float32 [B, H, W, 3], normalised. "none" does not use its key.
-
-    Raises:
-      ValueError: unknown name.
-    """
-    if name not in VIEWS:
-        raise ValueError(f"unknown augmentation {name!r}: use one of {', '.join(map(repr, VIEWS))}")
-    stages = VIEWS[name]
-
-    def augment(key, images):
-        keys = jax.random.split(key, len(stages)) if stages else ()
-        for stage, stage_key in zip(stages, keys, strict=True):
-            images = stage(stage_key, images)
-        return normalize(images, mean, std)
-
-    return augment
-
-
-def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
-    """uint8 [..., 3] to float32: scaled to [0, 1], then mean subtracted and divided by std (three numbers each)."""
-    shape = (1,) * (images.ndim - 1) + (3,)
-    centre, scale = (np.asarray(values, np.float32).reshape(shape) for values in (mean, std))
-    return (images.astype(jnp.float32) / 255.0 - centre) / scale
+BOX_RATIO = (3 / 4, 4 / 3)  # width over height
+JITTER = (0.4, 0.4, 0.4)  # the largest changes of brightness, contrast and saturation
 
 
 def _below(count, uniform):
@@ -70,7 +32,7 @@ def _below(count, uniform):
 
 
 def random_crop(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Crop of the original size from the image with four pixels of zeros around it."""
+    """Crop of the original size from the image with `CROP_PADDING` pixels of zeros around it."""
     corner = _below(2 * CROP_PADDING + 1, jax.random.uniform(key, (images.shape[0], 2)))
     return geometry.crop(images, corner[:, 0], corner[:, 1], CROP_PADDING)
 
@@ -118,10 +80,36 @@ def apply_operation(images: jax.Array, operation: jax.Array, level: jax.Array, s
     Returns:
       uint8 [B, H, W, 3].
     """
-    # Side by side rather than in sequence: whatever the compiler fuses, each family reads the images themselves.
     warped = geometry.warp(images, operation, level, sign)
-    mapped = color.apply_table(images, _tables(images, operation, level))
-    blended = color.blend(_degenerate(images, operation), images, _factors(operation, level, sign))
+    bits = jnp.asarray(policies.MAGNITUDES["posterize"].astype(np.int32))[level]
+    # A grey level is below a threshold if and only if it is below the next whole number.
+    threshold = jnp.asarray(np.ceil(policies.MAGNITUDES["solarize"]).astype(np.int32))[level]
+    factors = _factors(operation, level, sign)
+    return combine(images, operation, warped, bits=bits, threshold=threshold, factors=factors)
+
+
+def combine(
+    images: jax.Array,
+    operation: jax.Array,
+    warped: jax.Array,
+    *,
+    bits: jax.Array,
+    threshold: jax.Array,
+    factors: jax.Array,
+    added: jax.Array | None = None,
+) -> jax.Array:
+    """Each image's operation out of all families, computed side by side.
+
+    Args:
+      images, warped: uint8 [B, H, W, 3]; the second after its geometric operation.
+      operation: int32 [B], index into `policies.OPERATIONS`.
+      bits, threshold: int32 [B], of posterize and solarize.
+      factors: float32 [B], of the blends, 1 for what is none.
+      added: int32 [B], of solarize_add; None where the policy has no such operation.
+    """
+    # Side by side rather than in sequence: whatever the compiler fuses, each family reads the images themselves.
+    mapped = color.apply_table(images, _tables(images, operation, bits, threshold, added))
+    blended = color.blend(_degenerate(images, operation), images, factors)
     mapped = jnp.where(_is(policies.BLEND, operation)[..., None], blended, mapped)
     return jnp.where(_is(policies.GEOMETRIC, operation)[..., None], warped, mapped)
 
@@ -132,13 +120,12 @@ def _is(names, operation):
     return member[operation][:, None, None]
 
 
-def _tables(images, operation, level):
+def _tables(images, operation, bits, threshold, added):
     """uint8 [B, 3, 256]: the look-up table of each image's operation."""
-    bits = jnp.asarray(policies.MAGNITUDES["posterize"].astype(np.int32))[level]
-    # A grey level is below a threshold if and only if it is below the next whole number.
-    threshold = jnp.asarray(np.ceil(policies.MAGNITUDES["solarize"]).astype(np.int32))[level]
     table = jnp.where(_is(("posterize",), operation), color.posterize_table(bits), color.identity_table())
     table = jnp.where(_is(("solarize",), operation), color.solarize_table(threshold), table)
+    if added is not None:
+        table = jnp.where(_is(("solarize_add",), operation), color.solarize_add_table(added), table)
     table = jnp.where(_is(("invert",), operation), 255 - color.identity_table(), table)
     table = jnp.where(_is(("autocontrast",), operation), color.autocontrast_table(images), table)
     return jnp.where(_is(("equalize",), operation), color.equalize_table(images), table)
@@ -159,19 +146,22 @@ def _factors(operation, level, sign):
     return jnp.asarray(factors)[operation, level, (sign > 0).astype(jnp.int32)]
 
 
-def random_resized_crop(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Crop of 0.2 to 1 of the area and 3/4 to 4/3 of the aspect, scaled to the image's size (bilinear)."""
-    return geometry.resized_crop(images, *draw_box(key, *images.shape[:3]))
+def random_resized_crop(key: jax.Array, images: jax.Array, *, size: int, scale: Sequence[float]) -> jax.Array:
+    """Crop of a share within `scale` of the area and 3/4 to 4/3 of the aspect, scaled to [B, size, size, 3]."""
+    boxes = draw_box(key, len(images), images.shape[1], images.shape[2], scale)
+    return geometry.resized_crop(images, *boxes, size, size)
 
 
-def draw_box(key: jax.Array, batch: int, height: int, width: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def draw_box(
+    key: jax.Array, batch: int, height: int, width: int, scale: Sequence[float]
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Boxes as torchvision's `RandomResizedCrop` draws them: the first of ten attempts that fits, else the centre.
 
     Returns:
       (top, left, box height, box width), int32 [B] each.
     """
     uniform = jax.random.uniform(key, (batch, 22))
-    area = height * width * (BOX_SCALE[0] + (BOX_SCALE[1] - BOX_SCALE[0]) * uniform[:, :10])
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform[:, :10])
     log_ratio = [math.log(bound) for bound in BOX_RATIO]
     aspect = jnp.exp(log_ratio[0] + (log_ratio[1] - log_ratio[0]) * uniform[:, 10:20])
     rows = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
@@ -190,32 +180,32 @@ def draw_box(key: jax.Array, batch: int, height: int, width: int) -> tuple[jax.A
     return top, left, rows, columns
 
 
-def random_jitter(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Colour jitter with probability 0.8: brightness, contrast, saturation and hue in random order."""
+def random_jitter(key: jax.Array, images: jax.Array, *, hue: float = 0.1, probability: float = 0.8) -> jax.Array:
+    """Colour jitter with a probability: brightness, contrast, saturation and hue (up to a turn's share) in random
+    order."""
     key_apply, key_jitter = jax.random.split(key)
-    jittered = color_jitter(images, *draw_jitter(key_jitter, images.shape[0]))
-    applied = jax.random.bernoulli(key_apply, 0.8, images.shape[:1])
+    jittered = color_jitter(images, *draw_jitter(key_jitter, images.shape[0], hue))
+    applied = jax.random.bernoulli(key_apply, probability, images.shape[:1])
     return jnp.where(applied[:, None, None, None], jittered, images)
 
 
-def draw_jitter(key: jax.Array, batch: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Arguments of `color_jitter` as torchvision's `ColorJitter(0.4, 0.4, 0.4, 0.1)` draws them."""
+def draw_jitter(key: jax.Array, batch: int, hue: float) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Arguments of `color_jitter` as torchvision's `ColorJitter(0.4, 0.4, 0.4, hue)` draws them."""
     uniform = jax.random.uniform(key, (batch, 8))
     order = jnp.argsort(uniform[:, :4], axis=1).astype(jnp.int32)
-    spread = jnp.asarray([MAX_BRIGHTNESS, MAX_CONTRAST, MAX_SATURATION], jnp.float32)
-    factors = 1.0 + spread[None, :] * (2.0 * uniform[:, 4:7] - 1.0)
-    turn = MAX_HUE * (2.0 * uniform[:, 7] - 1.0)
-    return order, factors, (255.0 * turn).astype(jnp.int32)
+    factors = 1.0 + jnp.asarray(JITTER, jnp.float32)[None, :] * (2.0 * uniform[:, 4:7] - 1.0)
+    turn = hue * (2.0 * uniform[:, 7] - 1.0)
+    return order, factors, (255.0 * turn).astype(jnp.int32) if hue else None
 
 
-def color_jitter(images: jax.Array, order: jax.Array, factors: jax.Array, hue_shift: jax.Array) -> jax.Array:
+def color_jitter(images: jax.Array, order: jax.Array, factors: jax.Array, hue_shift: jax.Array | None) -> jax.Array:
     """Four colour changes in each image's own order.
 
     Args:
       images: uint8 [B, H, W, 3].
       order: int32 [B, 4], a permutation: 0 brightness, 1 contrast, 2 saturation, 3 hue.
       factors: float32 [B, 3], enhancement factors of the first three.
-      hue_shift: int32 [B], in 1/255 of a turn.
+      hue_shift: int32 [B], in 1/255 of a turn; None leaves the hue alone.
 
     Returns:
       uint8 [B, H, W, 3].
@@ -227,7 +217,7 @@ def color_jitter(images: jax.Array, order: jax.Array, factors: jax.Array, hue_sh
         which = which[:, None, None, None]
         degenerate = jnp.where(which == 1, color.mean_grey(images), jnp.uint8(0))
         degenerate = jnp.where(which == 2, color.luma(images)[..., None], degenerate)
-        turned = color.hue(images, hue_shift)
+        turned = images if hue_shift is None else color.hue(images, hue_shift)
         return jnp.where(which == 3, turned, color.blend(degenerate, images, factor)), None
 
     # A loop, because the compiler would otherwise fuse each change into every use of its result.
@@ -245,11 +235,3 @@ def random_blur(key: jax.Array, images: jax.Array) -> jax.Array:
     uniform = jax.random.uniform(key, (images.shape[0], 2))
     blurred = filters.gaussian_blur(images, 0.1 + (filters.MAX_SIGMA - 0.1) * uniform[:, 1])
     return jnp.where(uniform[:, 0, None, None, None] < 0.5, blurred, images)
-
-
-VIEWS = {
-    "none": (),
-    "crop_flip": (random_crop, random_flip),
-    "autoaugment": (random_crop, random_flip, random_policy, random_cutout),
-    "moco_key": (random_resized_crop, random_flip, random_jitter, random_grayscale, random_blur),
-}

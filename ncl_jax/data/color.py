@@ -57,6 +57,12 @@ def solarize_table(threshold: jax.Array) -> jax.Array:
     return jnp.where(grey < threshold[:, None, None], grey, 255 - grey).astype(jnp.uint8)
 
 
+def solarize_add_table(added: jax.Array) -> jax.Array:
+    """uint8 [B, 1, 256] for added int32 [B]: added to the levels below 128, at most 255 (timm's `solarize_add`)."""
+    grey = _greys()
+    return jnp.where(grey < 128, jnp.minimum(grey + added[:, None, None], 255), grey).astype(jnp.uint8)
+
+
 def autocontrast_table(images: jax.Array) -> jax.Array:
     """uint8 [B, 3, 256] from the darkest and the lightest level of each channel of uint8 [B, H, W, 3]."""
     low = images.min(axis=(1, 2)).astype(jnp.int32)[..., None]  # [B, 3, 1]

@@ -19,7 +19,15 @@ from ncl_jax.steps import Batch
 
 
 class Feed(Protocol):
-    """The order of the batches depends on seed and step alone, so that a run continues at any step."""
+    """The order of the batches depends on seed and step alone, so that a run continues at any step.
+
+    Attributes:
+      cut: whether the images have been through the host's part of the views, see `views.make_view`.
+      waited: seconds that the caller has waited for batches.
+    """
+
+    cut: bool
+    waited: float
 
     def batches(self, first_step: int) -> Iterator[tuple[Any, int]]:
         """The sources from step `first_step` (from 0) on, each with the number of steps that it serves."""
@@ -29,13 +37,30 @@ class Feed(Protocol):
         """The batch of a step; for use under `jit`."""
         ...
 
+    def like(self) -> Any:
+        """The shapes of a source."""
+        ...
+
+    def close(self) -> None:
+        """Ends what reads ahead."""
+        ...
+
 
 def epoch_order(key: jax.Array, epoch: jax.Array, num_images: int) -> jax.Array:
     """The order in which epoch `epoch` (from 0) visits the images: a permutation `[num_images]` int32."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), num_images).astype(jnp.int32)
 
 
-class Resident:
+class OnDevice:
+    """What the feeds have in common whose arrays live on the devices."""
+
+    cut, waited = False, 0.0
+
+    def close(self) -> None:
+        """See `Feed`: nothing reads ahead."""
+
+
+class Resident(OnDevice):
     """A training set on the devices: every epoch visits each image once, the last partial batch left out.
 
     Args:
@@ -67,10 +92,14 @@ class Resident:
         images, labels, order = source
         first = step % self._steps_per_epoch * self._batch_size
         rows = jax.lax.dynamic_slice(order, (first,), (self._batch_size,))
-        return Batch(self._take_rows(images, rows), labels[rows])
+        return Batch(self._take_rows(images, rows)[:, None], labels[rows])
+
+    def like(self) -> Any:
+        """See `Feed`."""
+        return next(self.batches(0))[0]
 
 
-class ResidentTest:
+class ResidentTest(OnDevice):
     """A test set on the devices, in batches of `batch_size`; the last is filled up with rows that are not valid."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, batch_size: int, mesh: Mesh):
@@ -89,4 +118,9 @@ class ResidentTest:
 
     def take(self, source: Any, step: jax.Array) -> Batch:
         """See `Feed`."""
-        return jax.tree.map(lambda array: array[step], source)
+        batch = jax.tree.map(lambda array: array[step], source)
+        return batch._replace(images=batch.images[:, None])
+
+    def like(self) -> Any:
+        """See `Feed`."""
+        return self._arrays

@@ -4,11 +4,13 @@ Everything works image by image, so a batch sharded over devices needs no commun
 image. Shapes: B images of H rows and W columns.
 
 Agreement with Pillow 13, tests/test_augment.py (largest difference in grey levels):
-crop, flip, translate_x, translate_y, rotate 0; shear_x, shear_y 1; resized_crop 1.
+crop, flip, translate_x, translate_y, rotate 0; shear_x, shear_y 1; resized_crop 1; affine 1, but for
+a pixel at the very edge.
 """
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -98,13 +100,18 @@ def warp(images: jax.Array, operation: jax.Array, level: jax.Array, sign: jax.Ar
 
 
 def _cubic(a, b, c, d, t):
-    """Cubic convolution (Keys, a = -1, as in Pillow's geometry) at t in [0, 1) between b and c, within 0 to 255."""
+    """Cubic convolution at t in [0, 1) between b and c, within 0 to 255."""
+    return jnp.clip(_cubic_curve(a, b, c, d, t), 0.0, 255.0)
+
+
+def _cubic_curve(a, b, c, d, t):
+    """Cubic convolution (Keys, a = -1, as in Pillow's geometry) at t in [0, 1) between b and c."""
     # Differences of integers are exact in float32; sums of weighted values would fall below a flat area's own grey
     # and lose a level when Pillow's truncation follows.
     linear = c - a
     quadratic = 2.0 * (a - b) + c - d
     cubic = b - a + d - c
-    return jnp.clip(b + t * (linear + t * (quadratic + t * cubic)), 0.0, 255.0)
+    return b + t * (linear + t * (quadratic + t * cubic))
 
 
 def _pack(images):
@@ -206,23 +213,68 @@ def _fixed_point(matrix):
     return np.floor(centred * 65536.0 + 0.5).astype(np.int32)
 
 
-def resized_crop(
-    images: jax.Array, top: jax.Array, left: jax.Array, crop_height: jax.Array, crop_width: jax.Array
-) -> jax.Array:
-    """Cuts a box out of each image and scales it to H x W; equals `Image.crop` and `Image.resize(BILINEAR)`.
+def affine(images: jax.Array, matrix: jax.Array, cubic: jax.Array, fill: Sequence[int]) -> jax.Array:
+    """`Image.transform(size, AFFINE, matrix, BILINEAR or BICUBIC, fillcolor=fill)` of each image.
 
-    A box is never larger than the image, so the scaling only ever enlarges and Pillow's antialiasing, which widens
-    the filter when it reduces, has nothing to do.
+    Coordinates are float32 where Pillow has float64: a pixel that comes from the very edge may fall on its other side.
 
     Args:
       images: uint8 [B, H, W, 3].
-      top, left, crop_height, crop_width: int32 [B], a box within the image.
+      matrix: float32 [B, 6], (a, b, c, d, e, f) of x' = ax + by + c, y' = dx + ey + f from output to input.
+      cubic: bool [B], bicubic rather than bilinear.
+      fill: three grey levels, shown outside the image.
 
     Returns:
       uint8 [B, H, W, 3].
     """
-    rows = _enlargement(images.shape[1], top, crop_height)
-    columns = _enlargement(images.shape[2], left, crop_width)
+    batch, height, width, _ = images.shape
+    a, b, c, d, e, f = [matrix[:, i, None, None] for i in range(6)]
+    column = jnp.arange(width, dtype=jnp.float32)[None, None, :] + 0.5
+    row = jnp.arange(height, dtype=jnp.float32)[None, :, None] + 0.5
+    x, y = a * column + b * row + c, d * column + e * row + f
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    left, top = jnp.floor(x - 0.5), jnp.floor(y - 0.5)
+    part_x, part_y = (x - 0.5 - left)[..., None], (y - 0.5 - top)[..., None]
+    left, top, packed = left.astype(jnp.int32), top.astype(jnp.int32), _pack(images).reshape(batch, height * width)
+    is_cubic = cubic[:, None, None, None]
+
+    def tap(step_x, step_y):
+        index = jnp.clip(top + step_y, 0, height - 1) * width + jnp.clip(left + step_x, 0, width - 1)
+        index = index.reshape(batch, height * width)
+        values = jnp.take_along_axis(packed, index, axis=1, mode="promise_in_bounds")
+        return _unpack(values.reshape(batch, height, width))
+
+    def between(taps, part):
+        before, first, second, after = taps
+        curve = _cubic_curve(before, first, second, after, part)
+        return jnp.where(is_cubic, curve, first + part * (second - first))
+
+    lines = [between([tap(step_x, step_y) for step_x in range(-1, 3)], part_x) for step_y in range(-1, 3)]
+    value = jnp.clip(between(lines, part_y), 0.0, 255.0)
+    return jnp.where(inside[..., None], value, jnp.asarray(fill, jnp.float32)).astype(jnp.uint8)
+
+
+def resized_crop(
+    images: jax.Array,
+    top: jax.Array,
+    left: jax.Array,
+    crop_height: jax.Array,
+    crop_width: jax.Array,
+    height: int,
+    width: int,
+) -> jax.Array:
+    """Cuts a box out of each image and scales it; equals `Image.crop` and `Image.resize(BILINEAR)`.
+
+    Args:
+      images: uint8 [B, H, W, 3].
+      top, left, crop_height, crop_width: int32 [B], a box within the image.
+      height, width: of the result.
+
+    Returns:
+      uint8 [B, height, width, 3].
+    """
+    rows = _scaling(images.shape[1], height, top, crop_height)
+    columns = _scaling(images.shape[2], width, left, crop_width)
     # Pillow scales rows first and stores grey levels in between; so do we. The highest precision, because the
     # accelerators' default multiplies in 8 to 11 bits.
     product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
@@ -230,13 +282,19 @@ def resized_crop(
     return jnp.floor(product("bqy,bypc->bqpc", rows, values) + 0.5).astype(jnp.uint8)
 
 
-def _enlargement(length, start, size):
-    """float32 [B, length, length]: weights of each input pixel (last axis) in each output pixel."""
+def _scaling(length, result, start, size):
+    """float32 [B, result, length]: weights of each input pixel (last axis) in each output pixel.
+
+    A triangle of two pixels' width around the output pixel's place, wider by the factor of a reduction (antialiasing).
+    """
     size = size[:, None, None].astype(jnp.float32)
     start = start[:, None, None].astype(jnp.float32)
-    position = jnp.arange(length, dtype=jnp.float32) + 0.5
-    center = position[None, :, None] * (size / length)
-    pixel = position[None, None, :] - start
-    weight = jnp.maximum(0.0, 1.0 - jnp.abs(pixel - center))
+    factor = size / result
+    center = (jnp.arange(result, dtype=jnp.float32) + 0.5)[None, :, None] * factor
+    pixel = (jnp.arange(length, dtype=jnp.float32) + 0.5)[None, None, :] - start
+    distance = jnp.abs(pixel - center)
+    if length > result:  # a box is never larger than the image
+        distance = distance / jnp.maximum(factor, 1.0)
+    weight = jnp.maximum(0.0, 1.0 - distance)
     weight = jnp.where((pixel > 0) & (pixel < size), weight, 0.0)
     return weight / weight.sum(axis=-1, keepdims=True)

@@ -20,7 +20,7 @@ NUM_LEVELS = 10
 GEOMETRIC = ("shear_x", "shear_y", "translate_x", "translate_y", "rotate")
 LOOKUP = ("posterize", "solarize", "autocontrast", "equalize", "invert")
 BLEND = ("color", "contrast", "sharpness", "brightness")
-OPERATIONS = ("identity", *GEOMETRIC, *LOOKUP, *BLEND)
+OPERATIONS = ("identity", *GEOMETRIC, *LOOKUP, *BLEND, "solarize_add")  # the last is RandAugment's alone
 
 # Which operations draw a sign; the rest always use the positive one.
 SIGNED = ("shear_x", "shear_y", "translate_x", "translate_y", *BLEND)

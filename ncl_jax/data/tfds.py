@@ -1,12 +1,15 @@
-"""CIFAR as prepared by TensorFlow Datasets (TFDS), read without TensorFlow.
+"""Folders prepared by TensorFlow Datasets (TFDS), read without TensorFlow.
 
-TFDS shuffles what it stores. Its `id` (`train_00042`) counts the images of a split in the order of the original files,
-batch after batch, so sorting by it restores the rows of the archive, and a long-tailed subset has the same images
-whichever source it is chosen from.
+TFDS shuffles what it stores. CIFAR's `id` (`train_00042`) counts the images of a split in the order of the original
+files, batch after batch, so sorting by it restores the rows of the archive, and a long-tailed subset has the same
+images whichever source it is chosen from.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +19,17 @@ from ncl_jax.errors import DataError
 def find(name: str, directory: Path) -> Path | None:
     """The folder of the newest prepared version: `directory/name/3.0.2`, or `directory` itself; None without one."""
     for folder in (*sorted((directory / name).glob("*.*.*"), key=_version, reverse=True), directory):
-        try:
-            if json.loads((folder / "dataset_info.json").read_text())["name"] == name:
-                return folder
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        if prepared_name(folder) == name:
+            return folder
     return None
+
+
+def prepared_name(folder: Path) -> str | None:
+    """The name of the data set that a folder holds; None if it is not a prepared one."""
+    try:
+        return json.loads((folder / "dataset_info.json").read_text())["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _version(folder: Path) -> tuple[int, ...]:
@@ -29,14 +37,13 @@ def _version(folder: Path) -> tuple[int, ...]:
     return tuple(int(part) for part in folder.name.split(".") if part.isdigit())
 
 
-def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Reads a prepared folder (array_record), rows in the order of the archive.
-
-    Returns:
-      train_images uint8 [N, H, W, 3], train_labels int32 [N], test_images, test_labels, class_names.
+@contextmanager
+def opened(folder: Path) -> Iterator[Any]:
+    """The builder of a prepared folder (array_record).
 
     Raises:
-      DataError: tensorflow-datasets is not installed, or the folder is in another format or incomplete.
+      DataError: tensorflow-datasets is not installed, or the folder is in another format, incomplete or damaged; also
+        for what goes wrong while the caller reads from it.
     """
     info = json.loads((folder / "dataset_info.json").read_text())
     name, file_format = info["name"], info.get("fileFormat", "tfrecord")
@@ -46,20 +53,30 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, 
             f"{folder} is in the format {file_format}, which only TensorFlow reads: prepare it again with {again}"
         )
     try:
-        import array_record  # noqa: F401 - TFDS imports it and Pillow late, and then fails less clearly
-        import PIL  # noqa: F401
+        import array_record  # noqa: F401 - TFDS imports it late, and then fails less clearly
         import tensorflow_datasets
     except ImportError as error:
         raise DataError(
             f'{folder} needs packages that are not installed ({error}): pip install "ncl_jax[tfds]", or '
-            f"put the Python archive of {name} into the data directory"
+            f"put the files of {name} into the data directory as they are downloaded"
         ) from error
     try:
-        builder = tensorflow_datasets.builder_from_directory(folder)
-        train, test = (_split(builder.as_data_source(split), split) for split in ("train", "test"))
-        return *train, *test, tuple(builder.info.features["label"].names)
+        yield tensorflow_datasets.builder_from_directory(folder)
+    except DataError:
+        raise
     except Exception as error:  # TFDS and array_record raise many types for damaged files.
         raise DataError(f"{folder} cannot be read ({error}): prepare it again with {again}") from error
+
+
+def read_in_order(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Reads CIFAR as prepared, rows in the order of the archive. Raises DataError, see `opened`.
+
+    Returns:
+      train_images uint8 [N, H, W, 3], train_labels int32 [N], test_images, test_labels, class_names.
+    """
+    with opened(folder) as builder:
+        train, test = (_split(builder.as_data_source(split), split) for split in ("train", "test"))
+        return *train, *test, tuple(builder.info.features["label"].names)
 
 
 def _split(source, split: str) -> tuple[np.ndarray, np.ndarray]:

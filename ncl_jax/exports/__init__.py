@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 
 from ncl_jax import build, console, startup
+from ncl_jax.config import expand
 from ncl_jax.errors import ConfigError, WriteError
 from ncl_jax.exports import stablehlo
 from ncl_jax.model import restore
@@ -36,7 +37,7 @@ def export(run: str | pathlib.Path, out: str | pathlib.Path, form: str = "stable
     """
     if form not in FORMATS:
         raise ConfigError(f"--format={form} must be one of: {', '.join(FORMATS)}")
-    path = pathlib.Path(out).expanduser()
+    path = expand("--out", out)
     if path.exists():
         raise ConfigError(f"--out={path} exists already: give another name, or move it away")
     config, facts, weights = restore(RunDir(run), step)

@@ -1,4 +1,5 @@
-"""The ResNet for large images (He et al. 2016, table 1) with bottleneck blocks, the stride in their 3x3 convolution."""
+"""The ResNet for large images (He et al. 2016, table 1): basic blocks up to 34 layers, bottleneck blocks, with the
+stride in their 3x3 convolution, above."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +10,32 @@ import jax.numpy as jnp
 
 from ncl_jax.models.layers import BatchNorm, Conv, Convolve, Dtype, convolve
 
-STAGES = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}  # blocks in each stage, by depth
+STAGES = {
+    18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
+}  # blocks in each stage, by depth  # fmt: skip
+
+
+class Basic(nn.Module):
+    """Two 3x3 convolutions and a shortcut: `[B, H, W, I]` gives `[B, H / stride, W / stride, features]`."""
+
+    features: int
+    stride: int = 1
+    conv: Callable[..., Conv] = Conv
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = self.conv(self.features, 3, self.stride, name="conv1")(x)
+        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = BatchNorm(name="bn2")(self.conv(self.features, 3, name="conv2")(y), train)
+        return nn.relu(y + shortcut(x, y.shape, self.stride, self.conv, train))
+
+
+def shortcut(x: jax.Array, shape: tuple[int, ...], stride: int, conv: Callable[..., Conv], train: bool) -> jax.Array:
+    """`x` itself where it has the block's shape, else a 1x1 convolution of it (option B). Inside a compact method."""
+    if x.shape == shape:
+        return x
+    x = conv(shape[-1], 1, stride, name="downsample_conv")(x)
+    return BatchNorm(name="downsample_bn")(x, train)
 
 
 class Bottleneck(nn.Module):
@@ -27,14 +53,12 @@ class Bottleneck(nn.Module):
         y = self.conv(self.features, 3, self.stride, name="conv2")(y)
         y = nn.relu(BatchNorm(name="bn2")(y, train))
         y = BatchNorm(name="bn3")(self.conv(outputs, 1, name="conv3")(y), train)
-        if x.shape != y.shape:
-            x = self.conv(outputs, 1, self.stride, name="downsample_conv")(x)
-            x = BatchNorm(name="downsample_bn")(x, train)
-        return nn.relu(y + x)
+        return nn.relu(y + shortcut(x, y.shape, self.stride, self.conv, train))
 
 
 class ResNet(nn.Module):
-    """ResNet-`depth` (`STAGES`): `[B, H, W, channels]` gives features `[B, 32 * width]`; `width` 64 in the paper."""
+    """ResNet-`depth` (`STAGES`): `[B, H, W, channels]` gives features `[B, 32 * width]`, up to 34 layers `[B, 8 *
+    width]`; `width` is 64 in the paper."""
 
     depth: int = 50
     width: int = 64
@@ -53,9 +77,10 @@ class ResNet(nn.Module):
         x = conv(self.width, 7, 2, name="conv1")(x)
         x = nn.relu(BatchNorm(name="bn1")(x, train))
         x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        block_type = Basic if self.depth < 50 else Bottleneck
         for stage, blocks in enumerate(STAGES[self.depth]):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"layer{stage + 1}_{block}"
-                x = Bottleneck(self.width * 2**stage, stride, conv, name=name)(x, train)
+                x = block_type(self.width * 2**stage, stride, conv, name=name)(x, train)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

@@ -11,7 +11,6 @@ import tiny
 
 import ncl_jax
 from ncl_jax import checks, cli, records
-from ncl_jax.data import sources
 from ncl_jax.errors import CheckpointError
 from ncl_jax.rundir import RunDir
 
@@ -68,8 +67,10 @@ def test_the_best_checkpoint_loads_and_is_a_test_figure(run):
     best = RunDir(run).read_results()["best_on_test"]
     model = ncl_jax.load(run, step="best")
     assert model.step == best["epoch"] * 4
-    data = sources.load("fashion_mnist_lt", "")
-    assert np.mean(model(data.test_images).argmax(-1) == data.test_labels) == pytest.approx(best["accuracy"])
+    data = tiny.load_source("fashion_mnist_lt", "")
+    assert np.mean(model(data.splits["test"].images).argmax(-1) == data.splits["test"].labels) == pytest.approx(
+        best["accuracy"]
+    )
 
 
 def test_without_evaluations_there_is_no_best(run):

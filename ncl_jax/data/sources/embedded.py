@@ -4,15 +4,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ncl_jax.data.sources.dataset import Dataset
+from ncl_jax.data.sources.source import Request, Source, Split
 
 FILE = Path(__file__).parent.parent / "fashion_mnist_lt.npz"
 
 
-def read(directory: Path, download: bool) -> Dataset:
+def read(request: Request) -> Source:
     """1,236 training images of 28 x 28, classes sorted from 500 images to 5, and 100 test images per class."""
     with np.load(FILE, allow_pickle=False) as file:
-        train, test = (np.repeat(file[f"{split}_images"][..., None], 3, axis=-1) for split in ("train", "test"))
-        train_labels, test_labels = (file[f"{split}_labels"].astype(np.int32) for split in ("train", "test"))
-        names = tuple(file["class_names"].tolist())
-    return Dataset("fashion_mnist_lt", train, train_labels, test, test_labels, names, imbalance=100.0)
+        splits = {
+            name: Split(
+                np.repeat(file[f"{name}_images"][..., None], 3, axis=-1), file[f"{name}_labels"].astype(np.int32)
+            )
+            for name in ("train", "test")
+        }
+        return Source(tuple(file["class_names"].tolist()), splits, imbalance=100.0)

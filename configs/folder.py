@@ -1,0 +1,13 @@
+"""NCL on a folder of your own images, a folder for each class (docs/data.md).
+
+    ncl-jax train --config=folder:dir=DIR[,image_size=64,epochs=30,method=ncl,imbalance=0,seed=0]
+
+What is chosen for the images is printed when the run starts; any of it can be changed with --config.FIELD=VALUE.
+"""
+
+from ncl_jax import recipes
+
+
+def get_config(arguments: str | None = None):
+    """Arguments: `dir`, `image_size`, `imbalance`, `method` and `semantics` (see the README), `epochs`, `seed`."""
+    return recipes.folder(arguments)

@@ -1,0 +1,28 @@
+"""Places-LT with the authors' recipe (NCL, experiments): ResNet-152, 3 experts, batch 256, 30 epochs.
+
+    python -m ncl_jax.main --config=configs/places_lt.py[:method=ncl,epochs=90,...] --config.data.dir=DIR
+
+DIR holds the images and the lists; docs/data.md says what to download and how to lay it out.
+"""
+
+from ncl_jax import recipes
+
+
+def get_config(arguments: str | None = None):
+    """Arguments: `method` and `semantics` (see the README), `epochs`, `seed`."""
+    return recipes.large(
+        arguments,
+        "places_lt",
+        "ncl",
+        epochs=30,
+        data__augment="places",
+        model__depth=152,
+        loss__num_hard=122,
+        contrast__augment="places",
+        contrast__queue=65536,
+        contrast__dim=1024,
+        optim__learning_rate=0.02,
+        optim__schedule="step",
+        optim__warmup_epochs=5,
+        optim__milestones=(10, 20),
+    )

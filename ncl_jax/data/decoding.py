@@ -1,0 +1,73 @@
+"""Many images at once: in threads, which decoders run in side by side, with a progress bar."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ncl_jax.data import images, transforms
+from ncl_jax.data.sources.source import Split, name_of
+from ncl_jax.errors import DataError
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_threads(function: Callable[[int], Any], count: int, text: str) -> Iterator[Any]:
+    """`function(0)`, `function(1)`, ... in order; an error or Ctrl-C ends it at once."""
+    with ThreadPoolExecutor(cores()) as pool:
+        try:
+            results = pool.map(function, range(count))
+            yield from tqdm(results, total=count, desc=text, unit=" images", disable=None, leave=False)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def decoded(of_split: Any, row: int) -> np.ndarray:
+    """One image of a split as uint8 [H, W, 3]. Raises DataError, naming it, if it cannot be read."""
+    image = of_split[row]
+    return image if isinstance(image, np.ndarray) else images.decode(image, name_of(of_split, row))
+
+
+def errors(split: Split, text: str) -> list[str | None]:
+    """What is wrong with each image, None for one that can be decoded."""
+
+    def attempt(row: int) -> str | None:
+        try:
+            decoded(split.images, row)
+        except DataError as error:
+            return str(error)
+        return None
+
+    return list(in_threads(attempt, len(split), text))
+
+
+def sizes(split: Split, text: str) -> np.ndarray:
+    """Height and width of every image, int [N, 2], from its header. Raises DataError for a file that is no image."""
+
+    def size(row: int) -> tuple[int, int]:
+        return images.size(split.images[row], name_of(split.images, row))
+
+    if isinstance(split.images, np.ndarray):
+        return np.tile(split.images.shape[1:3], (len(split), 1))
+    return np.array(list(in_threads(size, len(split), text)))
+
+
+def fitted(split: Split, resize: int, size: int, text: str) -> np.ndarray:
+    """All images by the test transform, uint8 [N, size, size, 3]."""
+    result = np.empty((len(split), size, size, 3), np.uint8)
+    fit = lambda row: transforms.fit(decoded(split.images, row), resize, size)  # noqa: E731
+    for row, image in enumerate(in_threads(fit, len(split), text)):
+        result[row] = image
+    return result
+
+
+def whole(split: Split, text: str) -> np.ndarray:
+    """All images as they are, uint8 [N, H, W, 3]: they must be of one size."""
+    return np.stack(list(in_threads(lambda row: decoded(split.images, row), len(split), text)))

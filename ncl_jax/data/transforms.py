@@ -1,0 +1,57 @@
+"""What the host does to a decoded image before it goes to the devices: crop and resize, uint8 to uint8."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+BOX_RATIO = (3 / 4, 4 / 3)  # width over height
+
+
+def scale_to(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear with antialiasing, as `Image.resize`: uint8 [H, W, 3] to [height, width, 3]."""
+    if image.shape[:2] == (height, width):
+        return image
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized)
+
+
+def fit(image: np.ndarray, resize: int, size: int) -> np.ndarray:
+    """The test transform: the shorter side scaled to `resize`, then the centre, uint8 [size, size, 3].
+
+    Equivalent to torchvision's `Resize(resize)` and `CenterCrop(size)`.
+    """
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    image = scale_to(image, int(resize * height / shorter), int(resize * width / shorter))
+    top, left = (round((side - size) / 2) for side in image.shape[:2])
+    return image[top : top + size, left : left + size]
+
+
+def random_resized_crop(
+    rng: np.random.Generator, image: np.ndarray, *, size: int, scale: Sequence[float]
+) -> np.ndarray:
+    """A box of a share within `scale` of the area, scaled to [size, size, 3]; see `draw_box`."""
+    top, left, height, width = draw_box(rng, image.shape[0], image.shape[1], scale)
+    return resized_crop(image, top, left, height, width, size)
+
+
+def resized_crop(image: np.ndarray, top: int, left: int, height: int, width: int, size: int) -> np.ndarray:
+    """`Image.crop`, then `Image.resize` (bilinear, antialiased), as torchvision's `resized_crop`."""
+    return scale_to(image[top : top + height, left : left + width], size, size)
+
+
+def draw_box(rng: np.random.Generator, height: int, width: int, share: Sequence[float]) -> tuple[int, int, int, int]:
+    """A box (top, left, height, width) as torchvision's `RandomResizedCrop` draws it: the first of ten attempts that
+    fits, else the largest at the centre whose aspect is within bounds."""
+    least, most = (math.log(bound) for bound in BOX_RATIO)
+    for _ in range(10):
+        area = height * width * rng.uniform(share[0], share[1])
+        aspect = math.exp(rng.uniform(least, most))
+        columns, rows = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < columns <= width and 0 < rows <= height:
+            return int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1)), rows, columns
+    rows = min(height, round(width / BOX_RATIO[0]))
+    columns = min(width, round(height * BOX_RATIO[1]))
+    return (height - rows) // 2, (width - columns) // 2, rows, columns

@@ -1,0 +1,113 @@
+"""Recipes: the authors' for the large benchmarks, and one for anybody's folder of images."""
+
+import pathlib
+
+import ml_collections
+import numpy as np
+
+from ncl_jax.config import RAMP_STEPS, SHORT_SCHEDULE, base_config, choose_method, parse_arguments, scale_schedule
+from ncl_jax.data import decoding, sources
+from ncl_jax.errors import ConfigError, DataError
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HARD_SHARE = 0.3  # hard categories of all (authors)
+LARGEST_SMALL = 64  # pixels: up to it the CIFAR ResNet and its views
+FEW_IMAGES = 20_000  # training images below which a ResNet-50 is more than the data bears
+
+
+def large(arguments: str | None, name: str, method: str, **fields: object) -> ml_collections.ConfigDict:
+    """The authors' recipe for a large benchmark: ResNet, cosine classifier, 224 pixels, cosine schedule.
+
+    Args:
+      arguments: `method`, `semantics` (`choose_method`), `epochs` (`scale_schedule`), `seed`.
+      name: of the source.
+      method: the authors' choice.
+      fields: what this benchmark has of its own, `optim__batch_size=512`.
+    """
+    config = base_config()
+    common = {
+        "data.name": name, "data.imbalance": 0.0, "data.image_size": 224, "data.resize": 256,
+        "data.augment": "imagenet", "data.mean": IMAGENET_MEAN, "data.std": IMAGENET_STD,
+        "model.backbone": "resnet", "model.depth": 50, "model.width": 64, "model.classifier": "cosine",
+        "optim.batch_size": 256, "optim.learning_rate": 0.2, "optim.schedule": "cosine", "optim.warmup_epochs": 0,
+        "optim.milestones": (), "run.eval_batch": 256,
+    }  # fmt: skip
+    config.update_from_flattened_dict(common | {key.replace("__", "."): value for key, value in fields.items()})
+    defaults = {"method": method, "semantics": "official", "epochs": config.epochs, "seed": 0}
+    args = parse_arguments(arguments, **defaults)
+    config.seed = args.seed
+    _shorten(config, args.epochs)
+    choose_method(config, args.method, args.semantics)
+    return config
+
+
+def _shorten(config, epochs):
+    """Scales the schedule; a short one gets the remedy against collapsing features (docs/short_schedules.md)."""
+    warmup = config.optim.warmup_epochs
+    if epochs < min(config.epochs, SHORT_SCHEDULE):
+        config.loss.ramp_steps, warmup = RAMP_STEPS, max(warmup, 2)
+    scale_schedule(config, epochs)
+    config.optim.warmup_epochs = min(warmup, max(2, epochs // 5))
+
+
+def folder(arguments: str | None) -> ml_collections.ConfigDict:
+    """A recipe for a folder of images, chosen by what it holds: the size of the images, their number, the classes.
+
+    Args:
+      arguments: `dir`, the folder (`sources.folder.read` says what it may look like); `image_size`, in pixels, 0 for
+        the one of 32, 64, 128 and 224 that suits the images; `imbalance` to cut the data to a profile, 0 for the data
+        as it is; `method`, `semantics`, `epochs`, `seed`.
+    """
+    args = parse_arguments(
+        arguments, dir="", image_size=0, imbalance=0.0, method="ncl_supervised", semantics="official", epochs=30, seed=0
+    )
+    if not args.dir:
+        raise ConfigError("the folder of the images is missing: give --config=folder:dir=DIR")
+    source = sources.load(sources.Request("folder", pathlib.Path(args.dir)))
+    train, num_classes = source.splits["train"], len(source.class_names)
+    if num_classes < 2:
+        raise ConfigError(f"{args.dir} has one class, {source.class_names[0]}: a classifier needs two or more")
+    size = args.image_size or suitable_size(train)
+    config = base_config()
+    config.seed = args.seed
+    config.update_from_flattened_dict({
+        "data.name": "folder", "data.dir": args.dir, "data.imbalance": args.imbalance, "data.image_size": size,
+        "data.eval_split": "test" if "test" in source.splits else "val",
+        "data.mean": IMAGENET_MEAN, "data.std": IMAGENET_STD,
+        "loss.num_hard": min(num_classes, max(2, round(HARD_SHARE * num_classes))), "optim.schedule": "cosine",
+        **(_small() if size <= LARGEST_SMALL else _photographs(size, len(train))),
+    })  # fmt: skip
+    fit_batch(config, len(train))
+    _shorten(config, args.epochs)
+    choose_method(config, args.method, args.semantics)
+    return config
+
+
+def _small():
+    return {"data.augment": "autoaugment", "model.backbone": "cifar_resnet", "model.depth": 32}
+
+
+def _photographs(size, num_images):
+    return {
+        "data.resize": round(size * 256 / 224), "data.augment": "imagenet", "contrast.augment": "places",
+        "model.backbone": "resnet", "model.depth": 18 if num_images < FEW_IMAGES else 50, "model.width": 64,
+        "model.classifier": "cosine", "optim.learning_rate": 0.05, "run.eval_batch": 128,
+    }  # fmt: skip
+
+
+def fit_batch(config: ml_collections.ConfigDict, num_images: int) -> None:
+    """Halves the batch, and the learning rate with it, until an epoch has ten steps or the batch is 8."""
+    while config.optim.batch_size > 8 and num_images < 10 * config.optim.batch_size:
+        config.optim.batch_size //= 2
+        config.optim.learning_rate /= 2
+    config.contrast.queue = min(config.contrast.queue, 16 * config.optim.batch_size)
+
+
+def suitable_size(train: sources.Split, sample: int = 200) -> int:
+    """The side, of 32, 64, 128 and 224 pixels, that loses little of the images: from their median shorter side."""
+    rows = np.linspace(0, len(train) - 1, min(sample, len(train))).astype(int)
+    try:
+        shorter = float(np.median(decoding.sizes(train.take(rows), "reading the images' sizes").min(1)))
+    except DataError as error:
+        raise ConfigError(f"{error}; or give the size: image_size=64 for example") from error
+    return next((size for size in (32, 64, 128) if shorter <= 1.25 * size), 224)
