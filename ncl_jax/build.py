@@ -129,6 +129,11 @@ def convolution(config: ml_collections.ConfigDict, mesh: Mesh | None) -> layers.
     return layers.convolve if reason else cpu_conv.convolve
 
 
+def convolution_name(config: ml_collections.ConfigDict, mesh: Mesh | None) -> str:
+    """The value of run.conv that says which convolutions the run has."""
+    return "xla" if convolution(config, mesh) is layers.convolve else "native"
+
+
 def conv_would_help(mesh: Mesh | None) -> bool:
     """Whether our own convolutions are meant for these devices."""
     return platform(mesh) == "cpu" and (mesh is None or mesh.size == 1)

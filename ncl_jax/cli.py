@@ -19,12 +19,15 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "inspect": Command("ncl_jax.inspect", "see what a data set holds, and what would stop or spoil a run"),
     "train": Command("ncl_jax.training", "train, or continue a run"),
     "evaluate": Command("ncl_jax.evaluate", "evaluate a checkpoint of a run again"),
     "export": Command("ncl_jax.exports", "write a run's model as one file"),
     "ablate": Command("ncl_jax.ablate", "compare methods over several seeds"),
 }
 EXAMPLES = """examples:
+  ncl-jax inspect --config=folder:dir=DIR
+  ncl-jax train --config=folder:dir=DIR
   ncl-jax train --config=quickstart
   ncl-jax train --config=cifar100lt:imbalance=50,method=nclpp --config.data.dir=DIR
   ncl-jax evaluate --workdir=runs/quickstart

@@ -71,6 +71,7 @@ def prepare(
     speak(records.description(facts, network, epochs, config.optim.batch_size, device, str(directory)))
     rates = build.learning_rates(config)
     for line in (
+        records.recipe(config),
         *build.notes(config, mesh),
         *records.left_out(facts),
         *data.notes,
@@ -87,7 +88,11 @@ def prepare(
     log = RunLog(directory, step, epochs * length, config.optim.batch_size) if is_first() else SilentLog()
     for line in (*lines, *log.notes, records.size(state.params)):
         log.print(line)
-    progress["config"] = config.to_dict() | {"extend": extend}
+    for line in records.other_convolution(
+        progress.get("convolution"), convolution := build.convolution_name(config, mesh)
+    ):
+        log.print(line)
+    progress |= {"config": config.to_dict() | {"extend": extend}, "convolution": convolution}
     keys = jax.jit(build.keys, static_argnums=0, out_shardings=place)(config.seed)
     feed = build.training_feed(config, data, keys.order, mesh)
     train_step = build.train_step(config, facts, mesh, cut=feed.cut)

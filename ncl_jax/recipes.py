@@ -12,6 +12,10 @@ from ncl_jax.errors import ConfigError, DataError
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HARD_SHARE = 0.3  # hard categories of all (authors)
 LARGEST_SMALL = 64  # pixels: up to it the CIFAR ResNet and its views
+# The arguments of a recipe for own images, with their defaults.
+OWN = {
+    "image_size": 0, "imbalance": 0.0, "method": "ncl_supervised", "semantics": "official", "epochs": 30, "seed": 0,
+}  # fmt: skip
 FEW_IMAGES = 20_000  # training images below which a ResNet-50 is more than the data bears
 
 
@@ -58,12 +62,23 @@ def folder(arguments: str | None) -> ml_collections.ConfigDict:
         the one of 32, 64, 128 and 224 that suits the images; `imbalance` to cut the data to a profile, 0 for the data
         as it is; `method`, `semantics`, `epochs`, `seed`.
     """
-    args = parse_arguments(
-        arguments, dir="", image_size=0, imbalance=0.0, method="ncl_supervised", semantics="official", epochs=30, seed=0
-    )
+    return _own_images("folder", parse_arguments(arguments, dir="", **OWN), {})
+
+
+def listed(arguments: str | None) -> ml_collections.ConfigDict:
+    """The same for images that lists name.
+
+    Args:
+      arguments: those of `folder`; `train`, `val`, `test` and `classes` are the fields of data.list.
+    """
+    args = parse_arguments(arguments, dir="", train="", val="", test="", classes="", **OWN)
+    return _own_images("list", args, {name: args[name] for name in ("train", "val", "test", "classes")})
+
+
+def _own_images(name, args, lists):
     if not args.dir:
-        raise ConfigError("the folder of the images is missing: give --config=folder:dir=DIR")
-    source = sources.load(sources.Request("folder", pathlib.Path(args.dir)))
+        raise ConfigError(f"the folder of the images is missing: give --config={name}:dir=DIR")
+    source = sources.load(sources.Request(name, pathlib.Path(args.dir), lists=lists))
     train, num_classes = source.splits["train"], len(source.class_names)
     if num_classes < 2:
         raise ConfigError(f"{args.dir} has one class, {source.class_names[0]}: a classifier needs two or more")
@@ -71,10 +86,11 @@ def folder(arguments: str | None) -> ml_collections.ConfigDict:
     config = base_config()
     config.seed = args.seed
     config.update_from_flattened_dict({
-        "data.name": "folder", "data.dir": args.dir, "data.imbalance": args.imbalance, "data.image_size": size,
+        "data.name": name, "data.dir": args.dir, "data.imbalance": args.imbalance, "data.image_size": size,
+        **{f"data.list.{key}": value for key, value in lists.items()},
         "data.eval_split": "test" if "test" in source.splits else "val",
         "data.mean": IMAGENET_MEAN, "data.std": IMAGENET_STD,
-        "loss.num_hard": min(num_classes, max(2, round(HARD_SHARE * num_classes))), "optim.schedule": "cosine",
+        "loss.num_hard": num_hard(num_classes), "optim.schedule": "cosine",
         **(_small() if size <= LARGEST_SMALL else _photographs(size, len(train))),
     })  # fmt: skip
     fit_batch(config, len(train))
@@ -95,6 +111,11 @@ def _photographs(size, num_images):
     }  # fmt: skip
 
 
+def num_hard(num_classes: int) -> int:
+    """Hard categories for a number of classes, the target included."""
+    return min(num_classes, max(2, round(HARD_SHARE * num_classes)))
+
+
 def fit_batch(config: ml_collections.ConfigDict, num_images: int) -> None:
     """Halves the batch, and the learning rate with it, until an epoch has ten steps or the batch is 8."""
     while config.optim.batch_size > 8 and num_images < 10 * config.optim.batch_size:
@@ -107,7 +128,12 @@ def suitable_size(train: sources.Split, sample: int = 200) -> int:
     """The side, of 32, 64, 128 and 224 pixels, that loses little of the images: from their median shorter side."""
     rows = np.linspace(0, len(train) - 1, min(sample, len(train))).astype(int)
     try:
-        shorter = float(np.median(decoding.sizes(train.take(rows), "reading the images' sizes").min(1)))
+        return size_for(decoding.sizes(train.take(rows), "reading the images' sizes"))
     except DataError as error:
         raise ConfigError(f"{error}; or give the size: image_size=64 for example") from error
+
+
+def size_for(sizes: np.ndarray) -> int:
+    """The same from heights and widths, int [N, 2]."""
+    shorter = float(np.median(sizes.min(1)))
     return next((size for size in (32, 64, 128) if shorter <= 1.25 * size), 224)

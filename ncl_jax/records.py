@@ -7,14 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 
 from ncl_jax import report
+from ncl_jax.config import flatten
 from ncl_jax.data.pipeline import Facts
 
 # Features whose share of dead ones is above, or whose mean is below, carry next to nothing: docs/short_schedules.md.
 COLLAPSED_DEAD, COLLAPSED_MEAN = 0.5, 0.02
 WAITED = 0.1  # a larger share of an epoch spent waiting for data is worth a word
+RECIPE = (
+    "data.image_size", "data.augment", "model.backbone", "model.depth", "loss.name", "loss.num_hard",
+    "optim.batch_size", "optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "loss.ramp_steps",
+)  # fmt: skip
 SHOWN_CLASSES = 200  # of larger sets the first and the last are shown
 
 
@@ -30,6 +36,12 @@ def description(facts: Facts, network: str, epochs: int, batch_size: int, device
         f"images per class: {' '.join(shown)}\n"
         f"{network}; {epochs} epochs, batch {batch_size}; {device}; run directory {workdir}"
     )
+
+
+def recipe(config: ml_collections.ConfigDict) -> str:
+    """The fields that people change most, as they would be given."""
+    fields = flatten(config)
+    return "recipe: " + " ".join(f"{name}={fields[name]}" for name in RECIPE) + " (any field: --config.FIELD=VALUE)"
 
 
 def device_name(devices: Sequence[jax.Device]) -> str:
@@ -92,6 +104,14 @@ def extension(epochs: int, extend: int, rate: float) -> list[str]:
     """What extending a run does to its schedule."""
     text = f"extended by {extend} epochs, from {epochs} to {epochs + extend}: they are trained at the schedule's last "
     return [text + f"learning rate, {rate:.4g}; all before is as without"] if extend else []
+
+
+def other_convolution(before: str | None, now: str) -> list[str]:
+    """What it means that a run goes on with other convolutions than it had (`build.convolution_name`)."""
+    text = (
+        f"warning: this run had run.conv={before} and goes on with {now}: its figures agree with those of an unbroken "
+    )
+    return [text + "run up to rounding, not to the bit"] if before not in (None, now) else []
 
 
 def size(params: Any) -> str:

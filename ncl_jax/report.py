@@ -27,7 +27,7 @@ PARTS = {
     "intra_hard": "between copies, hard categories",
     "contrast": "momentum contrast",
 }
-_GROUPS, _BORDERS = ("few", "medium", "many"), (20, 100)  # training images, see `longtail.groups`
+_GROUPS, BORDERS = ("few", "medium", "many"), (20, 100)  # training images, see `longtail.groups`
 _MOST_NAMES = 20  # classes; the names of more have no room
 _BOTTOM, _TOP = -3, 112  # of the accuracies by class, with room for the names of the groups
 
@@ -128,10 +128,10 @@ def _plot_parts(ax: Axes, training: list[dict], balanced: bool) -> None:
         label = "cross-entropy" if used == {"nil"} and not balanced else PARTS.get(part, part)
         _plot_line(ax, training, [record["parts"].get(part, np.nan) for record in training], label)
     ax.set(ylabel="training loss by part (nats)", yscale="log")
-    _number_ticks(ax.yaxis)
+    number_ticks(ax.yaxis)
 
 
-def _number_ticks(axis: Axis) -> None:
+def number_ticks(axis: Axis) -> None:
     """Plain numbers on a logarithmic axis: 1, 2, 5, 10, ..., or all digits if there is little more than one decade."""
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 12 * low else range(1, 10)))
@@ -169,7 +169,7 @@ def per_class_figure(results: dict, class_names: Sequence[str]) -> Figure:
         ax.scatter(counts, np.mean(experts, axis=0), s=22, marker="x", label="mean expert")
     ax.set(xlabel="training images of the class", ylabel="test accuracy (%)", xscale="log", ylim=(_BOTTOM, _TOP))
     ax.set_yticks(range(0, 101, 20))
-    _number_ticks(ax.xaxis)
+    number_ticks(ax.xaxis)
     _mark_groups(ax, counts)
     if len(class_names) <= _MOST_NAMES:
         figure.set_figheight(4.8)
@@ -183,7 +183,7 @@ def _mark_groups(ax: Axes, counts: np.ndarray) -> None:
     low, high = ax.get_xlim()
     ends = longtail.groups(np.array([counts.min(), counts.max()]), "papers")
     first, last = np.argmax([ends[name] for name in _GROUPS], axis=0)
-    borders = _BORDERS[first:last]
+    borders = BORDERS[first:last]
     for border in borders:
         ax.axvline(border, color="0.4", linestyle=":", linewidth=1)
     edges = [low, *borders, high]

@@ -56,6 +56,11 @@ def usage() -> str:
     ])  # fmt: skip
 
 
+def wants_help(argv: list[str]) -> bool:
+    """Whether a command is asked to explain itself."""
+    return bool({"-h", "-help", "--help", "--helpfull"} & set(argv))
+
+
 def take_config(argv: list[str]) -> tuple[str, list[str]]:
     """The value of `--config=...` or `--config ...`, and the other arguments. Raises ConfigError without one."""
     rest, found = [], None
@@ -83,20 +88,23 @@ def check_fields(argv: list[str], config: ml_collections.ConfigDict) -> None:
             raise ConfigError(f"unknown field {field!r}; there are: {', '.join(listed)}")
 
 
-def parse(argv: list[str]) -> tuple[str, ml_collections.ConfigDict, flags.FlagValues]:
-    """The configuration's name, the configuration, and the other flags. Raises ConfigError for a bad one."""
+def parse(argv: list[str], values: flags.FlagValues, command: str) -> tuple[str, ml_collections.ConfigDict]:
+    """The configuration's name and the configuration; reads a command's other flags into `values`.
+
+    Raises:
+      ConfigError: for a bad argument.
+    """
     name, rest = take_config(argv)
     config = config_file.load(name)
     check_fields(rest, config)
-    values = make_flags()
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *rest])
-        unexpected = values(["ncl-jax train", *rest])[1:]
+        unexpected = values([f"ncl-jax {command}", *rest])[1:]
     except (flags.Error, TypeError, ValueError) as error:
         raise ConfigError(f"{' '.join(str(error).split())}; --help shows all") from error
     if unexpected:
         raise ConfigError(f"unexpected arguments {unexpected}; fields are set by --config.FIELD=VALUE")
-    return name, config, values
+    return name, config
 
 
 def connect(values: flags.FlagValues) -> None:
@@ -129,13 +137,14 @@ def check_processes(coordinator: str, num_processes: int, process_id: int) -> No
 
 def main(argv: list[str]) -> None:
     """The command: only reads the flags, see `train.train`."""
-    if {"-h", "-help", "--help", "--helpfull"} & set(argv):
+    if wants_help(argv):
         print(usage())
         raise SystemExit(0)
     if "--version" in argv:
         print(f"ncl-jax {__version__}")
         raise SystemExit(0)
-    name, config, values = parse(argv)
+    values = make_flags()
+    name, config = parse(argv, values, "train")
     connect(values)
     startup.prepare()
     try:

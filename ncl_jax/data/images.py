@@ -44,7 +44,7 @@ def decode(encoded: bytes, name: str) -> np.ndarray:
             except ValueError:
                 pass  # Pillow decides what is damaged
         return to_rgb(ImageOps.exif_transpose(image) if turned else image)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UnreadableImage(name, " ".join(str(error).split())[:200] or type(error).__name__) from error
 
 
@@ -56,6 +56,8 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
         image = Image.open(io.BytesIO(encoded))
     except Image.UnidentifiedImageError as error:
         raise UnreadableImage(name, "no known image format") from error
+    except Image.DecompressionBombError as error:  # more than Pillow opens
+        raise UnreadableImage(name, f"its pixels are more than {MOST_PIXELS:,}") from error
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise UnreadableImage(name, f"{width} x {height} pixels are more than {MOST_PIXELS:,}")

@@ -10,6 +10,7 @@ import numpy as np
 
 from ncl_jax.data import decoding, longtail, sources
 from ncl_jax.data.sources import Request, Split
+from ncl_jax.data.sources.source import name_of
 from ncl_jax.errors import DataError
 
 
@@ -57,6 +58,14 @@ class Data(NamedTuple):
     test: Split  # the split that is evaluated
     others: dict[str, Split]  # of the source, by name
     notes: tuple[str, ...] = ()  # lines to be shown when a run starts
+
+    def splits(self) -> dict[str, Split]:
+        """All of them by name, train first."""
+        return {"train": self.train, self.facts.split: self.test, **self.others}
+
+    def place(self, split: str, row: int) -> str:
+        """Where an image is, for messages."""
+        return f"{split} {name_of(self.splits()[split].images, row)}"
 
     def listing(self) -> list[str]:
         """A line for every image file: split, class, path and size in bytes; empty for data in memory."""

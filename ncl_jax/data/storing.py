@@ -8,6 +8,11 @@ from ncl_jax.data.sources.source import Split
 LARGEST_RESIDENT = 2**31  # bytes of decoded images; larger sets are streamed
 
 
+def decoded_bytes(num_images: int, size: int) -> int:
+    """What images of a size take as uint8."""
+    return num_images * size**2 * 3
+
+
 def stored(split: Split, *, feed: str, size: int, resize: int, resizes: bool, text: str) -> np.ndarray | None:
     """The images of a split as an array for the devices; None where they are to be streamed.
 
@@ -24,7 +29,7 @@ def stored(split: Split, *, feed: str, size: int, resize: int, resizes: bool, te
       uint8 [N, H, W, 3]: of the network's size, unless the views resize.
     """
     in_memory = isinstance(split.images, np.ndarray)
-    if feed == "stream" or (feed == "auto" and not in_memory and len(split) * size**2 * 3 > LARGEST_RESIDENT):
+    if feed == "stream" or (feed == "auto" and not in_memory and decoded_bytes(len(split), size) > LARGEST_RESIDENT):
         return None
     if in_memory and (resizes or split.images.shape[1:3] == (size, size)):
         return split.images

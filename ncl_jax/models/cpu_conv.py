@@ -32,9 +32,7 @@ MOST_CHANNELS = 128  # the most that was timed: 1.5 times as fast as XLA there, 
 @functools.cache
 def load() -> str:
     """Makes the kernels available; returns why they are not, or an empty text."""
-    compiler = shutil.which(os.environ.get("CXX") or "c++")
-    if compiler is None:
-        return "no C++ compiler was found (c++, or what the environment variable CXX names)"
+    compiler = os.environ.get("CXX") or "c++"
     try:
         library = ctypes.CDLL(str(_build(compiler)))
         for name in TARGETS:
@@ -42,6 +40,8 @@ def load() -> str:
     except subprocess.CalledProcessError as error:
         return f"{compiler} could not compile {SOURCE}: {error.stderr.strip()[:500]}"
     except (OSError, RuntimeError) as error:
+        if shutil.which(compiler) is None:
+            return f"no C++ compiler was found ({compiler}: c++, or what the environment variable CXX names)"
         return f"the compiled kernels could not be kept or loaded: {error}"
     return ""
 

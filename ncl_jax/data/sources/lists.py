@@ -153,7 +153,7 @@ def _guess_names(entries):
 def numbers(labels: Sequence[str], names: tuple[str, ...], split: str) -> np.ndarray:
     """Labels as int32 [N]. Raises DataError for one that is no class."""
     index = {name: number for number, name in enumerate(names)}
-    numeric = all(label.isdecimal() for label in labels)
+    numeric = all(label.removeprefix("-").isdecimal() for label in labels)
     found = [int(label) if numeric else index.get(label, -1) for label in labels]
     for row, number in enumerate(found):
         if not 0 <= number < len(names):

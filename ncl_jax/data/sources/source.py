@@ -21,7 +21,7 @@ class Request(NamedTuple):
     """
 
     name: str
-    directory: Path
+    directory: Path = Path()
     download: bool = True
     lists: Mapping[str, str] = {}
     test_share: float = 0.2

@@ -1,0 +1,184 @@
+"""The command `ncl-jax inspect`: what a run would be trained on, and what would stop or spoil it.
+
+ncl-jax inspect --config=folder:dir=DIR [--picture=FILE.png] [--config.FIELD=VALUE ...]
+
+Decodes every image once, on all cores. The exit code is 1 if something would stop or spoil a run.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import ml_collections
+import numpy as np
+from absl import flags
+from matplotlib.figure import Figure
+
+from ncl_jax import build, checks, console, recipes, report
+from ncl_jax.config import expand, flatten
+from ncl_jax.data import examine, pipeline, storing
+from ncl_jax.data.examine import Examined
+from ncl_jax.data.longtail import count_labels
+from ncl_jax.errors import ConfigError, DataError, WriteError
+from ncl_jax.training import parse, wants_help
+
+SHOWN = 60  # classes of a table: of more, the largest and the smallest
+NAMED = 5  # files of a problem that are named
+
+
+def class_table(data: pipeline.Data) -> str:
+    """A line for each class, the largest first: its images in every split and its group."""
+    counts = {name: count_labels(split.labels, data.facts.num_classes) for name, split in data.splits().items()}
+    groups = next(iter(data.facts.groups().values()))
+    order = np.argsort(-counts["train"], kind="stable")
+    lines = ["".join([f"{'class':<32}", *(f"{name:>9}" for name in counts), "  group"])]
+    for label in order:
+        group = next(name for name, mask in groups.items() if mask[label])
+        cells = "".join(f"{numbers[label]:>9,}" for numbers in counts.values())
+        lines.append(f"{data.facts.class_names[label][:30]:<32}{cells}  {group}")
+    if len(order) > SHOWN:
+        left_out = len(order) - SHOWN
+        lines[1 + SHOWN // 2 : -SHOWN // 2] = [f"... {left_out} classes between, see the picture ..."]
+    totals = "".join(f"{numbers.sum():>9,}" for numbers in counts.values())
+    return "\n".join([*lines, f"{f'all {len(order):,} classes':<32}{totals}"])
+
+
+def summary(data: pipeline.Data, examined: dict[str, Examined]) -> str:
+    """The imbalance factor, the groups of classes and the sizes of the images, a line each."""
+    counts = data.facts.class_counts
+    groups = {name: int(mask.sum()) for name, mask in next(iter(data.facts.groups().values())).items()}
+    sizes = np.concatenate([part.sizes for part in examined.values()])
+    sizes = sizes[sizes.min(1) > 0]
+    low, middle, high = np.quantile(sizes, (0, 0.5, 1), axis=0).astype(int) if len(sizes) else np.zeros((3, 2), int)
+    return (
+        f"imbalance factor {max(counts) / min(counts):.4g} ({max(counts):,} to {min(counts):,} training images)\n"
+        f"{groups['many']} many-shot classes (more than 100 training images), {groups['medium']} medium-shot (20 to "
+        f"100), {groups['few']} few-shot (fewer than 20)\n"
+        f"image sizes (width x height): {low[1]} x {low[0]} to {high[1]} x {high[0]}, median {middle[1]} x {middle[0]}"
+    )
+
+
+def suggestions(config: ml_collections.ConfigDict, data: pipeline.Data, sizes: np.ndarray) -> list[str]:
+    """What suits these data, a line for each field, beside what the configuration has."""
+    fitted = ml_collections.ConfigDict(config.to_dict())
+    recipes.fit_batch(fitted, data.facts.num_train)
+    values = {
+        "loss.num_hard": recipes.num_hard(data.facts.num_classes),
+        "optim.batch_size": fitted.optim.batch_size,
+    }
+    if not isinstance(data.train.images, np.ndarray):
+        size = recipes.size_for(sizes)
+        resident = storing.decoded_bytes(len(data.train), size) <= storing.LARGEST_RESIDENT
+        values |= {"data.image_size": size, "data.feed": "resident" if resident else "stream"}
+    present = flatten(config)
+    marks = {
+        name: "" if present[name] in (value, "auto") else f"  (the configuration has {present[name]})"
+        for name, value in values.items()
+    }
+    return ["suggested:", *(f"  --config.{name}={value}{marks[name]}" for name, value in values.items())]
+
+
+def problems(config: ml_collections.ConfigDict, data: pipeline.Data, examined: dict[str, Examined]) -> list[str]:
+    """What would stop or spoil a run."""
+    found = []
+    for name, part in examined.items():
+        if part.errors:
+            found.append(_listed(f"{len(part.errors)} {name} images cannot be read", part.errors))
+    for name, part in examined.items():
+        pairs = examine.shared(examined["train"], part) if name != "train" else []
+        if pairs:
+            lines = [f"{data.place('train', mine)} is {data.place(name, other)}" for mine, other in pairs]
+            found.append(_listed(f"{len(pairs)} images stand in train and in {name}", lines))
+    try:
+        checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
+    except ConfigError as error:
+        found.append(str(error))
+    return found
+
+
+def remarks(data: pipeline.Data, examined: dict[str, Examined]) -> list[str]:
+    """What should be known, but stops nothing."""
+    found, names = [*data.notes], data.facts.class_names
+    for name, split in data.splits().items():
+        lacking = [names[label] for label in np.flatnonzero(count_labels(split.labels, len(names)) == 0)]
+        if lacking:
+            found.append(_listed(f"{len(lacking)} classes have no image in {name}: no figure can be given", lacking))
+    if pairs := examine.in_two_classes(data.train, examined["train"]):
+        lines = [f"{data.place('train', first)} is {data.place('train', second)}" for first, second in pairs]
+        found.append(_listed(f"{len(pairs)} training images stand in two classes", lines))
+    return found
+
+
+def _listed(text: str, items: Sequence[str]) -> str:
+    more = [f"... and {len(items) - NAMED} more"] if len(items) > NAMED else []
+    return "\n    ".join([text, *items[:NAMED], *more])
+
+
+def picture(data: pipeline.Data) -> Figure:
+    """The sizes of the classes, largest first, with the borders of the groups."""
+    counts = np.sort(data.facts.class_counts)[::-1]
+    figure, (ax,) = report.axes()
+    ax.bar(np.arange(len(counts)), counts, width=1.0 if len(counts) > SHOWN else 0.8)
+    ax.set(xlabel="classes, largest first", ylabel="training images", yscale="log", xlim=(-0.6, len(counts) - 0.4))
+    ax.set_title(f"{data.facts.name}: {data.facts.num_train:,} training images in {len(counts):,} classes")
+    ax.grid(axis="x", visible=False)
+    report.number_ticks(ax.yaxis)
+    for border in report.BORDERS:
+        if counts.min() < border < counts.max():
+            ax.axhline(border, color="black", linestyle=":", linewidth=1)
+            ax.annotate(f"{border}", (1, border), xycoords=("axes fraction", "data"), va="bottom", ha="right")
+    return figure
+
+
+def inspect(config: ml_collections.ConfigDict, file: pathlib.Path) -> list[str]:
+    """Says what the data is, and returns what would stop or spoil a run with it.
+
+    Args:
+      config: of the run.
+      file: where the picture of the classes goes.
+
+    Raises:
+      ConfigError: a bad value.
+      DataError: the data cannot be read at all.
+      WriteError: the picture cannot be written.
+    """
+    checks.validate(config)
+    whole = ml_collections.ConfigDict(config.to_dict())
+    whole.data.skip_unreadable = False  # they are to be found
+    whole.data.image_size = config.data.image_size or 1  # not needed here, and perhaps not known yet
+    data = build.data(whole)
+    console.say(class_table(data))
+    examined = {name: examine.examine(split, f"decoding {name}") for name, split in data.splits().items()}
+    console.say(summary(data, examined))
+    try:
+        picture(data).savefig(file, dpi=130)
+    except OSError as error:
+        raise WriteError(f"cannot write --picture={file} ({error}): give another file") from error
+    console.say(f"picture of the class sizes: {file}")
+    for line in suggestions(config, data, examined["train"].sizes):
+        console.say(line)
+    for line in remarks(data, examined):
+        console.say(f"note: {line}")
+    found = problems(config, data, examined)
+    for line in found:
+        console.say(f"problem: {line}")
+    return found
+
+
+def main(argv: list[str]) -> None:
+    """The command."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("picture", "class_sizes.png", "where the picture of the class sizes goes", flag_values=values)
+    if wants_help(argv):
+        print(__doc__)
+        return
+    _, config = parse(argv, values, "inspect")
+    if found := inspect(config, expand("--picture", values.picture)):
+        raise DataError(f"{len(found)} problem{'s' * (len(found) > 1)} would stop or spoil a run: mend the data first")
+    console.say("nothing was found that would stop or spoil a run")
+
+
+if __name__ == "__main__":
+    from ncl_jax import cli
+
+    cli.run("inspect", sys.argv[1:])

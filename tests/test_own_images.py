@@ -1,0 +1,380 @@
+"""Folders and lists of images, and the three large benchmarks: what is read, and what is said where it cannot be."""
+
+import gzip
+import hashlib
+import json
+import pathlib
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ncl_jax.data import pipeline, sources
+from ncl_jax.data.sources import Request, benchmarks, layouts, lists
+from ncl_jax.errors import DataError
+
+CLASSES = {"cat": 5, "dog": 3, "Ähre": 2}
+
+
+def write_image(path, seed=0, size=(12, 10)):
+    """A JPEG of its own content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(path, "PNG" if path.suffix == ".png" else "JPEG")
+
+
+def make_folder(root, splits=("train", "test"), classes=CLASSES):
+    """A small folder of classes; returns it."""
+    for split in splits:
+        for name, count in classes.items():
+            for i in range(count):
+                write_image(root / split / name / f"{i}.jpg", hash((split, name, i)) % 2**31)
+    return root
+
+
+def load(root, name="folder", **fields):
+    return sources.load(Request(name, pathlib.Path(root), **fields))
+
+
+# Folders
+
+
+def test_a_folder_of_splits(tmp_path):
+    make_folder(tmp_path, ("train", "val", "test"))
+    write_image(tmp_path / "train" / "cat" / "deep" / "down" / "x.PnG")
+    write_image(tmp_path / "train" / "cat" / ".hidden.jpg")
+    write_image(tmp_path / "train" / ".thumbnails" / "y.jpg")
+    (tmp_path / "train" / "dog" / "notes.txt").write_text("no image")
+    source = load(tmp_path)
+    assert source.class_names == ("cat", "dog", "Ähre")
+    assert {name: np.bincount(s.labels).tolist() for name, s in source.splits.items()} == {
+        "train": [6, 3, 2], "val": [5, 3, 2], "test": [5, 3, 2],
+    }  # fmt: skip
+    train = source.splits["train"]
+    assert train.images.names[5] == "train/cat/deep/down/x.PnG" and train.labels.dtype == np.int32
+    assert train.images[5] == (tmp_path / "train/cat/deep/down/x.PnG").read_bytes()
+    assert [len(train.images[i]) for i in range(11)] == train.images.sizes.tolist()
+
+
+@pytest.mark.parametrize("inner", ["", "train"])
+def test_a_test_part_is_cut_from_classes_alone(tmp_path, inner):
+    make_folder(tmp_path, (inner,), {"a": 20, "b": 6, "c": 2, "d": 1})
+    source = load(tmp_path, test_share=0.25)
+    counts = {name: np.bincount(s.labels, minlength=4).tolist() for name, s in source.splits.items()}
+    assert counts == {"train": [15, 4, 1, 1], "test": [5, 2, 1, 0]}
+    names = [set(source.splits[name].images.names) for name in ("train", "test")]
+    assert not names[0] & names[1] and len(names[0] | names[1]) == 29
+    again = load(tmp_path, test_share=0.25)
+    assert again.splits["test"].images.names.tolist() == source.splits["test"].images.names.tolist()
+
+
+def test_a_folder_can_be_cut_to_a_profile(tmp_path):
+    make_folder(tmp_path, classes={"a": 16, "b": 16, "c": 16})
+    facts = pipeline.load(Request("folder", tmp_path), 4.0, size=8).facts
+    assert facts.class_counts == (16, 8, 4) and facts.image_shape == (8, 8, 3)
+    whole = pipeline.load(Request("folder", tmp_path), size=8).facts
+    assert whole.class_counts == (16, 16, 16) and whole.rows_checksum != facts.rows_checksum
+
+
+def test_odd_names(tmp_path):
+    name = "a very long name " * 12 + "ß"
+    make_folder(tmp_path, classes={name: 2, "日本語 #1": 1, "-x": 1})
+    source = load(tmp_path)
+    assert set(source.class_names) == {name, "日本語 #1", "-x"}
+    data = pipeline.load(Request("folder", tmp_path), size=8)
+    assert len(data.listing()) == 8 and any("日本語 #1" in line for line in data.listing())
+
+
+def test_names_in_two_spellings_are_one_class(tmp_path):
+    """macOS writes é as two characters."""
+    make_folder(tmp_path, ("train",), {"é": 1, "b": 2})
+    make_folder(tmp_path, ("test",), {"e\u0301": 1, "b": 1})
+    assert load(tmp_path).class_names == ("b", "é")
+    make_folder(tmp_path, ("train",), {"e\u0301": 1})
+    with pytest.raises(DataError, match="two folders of the name 'é'"):
+        load(tmp_path)
+
+
+def empty_class(root):
+    make_folder(root)
+    (root / "train" / "fish").mkdir()
+
+
+def texts_only(root):
+    empty_class(root)
+    (root / "train" / "fish" / "readme.md").write_text("soon")
+
+
+FOLDERS = {
+    "no such folder": (lambda root: None, "data.dir=.*/data is not a folder: give the one that holds train"),
+    "a file": (lambda root: root.write_text(""), "is not a folder"),
+    "no class": (lambda root: root.mkdir(), "has no folder of a class"),
+    "no class in train": (lambda root: (root / "train").mkdir(parents=True), "data/train has no folder of a class"),
+    "no train": (lambda root: make_folder(root, ("val", "test")), "has val and test, but no train"),
+    "a class only in test": (
+        lambda root: (make_folder(root), write_image(root / "test" / "fish" / "1.jpg")),
+        "data/test has classes that train has not: fish",
+    ),
+    "an empty class": (empty_class, "class 'fish' has no image in .*data/train/fish: add images, or remove"),
+    "a class of other files": (texts_only, "class 'fish' has no file that ends in .jpg, .jpeg"),
+    "a class of one image each": (lambda root: make_folder(root, ("",), {"a": 1, "b": 1}), "no class has two images"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_what_is_wrong_with_a_folder(tmp_path, name):
+    make, said = FOLDERS[name]
+    make(tmp_path / "data")
+    with pytest.raises(DataError, match=said):
+        load(tmp_path / "data")
+
+
+# Lists
+
+LABELS = {"cat": 0, "dog": 1, "Ähre": 2}
+
+
+def rows(split="train"):
+    return [(f"{split}/{name}/{i}.jpg", LABELS[name]) for name, count in CLASSES.items() for i in range(count)]
+
+
+def text(split):
+    return "".join(f"{path} {label}\n" for path, label in rows(split))
+
+
+def csv(split):
+    return "id,label,path\n" + "".join(f'7,{label},"{path}"\n' for path, label in rows(split))
+
+
+def authors(split):
+    notes = [{"fpath": path, "category_id": label, "image_height": 3} for path, label in rows(split)]
+    return json.dumps({"annotations": notes, "num_classes": 3})
+
+
+def inaturalist(split):
+    names = [{"id": 100 + i, "file_name": path} for i, (path, _) in enumerate(rows(split))]
+    notes = [{"id": i, "image_id": 100 + i, "category_id": label} for i, (_, label) in enumerate(rows(split))]
+    return json.dumps({"images": names, "annotations": notes})
+
+
+def named(split):
+    return "path,class\n" + "".join(f"{path},{path.split('/')[1]}\n" for path, _ in rows(split))
+
+
+@pytest.mark.parametrize(
+    ("write", "kind"), [(text, "txt"), (csv, "csv"), (authors, "json"), (inaturalist, "json"), (named, "csv")]
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_kind_of_list_names_the_same_images(tmp_path, write, kind, packed):
+    make_folder(tmp_path / "data")
+    given = {}
+    for split in ("train", "test"):
+        path = tmp_path / f"{split}.{kind}{'.gz' * packed}"
+        content = write(split).encode()
+        path.write_bytes(gzip.compress(content) if packed else content)
+        given[split] = str(path)
+    source, folder = load(tmp_path / "data", "list", lists=given), load(tmp_path / "data")
+    assert source.class_names == folder.class_names
+    for split in ("train", "test"):
+        assert source.splits[split].images.names.tolist() == folder.splits[split].images.names.tolist()
+        np.testing.assert_array_equal(source.splits[split].labels, folder.splits[split].labels)
+
+
+def of_lines(tmp_path, lines, classes=None, **more):
+    make_folder(tmp_path / "data")
+    (tmp_path / "data" / "train.txt").write_text("\n".join(lines))
+    given = {"train": "train.txt"}
+    if classes is not None:
+        (tmp_path / "classes.txt").write_text(classes)
+        given["classes"] = str(tmp_path / "classes.txt")
+    return load(tmp_path / "data", "list", lists=given | more)
+
+
+def test_class_names(tmp_path):
+    lines = [f"{path} {label}" for path, label in rows()]
+    assert of_lines(tmp_path, lines, "one\ntwo\nthree four\n").class_names == ("one", "two", "three four")
+    mixed = ["train/cat/0.jpg 0", "train/dog/0.jpg 0", "train/dog/1.jpg 1", "train/dog/2.jpg 1"]
+    assert of_lines(tmp_path, mixed).class_names == ("class 0", "class 1")
+    words = ["train/cat/0.jpg b", "train/cat/1.jpg b", "train/dog/0.jpg a"]
+    assert of_lines(tmp_path, words).class_names == ("a", "b")
+
+
+def test_paths_below_the_root_however_they_are_written(tmp_path):
+    root = tmp_path / "data"
+    lines = [f"{root}/train/cat/0.jpg 0", "train/../train/cat/1.jpg 0", "./train/dog/0.jpg 1", "train/dog/1.jpg 1"]
+    found = of_lines(tmp_path, lines).splits
+    assert {name for split in found.values() for name in split.images.names} == {
+        "train/cat/0.jpg",
+        "train/cat/1.jpg",
+        "train/dog/0.jpg",
+        "train/dog/1.jpg",
+    }
+
+
+LISTS = {
+    "a missing label": (["train/cat/0.jpg 0", "train/cat/1.jpg"], "line 2: 'train/cat/1.jpg' has no label"),
+    "a label out of range": (["train/cat/0.jpg 0", "train/dog/0.jpg 3"], "image 2 .* has the label '3', but the 3 cl"),
+    "a negative label": (["train/cat/0.jpg 0", "train/dog/0.jpg -1"], "has the label '-1'"),
+    "a path out of the root": (["../secret.jpg 0"], r"the path '../secret.jpg' of the list leads out of data.dir"),
+    "an absolute path": (["/etc/passwd 0"], "the path '/etc/passwd' of the list leads out of data.dir"),
+    "a missing file": (["train/cat/77.jpg 0"], "train/cat/77.jpg of the list does not exist; the nearest .*cat/"),
+    "a missing folder": (["trian/cat/0.jpg 0"], "the nearest that exists is .*/data/train"),
+    "an empty list": ([""], "names no image"),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_what_is_wrong_with_a_list(tmp_path, name):
+    lines, said = LISTS[name]
+    with pytest.raises(DataError, match=said):
+        of_lines(tmp_path, lines, "x\ny\nz")
+
+
+def test_two_classes_with_one_name(tmp_path):
+    with pytest.raises(DataError, match="two classes have the name 'x'"):
+        of_lines(tmp_path, ["train/cat/0.jpg 0"], "x\ny\nx\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "file,kind\na.jpg,1\n", "has the columns file, kind: name one of them .* label or class"),
+        ("a.csv", "path,label\na.jpg,\n", "line 2: the label is missing"),
+        ("a.csv", "path,label\n,3\n", "line 2: the path is missing"),
+        ("a.json", "{", "is not a list in JSON"),
+        ("a.json", "[]", "is not a list in JSON"),
+        ("a.json", '{"annotations": [{"fpath": "a"}]}', "is not a list in JSON .*category_id"),
+        ("a.txt.gz", "plain", "cannot be read"),
+    ],
+)
+def test_a_list_that_cannot_be_parsed(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=said):
+        lists.parse(tmp_path / name)
+
+
+def test_lists_that_are_not_there(tmp_path):
+    with pytest.raises(DataError, match=r"data\.list\.train is missing"):
+        load(tmp_path, "list")
+    with pytest.raises(DataError, match="the list t.txt is neither there nor in"):
+        load(tmp_path, "list", lists={"train": "t.txt"})
+    with pytest.raises(DataError, match="is not a folder"):
+        load(tmp_path / "none", "list", lists={"train": "t.txt"})
+
+
+# The benchmarks
+
+_OUTDOOR, _VALIDATION = "apartment_building", "Places365_val_00000001.jpg"
+FORMS = {  # the path of a list, and the same image in other forms of the data set
+    f"train/{_OUTDOOR}-outdoor/1.jpg": [f"data_{size}/a/{_OUTDOOR}/outdoor/1.jpg" for size in ("256", "large")],
+    f"data_256/a/{_OUTDOOR}/outdoor/1.jpg": [f"train/{_OUTDOOR}-outdoor/1.jpg"],
+    f"val/airfield/{_VALIDATION}": [f"{folder}/{_VALIDATION}" for folder in ("val_256", "val_large", "val")],
+    f"val_256/{_VALIDATION}": [f"val_large/{_VALIDATION}"],
+    "val/n01440764/ILSVRC2012_val_00000293.JPEG": ["val/ILSVRC2012_val_00000293.JPEG"],
+    "train_val2018/Plantae/7291/a.jpg": ["Plantae/7291/a.jpg"],
+}
+
+
+@pytest.mark.parametrize(("listed", "there"), [(path, form) for path, forms in FORMS.items() for form in forms])
+def test_paths_are_mapped_between_the_known_forms(tmp_path, listed, there):
+    write_image(tmp_path / there)
+    assert layouts.locate(tmp_path, [listed]).names.tolist() == [there]
+
+
+def test_validation_images_are_found_in_any_folder_of_val(tmp_path):
+    write_image(tmp_path / "val" / "by" / "hand" / "Places365_val_00000007.jpg")
+    found = layouts.locate(tmp_path, ["val_256/Places365_val_00000007.jpg"])
+    assert found.names.tolist() == ["val/by/hand/Places365_val_00000007.jpg"]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """iNaturalist 2018 of three classes."""
+    totals = {"train": sum(CLASSES.values()), "test": sum(CLASSES.values())}
+    benchmark = benchmarks.BENCHMARKS["inaturalist2018"]
+    fields = benchmark._replace(totals=totals, largest=5, smallest=2, num_classes=3)
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "inaturalist2018", fields)
+
+
+LISTS_OF = [("iNaturalist18_train.txt", "iNaturalist18_val.txt"), ("train2018.json", "val2018.json")]
+
+
+@pytest.mark.parametrize("names", LISTS_OF)
+def test_a_benchmark_from_its_lists_or_its_annotations(tmp_path, small, names):
+    make_folder(tmp_path)
+    write = text if names[0].endswith("txt") else inaturalist
+    for split, name in zip(("train", "test"), names, strict=True):
+        (tmp_path / name).write_text(write(split))
+    data = pipeline.load(Request("inaturalist2018", tmp_path), size=8)
+    assert data.facts.class_counts == (5, 3, 2) and len(data.test) == 10
+    assert len(data.notes) == 2 and f"{names[0]}: git blob" in data.notes[0]
+    assert ("not the published one (4accdb7584d2)" in data.notes[0]) == (names[0] == "iNaturalist18_train.txt")
+
+
+def test_a_published_list_is_recognised(tmp_path, monkeypatch):
+    content = b"a.jpg 0\n"
+    blob = hashlib.sha1(b"blob 8\0" + content).hexdigest()
+    (tmp_path / "list.txt").write_bytes(content)
+    (tmp_path / "list.txt.gz").write_bytes(gzip.compress(content))
+    for published, said in ((blob, ", as published"), ("0" * 40, ", not the published one (000000000000)")):
+        monkeypatch.setitem(benchmarks.PUBLISHED, "list.txt", published)
+        for name in ("list.txt", "list.txt.gz"):
+            assert benchmarks.identity(tmp_path / name) == f"{name}: git blob {blob[:12]}{said}"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"totals": {"train": 99, "test": 10}}, "train has 10 images, not 99; read from .*git blob"),
+        ({"largest": 7}, "the largest and smallest class have 5 and 2 training images, not 7 and 2"),
+        ({"num_classes": 2}, "inaturalist2018: "),
+    ],
+)
+def test_a_list_of_another_size_is_refused(tmp_path, small, monkeypatch, change, said):
+    make_folder(tmp_path)
+    for split, name in (("train", "iNaturalist18_train.txt"), ("test", "iNaturalist18_val.txt")):
+        (tmp_path / name).write_text(text(split))
+    fields = benchmarks.BENCHMARKS["inaturalist2018"]._replace(**change)
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "inaturalist2018", fields)
+    with pytest.raises(DataError, match=said):
+        load(tmp_path, "inaturalist2018")
+
+
+@pytest.mark.parametrize("name", benchmarks.BENCHMARKS)
+def test_what_to_download_and_where_to_put_it(tmp_path, name):
+    with pytest.raises(DataError) as error:
+        load(tmp_path, name)
+    benchmark = benchmarks.BENCHMARKS[name]
+    for part in (str(tmp_path), benchmark.lists["train"][0], benchmark.lists["test"][0], "docs/data.md", "unpacked to"):
+        assert part in str(error.value)
+
+
+# TFDS
+
+FIXTURE = pathlib.Path(__file__).parent / "data" / "tfds_cifar10.zip"
+
+
+def test_any_set_that_tfds_prepared(tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow_datasets")
+    pytest.importorskip("array_record")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with zipfile.ZipFile(FIXTURE) as file:
+        file.extractall(tmp_path)
+    folder = tmp_path / "cifar10" / "3.0.2"
+    for _ in range(2):  # the second time with labels that were kept
+        source = load(folder, "tfds")
+        plain = load(tmp_path, "cifar10", download=False)
+        assert source.class_names == plain.class_names and set(source.splits) == {"train", "test"}
+        pixels = {image.tobytes(): label for image, label in zip(*plain.splits["train"], strict=True)}
+        data = pipeline.load(Request("tfds", folder), size=32)
+        assert len(data.train) == 20 and sum(data.facts.class_counts) == 20
+        from ncl_jax.data.decoding import decoded
+
+        for row in range(20):
+            assert pixels[decoded(source.splits["train"].images, row).tobytes()] == source.splits["train"].labels[row]
+
+
+def test_a_folder_that_tfds_did_not_prepare(tmp_path):
+    with pytest.raises(DataError, match=r"holds no dataset_info\.json"):
+        load(tmp_path, "tfds")
