@@ -69,7 +69,7 @@ def compile_step(network, data, expert):
     take, train_step = sharding.take_rows(mesh), build.train_step(config, facts, mesh)
 
     def gather_and_step(state, key, images, labels, rows):  # as a resident feed does, without the epochs' order
-        return train_step(state, key, steps.Batch(take(images, rows), labels[rows]))
+        return train_step(state, key, steps.Batch(take(images, rows)[:, None], labels[rows]))
 
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     step = jax.jit(

@@ -30,8 +30,8 @@ def command(workdir, config="configs/quickstart.py", **fields):
     return [sys.executable, "-m", "ncl_jax.main", f"--config={config}", f"--workdir={workdir}", *overrides]
 
 
-def start(arguments, cache):
-    """Starts a command with a compilation cache shared between the tests."""
+def start(arguments, cache, new_group=False):
+    """Starts a command with a compilation cache shared between the tests, in a process group of its own if asked."""
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
@@ -39,7 +39,15 @@ def start(arguments, cache):
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(ROOT),
     }
-    return subprocess.Popen(arguments, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=new_group,
+    )
 
 
 def run(arguments, cache, code=0):

@@ -26,12 +26,12 @@ def quick_compilation():
         yield
 
 
-def start_two(workdir, cache, fields=FIELDS):
+def start_two(workdir, cache, fields=FIELDS, config=METHOD):
     """Starts both processes of a run."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         coordinator = f"--coordinator=localhost:{free.getsockname()[1]}"
-    arguments = [*programs.one_layer(workdir, METHOD, **fields), coordinator, "--num_processes=2"]
+    arguments = [*programs.one_layer(workdir, config, **fields), coordinator, "--num_processes=2"]
     return [programs.start([*arguments, f"--process_id={i}"], cache) for i in range(2)]
 
 

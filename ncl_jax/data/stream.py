@@ -6,6 +6,10 @@ for any number of threads, workers, processes and devices, and a run continues b
 """
 
 import functools
+import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +17,7 @@ from typing import Any
 import grain
 import jax
 import numpy as np
+from absl import flags
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -94,6 +99,13 @@ class Batches:
         self._split, self._order, self._cut, self._seed = split, order, cut, seed
         self._batch_size, self._local = batch_size, local
 
+    def __setstate__(self, state: dict) -> None:
+        """Leaves Ctrl-C, which reaches every process of a terminal, to the one that started a worker."""
+        self.__dict__.update(state)
+        in_worker = multiprocessing.parent_process() is not None
+        if in_worker and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
     @property
     def image_shape(self) -> tuple[int, int, int, int]:
         """(V, size, size, 3)."""
@@ -174,6 +186,8 @@ class Stream:
         ahead = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads + 1)
         iterable = dataset.to_iter_dataset(ahead)
         if self._workers:
+            os.environ["JAX_PLATFORMS"] = "cpu"  # of the workers: this process has its devices
+            flags.FLAGS.mark_as_parsed()  # Grain asks them
             iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
         self._iterator, self._next = iter(iterable), first_step
 
