@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ncl_jax import build, checks, console, recipes, report
 from ncl_jax.config import expand, flatten
@@ -118,15 +119,17 @@ def picture(data: pipeline.Data) -> Figure:
     """The sizes of the classes, largest first, with the borders of the groups."""
     counts = np.sort(data.facts.class_counts)[::-1]
     figure, (ax,) = report.axes()
-    ax.bar(np.arange(len(counts)), counts, width=1.0 if len(counts) > SHOWN else 0.8)
-    ax.set(xlabel="classes, largest first", ylabel="training images", yscale="log", xlim=(-0.6, len(counts) - 0.4))
+    ax.bar(np.arange(1, len(counts) + 1), counts, width=1.0 if len(counts) > SHOWN else 0.8)
+    ax.set(xlabel="classes, largest first", ylabel="training images", yscale="log", xlim=(0.4, len(counts) + 0.6))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title(f"{data.facts.name}: {data.facts.num_train:,} training images in {len(counts):,} classes")
     ax.grid(axis="x", visible=False)
     report.number_ticks(ax.yaxis)
-    for border in report.BORDERS:
+    few, many = report.BORDERS
+    for border, text, side in ((few, f"few: fewer than {few}", "top"), (many, f"many: more than {many}", "bottom")):
         if counts.min() < border < counts.max():
             ax.axhline(border, color="black", linestyle=":", linewidth=1)
-            ax.annotate(f"{border}", (1, border), xycoords=("axes fraction", "data"), va="bottom", ha="right")
+            ax.annotate(text, (1, border), xycoords=("axes fraction", "data"), va=side, ha="right")
     return figure
 
 

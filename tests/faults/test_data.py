@@ -3,7 +3,8 @@
 import harness
 import numpy as np
 import pytest
-from harness import TRAIN, Fault
+from harness import FIELDS, TRAIN, Fault
+from test_own_images import CLASSES, FOLDERS, make_folder
 from test_sources import LAYOUT, NAMES, batch, files, packed, py3_pickle, unpacked
 
 COMMAND = (
@@ -70,6 +71,54 @@ FAULTS = {
     "half an archive": (archive(lambda content: content[: len(content) // 2]), "is cut short or damaged"),
     "an archive that is none": (archive(lambda content: b"<html>"), "is cut short or damaged"),
 }  # fmt: skip
+
+
+FOLDER = ("train", "--config=folder:dir={tmp}/data,image_size=16", "--workdir={tmp}/new", *FIELDS)
+LIST = (
+    "train", "--config=list:dir={tmp}/data,train={tmp}/train.txt,test={tmp}/train.txt,image_size=16",
+    "--workdir={tmp}/new", *FIELDS,
+)  # fmt: skip
+
+
+def one_more(line):
+    """A folder of images, and a list of it with a line more."""
+
+    def make(data):
+        make_folder(data)
+        lines = [f"train/{name}/0.jpg {label}" for label, name in enumerate(CLASSES)]
+        (data.parent / "train.txt").write_text("\n".join([*lines, line]))
+
+    return make
+
+
+OWN = {
+    "no folder of images": (FOLDER, None, "data.dir=.*/data is not a folder: give the one that holds"),
+    "no class": (FOLDER, lambda data: data.mkdir(), "has no folder of a class"),
+    **{f"a folder with {name}": (FOLDER, *row) for name, row in FOLDERS.items() if name not in ("no class",)},
+    "a list without a label": (LIST, one_more("train/cat/1.jpg"), "line 4: 'train/cat/1.jpg' has no label"),
+    "a list out of its root": (LIST, one_more("../x.jpg 0"), r"the path '../x.jpg' of the list leads out of data.dir"),
+    "a list of what is not there": (LIST, one_more("train/cow/1.jpg 0"), "cow/1.jpg of the list does not exist; the n"),
+    "a list with a negative label": (LIST, one_more("train/cat/1.jpg -2"), "image 4 of the train list has the label '-"),
+    "no list": (LIST, lambda data: make_folder(data), "the list .*train.txt is neither there nor in"),
+    **{f"no {name}": (("train", f"--config={name}", "--workdir={tmp}/new", "--config.data.dir={tmp}/data"), None,
+                      f"{name}: .* lacks .*Put there") for name in ("imagenet_lt", "places_lt", "inaturalist2018")},
+    "no validation split": (
+        (*FOLDER, "--config.data.eval_split=val"), lambda data: make_folder(data), "data.eval_split=val: folder has test"
+    ),
+    "files of no known size": (
+        (*FOLDER, "--config.data.image_size=0"), lambda data: make_folder(data), "data.image_size=0: image files need"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_fault_of_own_images_is_one_line(name, tmp_path, capfd):
+    command, make, said = OWN[name]
+    if make:
+        make(tmp_path / "data")
+    (tmp_path / "run").mkdir()
+    harness.attempt(Fault(name, command, said), tmp_path / "run", tmp_path, capfd)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("name", FAULTS)

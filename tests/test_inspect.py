@@ -1,0 +1,197 @@
+"""What `ncl-jax inspect` finds in a folder, and the recipe that is chosen for one."""
+
+import shutil
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from test_own_images import make_folder, write_image
+
+from ncl_jax import checks, cli, config_file, recipes
+from ncl_jax.data.sources import Split
+from ncl_jax.errors import ConfigError
+
+COUNTS = {"cat": 120, "dog": 30, "fish": 6}
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """A folder with nothing wrong."""
+    root = make_folder(tmp_path_factory.mktemp("inspect") / "data", ("train",), COUNTS)
+    return make_folder(root, ("test",), dict.fromkeys(COUNTS, 2))
+
+
+@pytest.fixture
+def folder(clean, tmp_path):
+    """A copy of it, to be spoilt."""
+    return shutil.copytree(clean, tmp_path / "data")
+
+
+def inspect(folder, tmp_path, capfd, *fields):
+    """Exit code and output."""
+    picture = f"--picture={tmp_path}/classes.png"
+    message, code = cli.attempt("inspect", [f"--config=folder:dir={folder},image_size=16", picture, *fields])
+    return code, capfd.readouterr().out + message
+
+
+def test_a_clean_folder(clean, tmp_path, capfd):
+    code, output = inspect(clean, tmp_path, capfd)
+    assert code == 0 and "nothing was found that would stop or spoil a run" in output
+    lines = [line.split() for line in output.splitlines()]
+    for line in (["cat", "120", "2", "many"], ["dog", "30", "2", "medium"], ["fish", "6", "2", "few"]):
+        assert line in lines
+    assert "imbalance factor 20 (120 to 6 training images)" in output
+    assert "1 many-shot classes" in output and "1 medium-shot" in output and "1 few-shot" in output
+    assert "10 x 12 to 10 x 12, median 10 x 12" in output
+    for suggestion in ("loss.num_hard=2", "optim.batch_size=8", "data.image_size=32", "data.feed=resident"):
+        assert f"--config.{suggestion}" in output
+    assert imread(tmp_path / "classes.png").shape[2] == 4
+
+
+def test_unreadable_files_are_all_named(folder, tmp_path, capfd):
+    (folder / "train" / "cat" / "4.jpg").write_bytes(b"")
+    (folder / "train" / "dog" / "5.jpg").write_bytes(b"text")
+    (folder / "test" / "dog" / "1.jpg").write_bytes((folder / "test" / "dog" / "1.jpg").read_bytes()[:200])
+    code, output = inspect(folder, tmp_path, capfd, "--config.data.skip_unreadable=True")
+    assert code == 1 and "2 problems would stop or spoil a run" in output
+    assert "problem: 2 train images cannot be read" in output and "problem: 1 test images cannot be read" in output
+    for name in ("train/cat/4.jpg", "train/dog/5.jpg", "test/dog/1.jpg"):
+        assert f"    {name} cannot be read as an image" in output
+
+
+def test_the_same_image_in_train_and_test(folder, tmp_path, capfd):
+    shutil.copy(folder / "train" / "cat" / "7.jpg", folder / "test" / "cat" / "other name.jpg")
+    code, output = inspect(folder, tmp_path, capfd)
+    assert code == 1 and "problem: 1 images stand in train and in test" in output
+    assert "train train/cat/7.jpg is test test/cat/other name.jpg" in output
+
+
+def test_remarks_stop_nothing(folder, tmp_path, capfd):
+    shutil.copy(folder / "train" / "cat" / "7.jpg", folder / "train" / "dog" / "7b.jpg")
+    shutil.rmtree(folder / "test" / "fish")
+    code, output = inspect(folder, tmp_path, capfd)
+    assert code == 0
+    assert "note: 1 classes have no image in test: no figure can be given\n    fish" in output
+    assert "note: 1 training images stand in two classes\n    train train/cat/7.jpg is train train/dog/7b.jpg" in output
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("loss.num_hard=4", r"problem: loss.num_hard=4 is larger than the number of classes, 3"),
+        ("optim.batch_size=157", r"problem: optim.batch_size=157 is larger than the 156 training images"),
+    ],
+)
+def test_a_configuration_that_does_not_fit(clean, tmp_path, capfd, field, said):
+    code, output = inspect(clean, tmp_path, capfd, f"--config.{field}")
+    assert code == 1 and said in output and "(the configuration has" in output
+
+
+def test_a_class_of_the_test_set_alone_is_one_line(folder, tmp_path, capfd):
+    write_image(folder / "test" / "bird" / "1.jpg")
+    code, output = inspect(folder, tmp_path, capfd)
+    assert code == 1 and "has classes that train has not: bird" in output
+
+
+def test_a_picture_that_cannot_be_written(clean, tmp_path, capfd):
+    (tmp_path / "file").write_text("")
+    code, output = inspect(clean, tmp_path / "file", capfd)
+    assert code == 1 and "cannot write --picture=" in output
+
+
+def test_many_classes_are_cut_short(tmp_path, capfd):
+    make_folder(tmp_path / "data", ("",), {f"class {i:03}": 2 for i in range(70)})
+    code, output = inspect(tmp_path / "data", tmp_path, capfd)
+    assert code == 0 and "... 10 classes between, see the picture ..." in output and "all 70 classes" in output
+
+
+def test_data_in_memory(tmp_path, capfd):
+    message, code = cli.attempt("inspect", ["--config=quickstart", f"--picture={tmp_path}/classes.png"])
+    output = capfd.readouterr().out
+    assert code == 0, message
+    assert "28 x 28" in output and "imbalance factor 100" in output and "data.image_size" not in output
+
+
+def test_help(capfd):
+    assert cli.attempt("inspect", ["--help"]) == ("", 0)
+    assert "ncl-jax inspect --config=folder:dir=DIR" in capfd.readouterr().out
+
+
+# The recipes for own images
+
+
+def config_of(arguments):
+    config = config_file.load(arguments)
+    checks.validate(config)
+    return config
+
+
+def test_small_images_get_the_cifar_network(clean):
+    config = config_of(f"folder:dir={clean}")
+    assert (config.data.image_size, config.model.backbone, config.data.augment) == (32, "cifar_resnet", "autoaugment")
+    assert (config.loss.num_hard, config.optim.batch_size, config.epochs) == (2, 8, 30)
+    assert config.optim.learning_rate == pytest.approx(0.1 / 8) and config.loss.ramp_steps == 300
+
+
+@pytest.mark.parametrize(("num_images", "depth"), [(1000, 18), (30_000, 50)])
+def test_photographs_get_a_resnet(clean, monkeypatch, num_images, depth):
+    monkeypatch.setattr(Split, "__len__", lambda self: num_images)
+    config = config_of(f"folder:dir={clean},image_size=128,method=ncl,seed=3,epochs=200")
+    assert (config.model.backbone, config.model.depth, config.data.resize) == ("resnet", depth, 146)
+    assert (config.data.augment, config.contrast.augment, config.contrast.weight) == ("imagenet", "places", 1)
+    assert (config.seed, config.epochs, config.loss.ramp_steps) == (3, 200, 0)
+
+
+@pytest.mark.parametrize(
+    ("side", "size"), [(10, 32), (40, 32), (41, 64), (80, 64), (100, 128), (160, 128), (161, 224), (2000, 224)]
+)
+def test_the_size_that_suits(side, size):
+    assert recipes.size_for(np.array([[side, 3 * side]] * 3)) == size
+
+
+def test_a_list_gets_the_same_recipe(clean, tmp_path):
+    for split in ("train", "test"):
+        paths = sorted((clean / split).rglob("*.jpg"))
+        lines = [f"{path.relative_to(clean)} {list(COUNTS).index(path.parent.name)}" for path in paths]
+        (tmp_path / f"{split}.txt").write_text("\n".join(lines))
+    lists = f"train={tmp_path}/train.txt,test={tmp_path}/test.txt"
+    ours, folder = config_of(f"list:dir={clean},{lists}"), config_of(f"folder:dir={clean}")
+    ours.data.list, ours.data.name = folder.data.list, folder.data.name
+    assert ours == folder
+
+
+def test_what_is_missing_is_said(tmp_path):
+    for name in ("folder", "list"):
+        with pytest.raises(ConfigError, match=f"missing: give --config={name}:dir=DIR"):
+            config_file.load(name)
+    make_folder(tmp_path, ("train",), {"only": 3})
+    with pytest.raises(ConfigError, match="has one class, only: a classifier needs two or more"):
+        config_file.load(f"folder:dir={tmp_path}")
+    write_image(tmp_path / "train" / "other" / "1.jpg")
+    (tmp_path / "train" / "other" / "1.jpg").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"1\.jpg cannot be read.*or give the size: image_size=64"):
+        config_file.load(f"folder:dir={tmp_path}")
+
+
+# What the authors' configurations and program say, METHOD.md section 7 in ours.
+LARGE = {  # depth, cosine scale, epochs, batch, learning rate, schedule, weight of the contrast
+    "imagenet_lt": (50, 16, 200, 256, 0.2, "cosine", 0),
+    "places_lt": (152, 16, 30, 256, 0.02, "step", 1),
+    "inaturalist2018": (50, 32, 400, 512, 0.2, "cosine", 0),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_large_recipes_are_the_authors(name):
+    config = config_of(name)
+    model, optim = config.model, config.optim
+    ours = (model.depth, model.cosine_scale, config.epochs, optim.batch_size, optim.learning_rate, optim.schedule)
+    assert (*ours, config.contrast.weight) == LARGE[name]
+    assert (config.model.backbone, config.model.classifier, config.model.num_experts) == ("resnet", "cosine", 3)
+    assert (config.data.image_size, config.data.resize, config.loss.ramp_steps) == (224, 256, 0)
+    places = name == "places_lt"
+    assert (config.data.augment, config.optim.warmup_epochs) == (("places", 5) if places else ("imagenet", 0))
+    if places:
+        assert tuple(config.optim.milestones) == (10, 20) and config.contrast.augment == "places"
+    short = config_of(f"{name}:epochs=10,method=ce,seed=2")
+    assert (short.epochs, short.seed, short.loss.ramp_steps) == (10, 2, 300)
