@@ -53,6 +53,8 @@ def absolute_paths(config: ml_collections.ConfigDict) -> None:
     """Makes the data's folder and lists independent of the working directory."""
     fields = config.data
     fields.dir = str(expand("data.dir", fields.dir).absolute())
+    if (start := expand("model.pretrained", config.model.pretrained)).exists() and config.model.pretrained:
+        config.model.pretrained = str(start.absolute())
     for name, path in fields.list.items():
         if path and (file := expand(f"data.list.{name}", path)).is_file():
             fields.list[name] = str(file.absolute())
@@ -159,6 +161,8 @@ def network(
         projection_dim=config.contrast.dim if config.contrast.weight else 0,
         precision=config.precision,
         convolve=convolve,
+        freeze=config.model.freeze,
+        remat=config.model.remat,
     )
 
 
@@ -210,6 +214,7 @@ def optimizer(config: ml_collections.ConfigDict, steps_per_epoch: int) -> optax.
     """SGD by the run's schedule and, with self-supervision, the momentum encoder in its state."""
     schedule = optim.per_epoch(learning_rates(config), steps_per_epoch)
     sgd = optim.sgd(schedule, momentum=config.optim.momentum, weight_decay=config.optim.weight_decay)
+    sgd = optim.scaled_backbone(sgd, config.optim.backbone_scale, config.model.freeze)
     if not config.contrast.weight:
         return sgd
     fields = config.contrast

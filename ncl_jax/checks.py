@@ -35,10 +35,11 @@ _CHOICES: dict[str, Collection[str]] = {
 _AT_LEAST = {
     "epochs": 1, "eval_every": 1, "checkpoint_every": 1,
     "data.imbalance": 0, "data.image_size": 0, "data.resize": 0, "data.threads": 0, "data.workers": 0,
-    "model.width": 1, "model.num_experts": 1,
+    "model.width": 1, "model.num_experts": 1, "model.pretrained_expert": -1, "model.freeze": 0,
     "loss.num_hard": 1, "loss.hard_weight": 0, "loss.distill_weight": 0, "loss.hard_distill_weight": 0,
     "loss.copies": 1, "loss.ramp_steps": 0, "contrast.weight": 0, "contrast.queue": 1, "contrast.dim": 1,
     "optim.batch_size": 1, "optim.accumulate": 1, "optim.warmup_epochs": 0, "optim.weight_decay": 0,
+    "optim.backbone_scale": 0,
     "run.steps_per_call": 0, "run.eval_batch": 1, "run.data_devices": 0, "run.expert_devices": 1,
 }  # fmt: skip
 
@@ -68,10 +69,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
             raise ConfigError(f"{name}={flat[name]} must be in [0, 1)")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"seed={config.seed} must be from 0 to {2**32 - 1}")
-    try:
-        BACKBONES[config.model.backbone].check_depth(config.model.depth)
-    except ValueError as error:
-        raise ConfigError(f"model.{error}") from error
+    _check_network(config)
     _check_pixels(config)
     _check_size(config)
     _check_loss(config)
@@ -98,6 +96,23 @@ def _numbers(name: str, values: Any) -> tuple:
     if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values):
         raise ConfigError(f"{name}={values} must be numbers, such as (1, 2)")
     return values
+
+
+def _check_network(config: ml_collections.ConfigDict) -> None:
+    model = config.model
+    backbone = BACKBONES[model.backbone]
+    try:
+        backbone.check_depth(model.depth)
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from error
+    if getattr(backbone, "groups", 1) > 1 and model.width % 16:
+        raise ConfigError(
+            f"model.width={model.width} must be a multiple of 16 for a {model.backbone}, which has groups"
+        )
+    most = getattr(backbone, "num_parts", 0)
+    within("model.freeze", model.freeze, 0, most)
+    if model.remat and not most:
+        raise ConfigError(f"model.remat=True: the backbone {model.backbone} has no blocks to compute again")
 
 
 def _check_pixels(config: ml_collections.ConfigDict) -> None:

@@ -48,12 +48,20 @@ def base_config() -> ml_collections.ConfigDict:
     config.data.list.classes = ""  # names of the classes, one a line; without it from labels or paths
 
     config.model = ml_collections.ConfigDict()
-    config.model.backbone = "cifar_resnet"  # cifar_resnet or, for large images, resnet
-    config.model.depth = 32  # its layers: 6 n + 2 for cifar_resnet; 18, 34, 50, 101 or 152 for resnet
+    config.model.backbone = "cifar_resnet"  # cifar_resnet or, for large images, resnet or resnext
+    config.model.depth = 32  # its layers: 6 n + 2 for cifar_resnet; 18, 34, 50, 101, 152 for resnet; 50 for resnext
     config.model.width = 16  # channels of its first stage: 16 for cifar_resnet, 64 for resnet (He et al. 2016)
     config.model.classifier = "linear"  # linear or cosine
     config.model.cosine_scale = 16.0  # of the cosine classifier only (authors, ImageNet-LT)
     config.model.num_experts = 3  # NCL, experiments
+    config.model.pretrained = (
+        ""  # weights that the backbones start from: a file, a run or ORG/NAME (docs/pretrained.md)
+    )
+    config.model.pretrained_expert = (
+        -1
+    )  # of a run in model.pretrained: the expert that all start from; -1: each its own
+    config.model.freeze = 0  # parts of the backbone that stay as they start: 1 the stem, 2 the first stage too, ...
+    config.model.remat = False  # compute blocks again for the gradient: less memory, more time, the same numbers
 
     config.loss = ml_collections.ConfigDict()
     config.loss.name = "ncl"  # what is computed: ncl, nclpp or FILE.py:FUNCTION (docs/architecture.md)
@@ -85,6 +93,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.optim.schedule = "step"  # step (authors) or cosine (arXiv 2412.15477)
     config.optim.warmup_epochs = 5  # from a third of the base rate, linear (authors)
     config.optim.milestones = (320, 360)  # epochs at which the rate falls to a tenth, for step only (authors)
+    config.optim.backbone_scale = 1.0  # the backbone's learning rate, in learning rates of the rest
     config.optim.momentum = 0.9  # Nesterov's (authors)
     config.optim.weight_decay = 2e-4  # coupled L2 on every trained parameter (authors)
 

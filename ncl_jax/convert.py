@@ -13,8 +13,11 @@ SUPERVISED = {"backbone": "backbone", "classifier": "classifier"}
 SELF_SUPERVISED = {"backbone": "backbone", "classifier_ce": "classifier", "classifier": "projection"}
 MOMENTUM_ENCODER = {"backbone_MA": "backbone", "classifier_MA": "projection"}
 
+HEADS = ("fc.", "classifier.", "head.")  # of ImageNet's classes, in the files of torchvision and timm
+
 _BATCH_STATS = {"running_mean": "mean", "running_var": "var"}
 _PROJECTION_LAYERS = {"0": "hidden", "2": "out"}
+_SHORTCUT = {"downsample_0": "downsample_conv", "downsample_1": "downsample_bn"}
 
 
 def from_torch(tensors: Mapping[str, np.ndarray], modules: Mapping[str, str]) -> Variables:
@@ -44,6 +47,36 @@ def from_torch(tensors: Mapping[str, np.ndarray], modules: Mapping[str, str]) ->
     return _nest(stacked)
 
 
+def from_torchvision(tensors: Mapping[str, np.ndarray]) -> Variables:
+    """Converts a state dictionary of torchvision's or timm's ResNets, without its classifier (`HEADS`).
+
+    Returns:
+      `{"params": {"backbone": ...}, "batch_stats": {"backbone": ...}}` of one expert, float32, kernels HWIO.
+
+    Raises:
+      ValueError: a tensor has a name or a number of dimensions that no such network has.
+    """
+    flat = {}
+    for name, value in tensors.items():
+        if not name.startswith(HEADS) and not name.endswith("num_batches_tracked"):
+            collection, path, array = _convert(name, np.asarray(value))
+            flat[(collection, "backbone", *path)] = array
+    return _nest(flat)
+
+
+def describe(tensors: Mapping[str, np.ndarray]) -> str:
+    """What network a state dictionary of torchvision's or timm's is of, in our fields; for messages."""
+    stem = tensors.get("conv1.weight")
+    blocks = {name.rpartition(".conv1.weight")[0] for name in tensors if name.endswith(".conv1.weight")}
+    if stem is None or not blocks:
+        return f"of {len(tensors)} tensors ({', '.join(sorted(tensors)[:3])})"
+    per_block = 3 if "layer1.0.conv3.weight" in tensors else 2
+    inner = tensors.get("layer1.0.conv2.weight", stem)
+    kind = "resnext" if per_block == 3 and inner.shape[1] < inner.shape[0] else "resnet"
+    kind = kind if stem.shape[-1] == 7 else "cifar_resnet"
+    return f"of model.backbone={kind} model.depth={per_block * len(blocks) + 2} model.width={stem.shape[0]}"
+
+
 def check_same_structure(converted: Variables, expected: Variables) -> None:
     """Raises ValueError naming the first few leaves whose name or shape differs from `expected`'s."""
 
@@ -67,7 +100,7 @@ def _convert(rest, value):
         if scope in _PROJECTION_LAYERS and not path:
             path.append(_PROJECTION_LAYERS[scope])
         elif scope.isdigit():
-            path[-1] += f"_{scope}"
+            path[-1] = _SHORTCUT.get(f"{path[-1]}_{scope}", f"{path[-1]}_{scope}")
         else:
             path.append(scope)
     if leaf in _BATCH_STATS:
@@ -75,6 +108,8 @@ def _convert(rest, value):
     if leaf == "bias":
         return "params", (*path, "bias"), value.astype(np.float32)
     layouts = {4: ("kernel", (2, 3, 1, 0)), 2: ("kernel", (1, 0)), 1: ("scale", (0,))}
+    if value.ndim not in layouts or not path:
+        raise ValueError(f"the tensor {rest} of shape {value.shape} is of no network that is known here")
     name, axes = layouts[value.ndim]
     return "params", (*path, name), value.transpose(axes).astype(np.float32)
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ncl_jax.models.layers import part_of
+
 SCHEDULES = ("step", "cosine")
 
 
@@ -49,6 +51,26 @@ def per_epoch(values: np.ndarray, steps_per_epoch: int) -> optax.Schedule:
 def ramp(step: jax.Array, ramp_steps: int) -> jax.Array:
     """Linear from 0 at step 0 to 1 at `ramp_steps`, then exactly 1."""
     return jnp.minimum(step / ramp_steps, 1.0)
+
+
+def scaled_backbone(optimizer: optax.GradientTransformation, scale: float, freeze: int) -> optax.GradientTransformation:
+    """The optimizer with `scale` times the learning rate for the backbone, and none for its first `freeze` parts.
+
+    The parameters are `{"backbone": {module: ...}, ...}`; a module's part is `layers.part_of` its name.
+    """
+    if scale == 1 and not freeze:
+        return optimizer
+
+    def groups(params):
+        def group(path, _):
+            if path[0].key != "backbone":
+                return "rest"
+            return "frozen" if part_of(path[1].key) < freeze else "backbone"
+
+        return jax.tree_util.tree_map_with_path(group, params)
+
+    shares = {"rest": optax.identity(), "backbone": optax.scale(scale), "frozen": optax.set_to_zero()}
+    return optax.chain(optimizer, optax.partition(shares, groups))
 
 
 def sgd(learning_rate: optax.ScalarOrSchedule, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:

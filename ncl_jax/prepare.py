@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from ncl_jax import build, console, metrics, records, sharding, steps
+from ncl_jax import build, console, metrics, pretrained, records, sharding, steps
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data import feeds, pipeline
 from ncl_jax.errors import CheckpointError
@@ -62,6 +62,7 @@ def prepare(
     directory: RunDir,
     checkpoints: Checkpoints,
     extend: int,
+    start: pretrained.Start | None = None,
 ) -> Run:
     """Restores or initialises the state, puts the data on the devices and compiles the training step."""
     facts, place, epochs = data.facts, sharding.replicated(mesh), config.epochs + extend
@@ -79,7 +80,7 @@ def prepare(
         "initialising",
     ):
         speak(line)
-    state, progress, lines = restore_or_start(config, facts, mesh, checkpoints)
+    state, progress, lines = restore_or_start(config, facts, mesh, checkpoints, start)
     step, length = int(state.step), build.steps_per_epoch(config, facts)
     if step > epochs * length:
         raise CheckpointError(
@@ -113,7 +114,11 @@ def prepare(
 
 
 def restore_or_start(
-    config: ml_collections.ConfigDict, facts: pipeline.Facts, mesh: Mesh, checkpoints: Checkpoints
+    config: ml_collections.ConfigDict,
+    facts: pipeline.Facts,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    start: pretrained.Start | None,
 ) -> tuple[steps.TrainState, dict, list[str]]:
     """The state to go on from, placed on the devices, the host's record, and lines that say where it came from."""
     initial = functools.partial(build.initial_state, config, facts)
@@ -123,7 +128,10 @@ def restore_or_start(
     restored = checkpoints.restore(target)
     if restored is None:
         progress = {"seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict()}
-        return jax.jit(initial, out_shardings=places)(), progress, []
+        state = jax.jit(initial, out_shardings=places)()
+        if start is None:
+            return state, progress, []
+        return pretrained.apply(state, start), progress | {"pretrained": start.record}, [start.note]
     checkpoints.set_aside(after=restored.step)
     return restored.state, restored.progress, [*restored.skipped, f"continuing at step {restored.step}"]
 

@@ -175,6 +175,7 @@ def final(results: dict, facts: Facts, progress: dict, device: str, config: dict
         "rows_checksum": facts.rows_checksum,
         **results,
         "best_on_test": progress["best_on_test"],
+        **({"pretrained": progress["pretrained"]} if "pretrained" in progress else {}),
         "seconds": progress["seconds"],
         "images_per_second": float(np.median(speeds)) if (speeds := progress["images_per_second"]) else None,
         "device": device,

@@ -134,6 +134,10 @@ class RunDir:
         results = self.read_results()
         return results is not None and results["epoch"] >= epochs and (self.checkpoints / str(results["step"])).is_dir()
 
+    def has_checkpoints(self) -> bool:
+        """Whether there is anything to go on from."""
+        return any(self.checkpoints.glob("[0-9]*"))
+
     def check_exists(self) -> None:
         """Raises CheckpointError if the directory of the running run was deleted."""
         if not self.config.exists():

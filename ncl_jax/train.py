@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ncl_jax import build, checks, console, metrics, records, report, sharding, steps
+from ncl_jax import build, checks, console, metrics, pretrained, records, report, sharding, steps
 from ncl_jax.checkpoint import Checkpoints, agree
 from ncl_jax.config import flatten
 from ncl_jax.data import pipeline
@@ -59,12 +59,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
     data = build.data(config)
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     directory.check(config, data)
+    start = None if directory.has_checkpoints() else pretrained.load(config, data.facts)
     with contextlib.ExitStack() as stack:
         stack.enter_context(begun(directory, config, data, extend))
         interrupt = stack.enter_context(Interrupt())
         earlier = (directory.read_results() or {}).get("step")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path, results=earlier)))
-        run = prepare(config, data, mesh, directory, checkpoints, extend)
+        run = prepare(config, data, mesh, directory, checkpoints, extend, start)
         stack.callback(run.log.close)
         stack.callback(run.feed.close)
         for epoch in range(int(run.state.step) // run.length, run.epochs):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ncl_jax.models.cifar_resnet import CifarResNet
 from ncl_jax.models.heads import CosineClassifier, Linear, Projection
 from ncl_jax.models.layers import Convolve, convolve
-from ncl_jax.models.resnet import ResNet
+from ncl_jax.models.resnet import ResNet, ResNeXt
 
 
 class Network(nn.Module):
@@ -33,7 +33,7 @@ class Network(nn.Module):
         return self.projection(self.backbone(images, True))
 
 
-BACKBONES: dict[str, Any] = {"cifar_resnet": CifarResNet, "resnet": ResNet}
+BACKBONES: dict[str, Any] = {"cifar_resnet": CifarResNet, "resnet": ResNet, "resnext": ResNeXt}
 HEADS: dict[str, Any] = {"linear": Linear, "cosine": CosineClassifier}
 
 
@@ -48,6 +48,8 @@ def make_network(
     projection_dim: int,
     precision: str,
     convolve: Convolve = convolve,
+    freeze: int = 0,
+    remat: bool = False,
 ) -> Network:
     """Builds one expert's network of a backbone of `BACKBONES` and a classifier of `HEADS`.
 
@@ -58,14 +60,16 @@ def make_network(
       projection_dim: of the projection head; 0 leaves it out.
       precision: "float32" or "bfloat16", the backbone's compute type (parameters, statistics, logits stay float32).
       convolve: what computes a convolution, see `layers.convolve`.
+      freeze, remat: see `layers.Parts` and `layers.make_block`; for backbones that have such fields.
 
     Raises:
       ValueError: for a depth that the backbone does not come in.
     """
     BACKBONES[backbone].check_depth(depth)
+    more = {name: value for name, value in (("freeze", freeze), ("remat", remat)) if value}
     scale = {"scale": cosine_scale} if classifier == "cosine" else {}
     return Network(
-        backbone=BACKBONES[backbone](depth, width, jnp.dtype(precision), convolve),
+        backbone=BACKBONES[backbone](depth, width, jnp.dtype(precision), convolve, **more),
         classifier=HEADS[classifier](num_classes, **scale),
         projection=Projection(projection_dim) if projection_dim else None,
     )

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ncl_jax.models.layers import BatchNorm, Conv, Convolve, Dtype, convolve
+from ncl_jax.models.layers import BatchNorm, Conv, Convolve, Dtype, Parts, convolve, make_block
 
 
 class BasicBlock(nn.Module):
@@ -37,13 +37,18 @@ def shortcut_a(x: jax.Array, features: int, stride: int) -> jax.Array:
 class CifarResNet(nn.Module):
     """ResNet-`depth` for small images: `[B, H, W, channels]` gives features `[B, 4 * width]` after average pooling.
 
-    `depth` is 6 n + 2 (8, 14, 20, 32, 44, 56, 110): n blocks in each stage; `width` the first stage's channels.
+    `depth` is 6 n + 2 (8, 14, 20, 32, 44, 56, 110): n blocks in each stage; `width` the first stage's channels;
+    `freeze`: see `layers.Parts`; `remat`: see `layers.make_block`.
     """
 
     depth: int = 32
     width: int = 16
     dtype: Dtype = jnp.float32
     convolve: Convolve = convolve
+    freeze: int = 0
+    remat: bool = False
+
+    num_parts = 4  # the stem and three stages
 
     @staticmethod
     def check_depth(depth: int) -> None:
@@ -54,11 +59,13 @@ class CifarResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         conv = functools.partial(Conv, dtype=self.dtype, convolve=self.convolve)
+        parts, block_type = Parts(self.freeze, train), make_block(BasicBlock, self.remat)
         x = conv(self.width, name="conv1")(x)
-        x = nn.relu(BatchNorm(name="bn1")(x, train))
+        x = parts.leave(0, nn.relu(BatchNorm(name="bn1")(x, parts.trains(0))))
         for stage in range(3):
             for block in range((self.depth - 2) // 6):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"layer{stage + 1}_{block}"
-                x = BasicBlock(self.width * 2**stage, stride, conv, name=name)(x, train)
+                x = block_type(self.width * 2**stage, stride, conv, name=name)(x, parts.trains(stage + 1))
+            x = parts.leave(stage + 1, x)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

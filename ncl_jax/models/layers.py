@@ -14,28 +14,66 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """XLA's 2-D cross-correlation: `x [B, H, W, I]`, `kernel [h, w, I, O]` give `[B, H', W', O]`.
+    """XLA's 2-D cross-correlation: `x [B, H, W, I]`, `kernel [h, w, I / groups, O]` give `[B, H', W', O]`.
 
     `padding` zeros on each side at any `stride`, as PyTorch's. `cpu_conv.convolve` may take its place.
     """
     sides = ((padding, padding), (padding, padding))
-    return lax.conv_general_dilated(x, kernel, (stride, stride), sides, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        sides,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[-1] // kernel.shape[2],
+    )
 
 
 class Conv(nn.Module):
-    """Convolution without bias, square kernel, `kernel_size // 2` zeros on each side at any stride (as PyTorch's)."""
+    """Convolution without bias, square kernel, `kernel_size // 2` zeros on each side at any stride (as PyTorch's);
+    each of `groups` parts of the outputs sees its own part of the inputs."""
 
     features: int
     kernel_size: int = 3
     stride: int = 1
+    groups: int = 1
     dtype: Dtype = jnp.float32
     convolve: Convolve = convolve
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", kaiming_normal, shape)
         return self.convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.kernel_size // 2)
+
+
+def make_block(block: type[nn.Module], remat: bool) -> Callable[..., nn.Module]:
+    """The block's class or, with `remat`, one that keeps nothing but its input and computes the rest again when the
+    gradient is taken: less memory, a third more time, the same numbers."""
+    return nn.remat(block, static_argnums=(2,)) if remat else block
+
+
+class Parts:
+    """The parts of a backbone in their order, the stem first; the first `freeze` of them stay as they are.
+
+    A frozen part uses and keeps its running statistics, and no gradient enters it.
+    """
+
+    def __init__(self, freeze: int, train: bool):
+        self._freeze, self._train = freeze, train
+
+    def trains(self, number: int) -> bool:
+        """Whether part `number` (the stem is 0) is in training mode."""
+        return self._train and number >= self._freeze
+
+    def leave(self, number: int, x: jax.Array) -> jax.Array:
+        """`x`, the output of part `number`; of the last frozen part without a way back."""
+        return lax.stop_gradient(x) if number + 1 == self._freeze else x
+
+
+def part_of(name: str) -> int:
+    """The part that a backbone's module belongs to: `conv1` and `bn1` to the stem, `layer2_0` to part 2."""
+    return int(name.removeprefix("layer").partition("_")[0]) if name.startswith("layer") else 0
 
 
 class BatchNorm(nn.Module):

@@ -1,5 +1,5 @@
-"""The ResNet for large images (He et al. 2016, table 1): basic blocks up to 34 layers, bottleneck blocks, with the
-stride in their 3x3 convolution, above."""
+"""Networks for large images: the ResNet (He et al. 2016, table 1), of basic blocks up to 34 layers and bottleneck
+blocks, with the stride in their 3x3 convolution, above; and the ResNeXt (Xie et al. 2017, table 1), 32 groups of 4."""
 
 import functools
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ncl_jax.models.layers import BatchNorm, Conv, Convolve, Dtype, convolve
+from ncl_jax.models.layers import BatchNorm, Conv, Convolve, Dtype, Parts, convolve, make_block
 
 STAGES = {
     18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
@@ -44,13 +44,14 @@ class Bottleneck(nn.Module):
     features: int
     stride: int = 1
     conv: Callable[..., Conv] = Conv
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        outputs = 4 * self.features
-        y = self.conv(self.features, 1, name="conv1")(x)
+        outputs, inner = 4 * self.features, self.features if self.groups == 1 else 2 * self.features
+        y = self.conv(inner, 1, name="conv1")(x)
         y = nn.relu(BatchNorm(name="bn1")(y, train))
-        y = self.conv(self.features, 3, self.stride, name="conv2")(y)
+        y = self.conv(inner, 3, self.stride, self.groups, name="conv2")(y)
         y = nn.relu(BatchNorm(name="bn2")(y, train))
         y = BatchNorm(name="bn3")(self.conv(outputs, 1, name="conv3")(y), train)
         return nn.relu(y + shortcut(x, y.shape, self.stride, self.conv, train))
@@ -58,12 +59,17 @@ class Bottleneck(nn.Module):
 
 class ResNet(nn.Module):
     """ResNet-`depth` (`STAGES`): `[B, H, W, channels]` gives features `[B, 32 * width]`, up to 34 layers `[B, 8 *
-    width]`; `width` is 64 in the paper."""
+    width]`; `width` is 64 in the paper; `freeze`: see `layers.Parts`; `remat`: see `layers.make_block`."""
 
     depth: int = 50
     width: int = 64
     dtype: Dtype = jnp.float32
     convolve: Convolve = convolve
+    freeze: int = 0
+    remat: bool = False
+
+    groups = 1
+    num_parts = 5  # the stem and four stages
 
     @staticmethod
     def check_depth(depth: int) -> None:
@@ -74,13 +80,28 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         conv = functools.partial(Conv, dtype=self.dtype, convolve=self.convolve)
+        parts, block_type = Parts(self.freeze, train), make_block(Basic if self.depth < 50 else Bottleneck, self.remat)
+        groups = {} if self.groups == 1 else {"groups": self.groups}
         x = conv(self.width, 7, 2, name="conv1")(x)
-        x = nn.relu(BatchNorm(name="bn1")(x, train))
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        block_type = Basic if self.depth < 50 else Bottleneck
+        x = nn.relu(BatchNorm(name="bn1")(x, parts.trains(0)))
+        x = parts.leave(0, nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))))
         for stage, blocks in enumerate(STAGES[self.depth]):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"layer{stage + 1}_{block}"
-                x = block_type(self.width * 2**stage, stride, conv, name=name)(x, train)
+                x = block_type(self.width * 2**stage, stride, conv, name=name, **groups)(x, parts.trains(stage + 1))
+            x = parts.leave(stage + 1, x)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+
+
+class ResNeXt(ResNet):
+    """ResNeXt-50 (32x4d): as the ResNet, with bottlenecks of twice the inner width in 32 groups; `width` must be a
+    multiple of 16."""
+
+    groups = 32
+
+    @staticmethod
+    def check_depth(depth: int) -> None:
+        """Raises ValueError for a depth that there is not."""
+        if depth != 50:
+            raise ValueError(f"depth={depth} must be, for a resnext, 50")

@@ -1,0 +1,128 @@
+"""Backbones that start from known weights: a file, a run, or a model on the Hugging Face hub (docs/pretrained.md)."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+
+from ncl_jax import build, convert, model, weights
+from ncl_jax.config import expand
+from ncl_jax.data.pipeline import Facts
+from ncl_jax.errors import ConfigError
+from ncl_jax.rundir import RunDir
+from ncl_jax.steps import TrainState
+
+HUB_FILE = "model.safetensors"
+
+
+class Start(NamedTuple):
+    """Weights to start from."""
+
+    variables: Any  # {"params", "batch_stats"} of the backbone, [E, ...]
+    record: dict  # where they came from, for the run's record
+    note: str  # the same, to be shown
+
+
+def load(config: ml_collections.ConfigDict, facts: Facts) -> Start | None:
+    """What `model.pretrained` names, None if it names nothing.
+
+    Raises:
+      ConfigError: there is no such file, run or model on the hub, or its weights do not fit the backbone.
+      DataError: the file is damaged, or holds something else than weights.
+    """
+    name = config.model.pretrained
+    if not name:
+        return None
+    path = expand("model.pretrained", name)
+    if (path / "config.json").is_file():
+        return _from_run(config, facts, path)
+    file = path if path.is_file() else from_hub(name)
+    tensors = weights.read(file)
+    record = {"name": name, "file": file.name, "sha256": weights.digest(file)}
+    try:
+        one = convert.from_torchvision(tensors)
+    except ValueError as error:
+        raise ConfigError(f"model.pretrained={name}: {error}") from error
+    stacked = jax.tree.map(lambda leaf: np.stack([leaf] * config.model.num_experts), one)
+    _check(config, facts, stacked, f"{name}, {convert.describe(tensors)}")
+    left_out = sorted(key for key in tensors if key.startswith(convert.HEADS))
+    return Start(stacked, record, _note(record, stacked, f"left out: {', '.join(left_out) or 'nothing'}"))
+
+
+def from_hub(name: str) -> Path:
+    """The file of a model on the Hugging Face hub, downloaded or from its cache. Raises ConfigError."""
+    if name.startswith(("/", ".", "~")) or name.count("/") != 1:
+        raise ConfigError(f"model.pretrained={name} is no file, no run's directory and no ORG/NAME of the hub")
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ConfigError(
+            f"model.pretrained={name} is no file or run here, and to get it from the hub needs a package: pip install "
+            '"ncl_jax[hub]", or download its model.safetensors and give the path'
+        ) from error
+    try:
+        return Path(huggingface_hub.hf_hub_download(name, HUB_FILE))
+    except Exception as error:  # of many packages below it
+        text = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"model.pretrained={name} cannot be had from the hub ({text}): download its {HUB_FILE} and give the path"
+        ) from error
+
+
+def _from_run(config, facts, path) -> Start:
+    """The backbones of a run's experts, or one of them for all."""
+    _, _, found = model.restore(RunDir(path), None)
+    expert, wanted = config.model.pretrained_expert, config.model.num_experts
+    variables = {kind: {"backbone": jax.device_get(tree["backbone"])} for kind, tree in found.variables.items()}
+    number = len(jax.tree.leaves(variables)[0])
+    if expert >= number or (expert < 0 and number != wanted):
+        raise ConfigError(
+            f"model.pretrained_expert={expert}: {path} has {number} experts and model.num_experts={wanted}; give the "
+            f"one that all start from, 0 to {number - 1}"
+        )
+    rows = np.arange(wanted) if expert < 0 else np.full(wanted, expert)
+    variables = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], variables)
+    _check(config, facts, variables, f"{path}, a run")
+    record = {"name": str(path), "step": found.step, "expert": expert}
+    return Start(variables, record, _note(record, variables, "left out: the classifier"))
+
+
+def _note(record, variables, left_out):
+    where = ", ".join(f"{name} {value}" for name, value in record.items() if name != "name")
+    return f"starting from {record['name']} ({where}): {len(jax.tree.leaves(variables))} arrays per expert; {left_out}"
+
+
+def _check(config, facts, variables, what):
+    """Raises ConfigError, naming the first few, where the arrays are not those of the configuration's backbone."""
+    start = jax.eval_shape(lambda: build.initial_model(config, facts))
+    expected = {
+        kind: {"backbone": tree["backbone"]}
+        for kind, tree in (("params", start.params), ("batch_stats", start.batch_stats))
+    }
+    try:
+        convert.check_same_structure(variables, expected)
+    except ValueError as error:
+        section = config.model
+        raise ConfigError(
+            f"model.pretrained={what}, does not fit model.backbone={section.backbone} model.depth={section.depth} "
+            f"model.width={section.width}: {error}"
+        ) from error
+
+
+def apply(state: TrainState, start: Start) -> TrainState:
+    """The state with the backbones, their statistics and their key encoders from `start`, where they were."""
+
+    def put(tree, kind):
+        backbone = jax.tree.map(
+            lambda old, new: jax.device_put(np.asarray(new, old.dtype), old.sharding),
+            tree["backbone"], start.variables[kind]["backbone"],
+        )  # fmt: skip
+        return tree | {"backbone": backbone}
+
+    encoder = optax.tree.get(state.opt_state, "encoder")
+    if encoder is not None:
+        state = state._replace(opt_state=optax.tree.set(state.opt_state, encoder=put(encoder, "params")))
+    return state._replace(params=put(state.params, "params"), batch_stats=put(state.batch_stats, "batch_stats"))

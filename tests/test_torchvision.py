@@ -1,0 +1,55 @@
+"""Our large networks under torchvision's weights give its features and logits (tools/make_torchvision_golden.py)."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+import seeded
+from quick import quick_jit
+
+from ncl_jax import convert
+from ncl_jax.models import make_network
+
+NETWORKS = {
+    "resnet18": ("resnet", 18), "resnet34": ("resnet", 34), "resnet50": ("resnet", 50), "resnet101": ("resnet", 101),
+    "resnet152": ("resnet", 152), "resnext50_32x4d": ("resnext", 50),
+}  # fmt: skip
+COMPILED_SLOWLY = ("resnet101", "resnet152")
+
+
+def state_dict(golden, name):
+    """The seeded tensors by torchvision's names."""
+    tensors = {}
+    for line in golden("torchvision")[f"{name}/names"]:
+        key, shape = re.fullmatch(r"(\S+) \((.*)\)", line).groups()
+        dims = tuple(int(number) for number in shape.replace(",", " ").split())
+        tensors[key] = seeded.tensor(key, dims) if dims else np.array(7)
+    return tensors
+
+
+def network(backbone, depth, num_classes=1000):
+    return make_network(
+        backbone=backbone, depth=depth, width=64, classifier="linear", cosine_scale=16, num_classes=num_classes,
+        projection_dim=0, precision="float32",
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+def test_features_and_logits_are_torchvisions(golden, name):
+    backbone, depth = NETWORKS[name]
+    tensors = state_dict(golden, name)
+    assert convert.describe(tensors) == f"of model.backbone={backbone} model.depth={depth} model.width=64"
+    variables = convert.from_torchvision(tensors)
+    variables["params"]["classifier"] = {"kernel": tensors["fc.weight"].T, "bias": tensors["fc.bias"]}
+    model = network(backbone, depth)
+    expected = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((2, 32, 32, 3), np.float32), False))
+    convert.check_same_structure(variables, expected)
+    apply = quick_jit(lambda images: model.apply(variables, images, False))
+    for side in (97,) if name in COMPILED_SLOWLY else (224, 97):
+        outputs = apply(seeded.images(side))
+        for kind in ("features", "logits"):
+            theirs = golden("torchvision")[f"{name}/{side}/{kind}"]
+            ours = np.asarray(outputs[kind])[:, : theirs.shape[1]]
+            assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max(), (side, kind)
