@@ -23,6 +23,7 @@ COMMANDS = {
     "train": Command("ncl_jax.training", "train, or continue a run"),
     "evaluate": Command("ncl_jax.evaluate", "evaluate a checkpoint of a run again"),
     "export": Command("ncl_jax.exports", "write a run's model as one file"),
+    "import": Command("ncl_jax.importing", "make a run of a checkpoint of the authors' program"),
     "ablate": Command("ncl_jax.ablate", "compare methods over several seeds"),
 }
 EXAMPLES = """examples:

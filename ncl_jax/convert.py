@@ -1,4 +1,4 @@
-"""PyTorch weights to ours: names, layouts and the experts' stacked axis."""
+"""PyTorch weights to ours and back: names, layouts and the experts' stacked axis."""
 
 from collections.abc import Mapping
 
@@ -62,6 +62,47 @@ def from_torchvision(tensors: Mapping[str, np.ndarray]) -> Variables:
             collection, path, array = _convert(name, np.asarray(value))
             flat[(collection, "backbone", *path)] = array
     return _nest(flat)
+
+
+def to_torch(variables: Variables, modules: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The state dictionary of stacked variables under PyTorch's names: undoes `from_torch`.
+
+    Args:
+      variables: `{"params", "batch_stats"}`, `[E, ...]`; modules that `modules` does not name are left out.
+      modules: PyTorch's module names to ours, e.g. `SUPERVISED`.
+    """
+    theirs = {ours: name for name, ours in modules.items()}
+    tensors: dict[str, np.ndarray] = {}
+    for collection, tree in variables.items():
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            module, *scopes, last = (entry.key for entry in path)
+            for index, value in enumerate(np.asarray(leaf)) if module in theirs else ():
+                prefix = ".".join([theirs[module], str(index), *(_torch_scope(scope) for scope in scopes)])
+                tensors |= _torch_tensors(prefix, collection, last, value)
+    return tensors
+
+
+def to_torchvision(variables: Variables, expert: int, head: str) -> dict[str, np.ndarray]:
+    """One expert's state dictionary in torchvision's names, with `head` for the classifier: `fc` of a linear one."""
+    names = {"backbone": "backbone", head: "classifier"}
+    one = jax.tree.map(lambda leaf: np.asarray(leaf)[expert : expert + 1], variables)
+    found = to_torch(one, names)
+    return {name.removeprefix("backbone.0.").replace(f"{head}.0.", f"{head}."): value for name, value in found.items()}
+
+
+def _torch_scope(scope):
+    inner = {ours: theirs for theirs, ours in _SHORTCUT.items()} | {v: k for k, v in _PROJECTION_LAYERS.items()}
+    return inner.get(scope, scope).replace("_", ".")
+
+
+def _torch_tensors(prefix, collection, leaf, value):
+    """One array of ours as PyTorch's tensor, and the counter that every running mean of its has beside it."""
+    if collection == "batch_stats":
+        name = next(theirs for theirs, ours in _BATCH_STATS.items() if ours == leaf)
+        counter = {f"{prefix}.num_batches_tracked": np.zeros((), np.int64)} if leaf == "mean" else {}
+        return {f"{prefix}.{name}": value} | counter
+    axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}[value.ndim]
+    return {f"{prefix}.{'bias' if leaf == 'bias' else 'weight'}": np.ascontiguousarray(value.transpose(axes))}
 
 
 def describe(tensors: Mapping[str, np.ndarray]) -> str:

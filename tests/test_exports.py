@@ -31,7 +31,7 @@ def test_stablehlo_gives_the_models_probabilities_for_any_batch(run, tmp_path):
 
 
 def test_bad_arguments_are_named(run, tmp_path):
-    with pytest.raises(ConfigError, match="--format=caffe must be one of: stablehlo"):
+    with pytest.raises(ConfigError, match="--format=caffe must be one of: stablehlo, safetensors"):
         export(run, tmp_path / "model", "caffe")
     (tmp_path / "model").write_text("")
     with pytest.raises(ConfigError, match="model exists already: give another name"):

@@ -56,10 +56,10 @@ def centres(class_counts, *, num_hard, **_):
     return Objective(compute, init_memory, P("expert"))
 
 
-def likely(predict, image_shape):
+def likely(artifact):
     """An export format: the most likely class of a black image."""
     file = io.BytesIO()
-    np.savez(file, likely=predict(np.zeros((1, *image_shape), np.uint8)).argmax())
+    np.savez(file, likely=artifact.predict(np.zeros((1, *artifact.image_shape), np.uint8)).argmax())
     return file.getvalue()
 
 

@@ -1,6 +1,6 @@
 """A run's model as one file, for use without the run. One more format is one file and one line in `FORMATS`.
 
-ncl-jax export --run=runs/quickstart --out=model.stablehlo [--format=stablehlo] [--step=N]
+ncl-jax export --run=runs/quickstart --out=model.stablehlo [--format=stablehlo] [--expert=N] [--step=N]
 """
 
 import pathlib
@@ -12,27 +12,37 @@ import jax
 from ncl_jax import build, console, startup
 from ncl_jax.config import expand
 from ncl_jax.errors import ConfigError, WriteError
-from ncl_jax.exports import stablehlo
+from ncl_jax.exports import stablehlo, torch
+from ncl_jax.exports.artifact import Artifact
 from ncl_jax.model import restore
 from ncl_jax.models.layers import convolve
 from ncl_jax.rundir import RunDir
 
-Predict = Callable[[jax.Array], jax.Array]
-# Each turns the model and its images' shape (H, W, 3) into the content of a file.
-FORMATS: dict[str, Callable[[Predict, tuple[int, int, int]], bytes]] = {"stablehlo": stablehlo.serialize}
+# Each turns a model into the content of a file.
+FORMATS: dict[str, Callable[[Artifact], bytes]] = {
+    "stablehlo": stablehlo.serialize,
+    "safetensors": torch.serialize,
+}
 
 
-def export(run: str | pathlib.Path, out: str | pathlib.Path, form: str = "stablehlo", step: int | None = None) -> None:
-    """Writes a run's ensemble as a file: uint8 images `[B, H, W, 3]` in, probabilities float32 `[B, C]` out.
+def export(
+    run: str | pathlib.Path,
+    out: str | pathlib.Path,
+    form: str = "stablehlo",
+    step: int | None = None,
+    expert: int | None = None,
+) -> None:
+    """Writes a run's ensemble, or one expert, as a file.
 
     Args:
       run: the run's directory.
       out: the file, which must not exist yet.
       form: one of `FORMATS`.
       step: of the checkpoint; None for the latest good one.
+      expert: its number; None for the ensemble.
 
     Raises:
-      ConfigError: an unknown format, a file that exists, or a directory that holds no run.
+      ConfigError: an unknown format, a file that exists, no such expert, or a directory that holds no run.
       CheckpointError: there is no checkpoint, or it is damaged.
     """
     if form not in FORMATS:
@@ -41,10 +51,16 @@ def export(run: str | pathlib.Path, out: str | pathlib.Path, form: str = "stable
     if path.exists():
         raise ConfigError(f"--out={path} exists already: give another name, or move it away")
     config, facts, weights = restore(RunDir(run), step)
+    if expert is not None and not 0 <= expert < config.model.num_experts:
+        raise ConfigError(f"--expert={expert}: the run has experts 0 to {config.model.num_experts - 1}")
     # XLA's convolutions: our own are compiled for one CPU.
     predictor = build.predictor(config, facts.num_classes, convolve=convolve)
-    predict = lambda images: jax.nn.softmax(predictor.scores(weights.variables, images))  # noqa: E731
-    content = FORMATS[form](predict, facts.image_shape)
+    predict = lambda images: jax.nn.softmax(predictor.scores(weights.variables, images, expert))  # noqa: E731
+    about = {
+        "class_names": list(facts.class_names), "mean": list(config.data.mean), "std": list(config.data.std),
+        "classifier": config.model.classifier, "cosine_scale": config.model.cosine_scale,
+    }  # fmt: skip
+    content = FORMATS[form](Artifact(predict, facts.image_shape, weights.variables, expert, about))
     try:
         path.write_bytes(content)
     except OSError as error:
@@ -57,10 +73,11 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--run", required=True, help="directory of the run")
     parser.add_argument("--out", required=True, help="the file to write")
     parser.add_argument("--format", default="stablehlo", help=f"one of: {', '.join(FORMATS)}")
+    parser.add_argument("--expert", type=int, help="one expert's number; the ensemble, or all experts, if not given")
     parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
     args = parser.parse_args(argv)
     startup.prepare()
-    export(args.run, args.out, args.format, args.step)
+    export(args.run, args.out, args.format, args.step, args.expert)
     console.say(f"wrote {args.out}")
 
 
