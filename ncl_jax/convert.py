@@ -60,6 +60,8 @@ def from_torchvision(tensors: Mapping[str, np.ndarray]) -> Variables:
     for name, value in tensors.items():
         if not name.startswith(HEADS) and not name.endswith("num_batches_tracked"):
             collection, path, array = _convert(name, np.asarray(value))
+            if len(path) == 1:
+                raise ValueError(f"the tensor {name} is of no network that is known here")
             flat[(collection, "backbone", *path)] = array
     return _nest(flat)
 
@@ -149,7 +151,7 @@ def _convert(rest, value):
     if leaf == "bias":
         return "params", (*path, "bias"), value.astype(np.float32)
     layouts = {4: ("kernel", (2, 3, 1, 0)), 2: ("kernel", (1, 0)), 1: ("scale", (0,))}
-    if value.ndim not in layouts or not path:
+    if value.ndim not in layouts:
         raise ValueError(f"the tensor {rest} of shape {value.shape} is of no network that is known here")
     name, axes = layouts[value.ndim]
     return "params", (*path, name), value.transpose(axes).astype(np.float32)

@@ -67,7 +67,9 @@ def make_state(
     config: ml_collections.ConfigDict, facts: Facts, tensors: dict[str, np.ndarray], file: pathlib.Path
 ) -> steps.TrainState:
     """The state at the run's end with the checkpoint's weights, key encoders and queues. Raises ConfigError."""
-    blank = jax.jit(lambda: build.initial_state(config, facts))()
+    # What does not start at 0 is in the checkpoint.
+    shapes = jax.eval_shape(lambda: build.initial_state(config, facts))
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     has_contrast = any(name.startswith("classifier_ce.") for name in tensors)
     if config.contrast.weight and not has_contrast:
         raise ConfigError(f"{file} has no self-supervision: import it with method=ncl_supervised")

@@ -12,6 +12,7 @@ import numpy as np
 
 from ncl_jax import report
 from ncl_jax.config import flatten
+from ncl_jax.data import images
 from ncl_jax.data.pipeline import Facts
 
 # Features whose share of dead ones is above, or whose mean is below, carry next to nothing: docs/short_schedules.md.
@@ -137,8 +138,9 @@ def wait_warning(record: dict) -> str | None:
     if record.get("waited", 0) < WAITED:
         return None
     return (
-        f"the steps waited for data in {100 * record['waited']:.0f} % of the time: more cores or data.workers, "
-        'smaller image files (docs/data.md), or pip install "ncl_jax[jpeg]" for a faster decoder'
+        f"the steps waited for data in {100 * record['waited']:.0f} % of the time: more cores or data.workers, or "
+        "smaller image files (docs/data.md)"
+        + (', or pip install "ncl_jax[jpeg]" for a faster decoder' if images.simplejpeg is None else "")
     )
 
 
