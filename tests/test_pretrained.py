@@ -11,9 +11,11 @@ import pytest
 import tiny
 from quick import quick_jit
 from safetensors.numpy import save_file
+from test_own_images import make_folder
 from test_weights import write_legacy, write_zip
 
 from ncl_jax import build, convert, pretrained
+from ncl_jax.data.sources import benchmarks
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.train import train
 
@@ -275,3 +277,25 @@ def test_rematerialisation_gives_the_same_numbers(fields):
     plain, other = (one_network(model__remat=remat, **fields) for remat in (False, True))
     for ours, theirs in zip(*(jax.tree.leaves(found) for found in (plain, other)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * float(np.abs(ours).max()))
+
+
+@pytest.mark.slow
+def test_the_places_recipe_from_lists_and_pretrained_weights(tmp_path, monkeypatch, capfd):
+    """The recipe's views, classifier, contrast and schedule, on a small network, streamed."""
+    counts = {"airfield": 6, "alley": 4, "arch": 2}
+    fields = {"totals": {"train": 12, "test": 12}, "largest": 6, "smallest": 2, "num_classes": 3}
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "places_lt", benchmarks.BENCHMARKS["places_lt"]._replace(**fields))
+    folder = make_folder(tmp_path / "data", ("train", "val"), counts)
+    for split, place in (("train", "train"), ("test", "val")):
+        lines = [f"{place}/{name}/{i}.jpg {label}" for label, name in enumerate(counts) for i in range(counts[name])]
+        (folder / f"Places_LT_{split}.txt").write_text("\n".join(lines))
+    write_one_layer(tmp_path / "w.pth")
+    small = {
+        "data__dir": str(folder), "data__image_size": 16, "data__resize": 18, "model__backbone": "one_layer",
+        "model__pretrained": str(tmp_path / "w.pth"), "optim__batch_size": 4, "contrast__queue": 8, "contrast__dim": 4,
+        "loss__num_hard": 2, "run__eval_batch": 12, "run__data_devices": 1, "data__feed": "stream",
+    }  # fmt: skip
+    results = train(tiny.load_config("places_lt", "epochs=2", **small), tmp_path / "run")
+    output = capfd.readouterr().out
+    assert "Places_LT_train.txt: git blob" in output and "starting from" in output and "waiting for data" in output
+    assert results["pretrained"]["file"] == "w.pth" and results["epoch"] == 2 and results["split"] == "test"
