@@ -22,6 +22,7 @@ COMMANDS = {
     "inspect": Command("ncl_jax.inspect", "see what a data set holds, and what would stop or spoil a run"),
     "train": Command("ncl_jax.training", "train, or continue a run"),
     "evaluate": Command("ncl_jax.evaluate", "evaluate a checkpoint of a run again"),
+    "predict": Command("ncl_jax.predicting", "name the classes of image files"),
     "export": Command("ncl_jax.exports", "write a run's model as one file"),
     "import": Command("ncl_jax.importing", "make a run of a checkpoint of the authors' program"),
     "ablate": Command("ncl_jax.ablate", "compare methods over several seeds"),
@@ -31,6 +32,7 @@ EXAMPLES = """examples:
   ncl-jax train --config=folder:dir=DIR
   ncl-jax train --config=quickstart
   ncl-jax train --config=cifar100lt:imbalance=50,method=nclpp --config.data.dir=DIR
+  ncl-jax predict --run=runs/quickstart photo.jpg more_photos/
   ncl-jax evaluate --workdir=runs/quickstart
   ncl-jax export --run=runs/quickstart --out=quickstart.stablehlo
   ncl-jax ablate --config=quickstart --methods=ce,nil,ncl --seeds=3"""

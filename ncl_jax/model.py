@@ -1,22 +1,29 @@
 """A trained model for use: `ncl_jax.load(workdir)`."""
 
 import contextlib
-import functools
 import operator
+import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import ml_collections
 import numpy as np
+from PIL import ImageOps
 
 from ncl_jax import build
 from ncl_jax.checkpoint import Checkpoints
+from ncl_jax.data import transforms
+from ncl_jax.data.images import read_image, to_rgb
 from ncl_jax.data.pipeline import Facts
 from ncl_jax.errors import CheckpointError
+from ncl_jax.predict import combine
 from ncl_jax.rundir import RunDir
 from ncl_jax.sharding import make_mesh, replicated
 from ncl_jax.steps import ModelState
+
+Images = np.ndarray | Sequence[Any] | str | os.PathLike
 
 
 class Model:
@@ -30,28 +37,64 @@ class Model:
 
     def __init__(self, config: ml_collections.ConfigDict, facts: Facts, weights: "Weights", expert: int | None):
         self._parts = (config, facts, weights, expert)
-        self._image_shape = facts.image_shape
+        self._image_shape, self._sizes = facts.image_shape, build.image_sizes(config, facts)
         self.class_names, self.config, self.step = facts.class_names, config, weights.step
         predictor = build.predictor(config, facts.num_classes, make_mesh(1))
-        self._scores = jax.jit(functools.partial(predictor.scores, expert=expert))
+        self._outputs = jax.jit(predictor.outputs)
 
     def __reduce__(self) -> tuple:
         config, facts, weights, expert = self._parts
         return Model, (config, facts, weights._replace(variables=jax.device_get(weights.variables)), expert)
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Raw class scores of images: uint8 `[B, H, W, 3]` RGB gives float32 `[B, C]`; softmax gives probabilities.
+    def __call__(self, images: Images) -> np.ndarray:
+        """Raw class scores of images, float32 `[B, C]`; softmax gives probabilities.
 
-        H and W are the training images'. Every new B is compiled once: use batches of one size.
+        Every new B is compiled once: use batches of one size.
+
+        Args:
+          images: see `prepare`.
 
         Raises:
-          ValueError: for images of another type or shape.
+          ValueError, DataError: see `prepare`.
         """
-        images = np.asarray(images)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self._image_shape:
-            expected = ", ".join(map(str, self._image_shape))
-            raise ValueError(f"images are {images.dtype} {images.shape}: give uint8 [B, {expected}]")
-        return np.asarray(self._scores(self._parts[2].variables, images))
+        return np.asarray(combine(self.experts(images), self._parts[3]))
+
+    def experts(self, images: Images) -> np.ndarray:
+        """Every expert's raw scores, float32 `[E, B, C]`; arguments and errors as for a call."""
+        return np.asarray(self._outputs(self._parts[2].variables, self.prepare(images))["logits"])
+
+    def features(self, images: Images) -> np.ndarray:
+        """Every expert's features, what its classifier sees, float32 `[E, B, D]`; as for a call."""
+        return np.asarray(self._outputs(self._parts[2].variables, self.prepare(images))["features"])
+
+    def prepare(self, images: Images) -> np.ndarray:
+        """Images as the network takes them, uint8 `[B, H, W, 3]`.
+
+        Args:
+          images: an array of exactly that, which is taken as it is; or a sequence of files' paths, PIL images and RGB
+            arrays uint8 `[H, W, 3]` of any size, to each of which the run's test transform is applied; or one path.
+
+        Raises:
+          ValueError: for an array of another type or shape.
+          DataError: a file cannot be read.
+        """
+        if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == self._image_shape:
+            return images
+        if isinstance(images, str | os.PathLike):
+            images = [images]
+        return np.stack([transforms.fit(_pixels(image), *self._sizes) for image in images])
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """One image as uint8 `[H, W, 3]`."""
+    if isinstance(image, str | os.PathLike):
+        return read_image(pathlib.Path(image))
+    if hasattr(image, "getexif"):
+        return to_rgb(ImageOps.exif_transpose(image))
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image is {image.dtype} {image.shape}: give uint8 [H, W, 3], RGB, a path or a PIL image")
+    return image
 
 
 def load(workdir: str | pathlib.Path, *, expert: int | None = None, step: int | Literal["best"] | None = None) -> Model:

@@ -25,7 +25,11 @@ class Predictor:
           variables: `{"params", "batch_stats"}` of stacked experts; the running statistics are used.
           images: RGB, of the size that the model was trained on.
         """
-        return self._apply(variables, self._normalize(images), False)[0]["logits"]
+        return self.outputs(variables, images)["logits"]
+
+    def outputs(self, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
+        """Every expert's `logits [E, B, C]` and `features [E, B, D]`; arguments as for `logits`."""
+        return self._apply(variables, self._normalize(images), False)[0]
 
     def scores(self, variables: Any, images: jax.Array, expert: int | None = None) -> jax.Array:
         """The scores `[B, C]` of the ensemble or of one expert."""

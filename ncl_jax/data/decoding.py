@@ -1,5 +1,6 @@
 """Many images at once: in threads, which decoders run in side by side, with a progress bar."""
 
+import collections
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,11 +20,16 @@ def cores() -> int:
 
 
 def in_threads(function: Callable[[int], Any], count: int, text: str) -> Iterator[Any]:
-    """`function(0)`, `function(1)`, ... in order; an error or Ctrl-C ends it at once."""
+    """`function(0)`, `function(1)`, ... in order, a few ahead of the caller; an error or Ctrl-C ends it at once."""
     with ThreadPoolExecutor(cores()) as pool:
         try:
-            results = pool.map(function, range(count))
-            yield from tqdm(results, total=count, desc=text, unit=" images", disable=None, leave=False)
+            ahead = 16 * cores()
+            waiting = collections.deque(pool.submit(function, row) for row in range(min(ahead, count)))
+            for row in tqdm(range(count), desc=text, unit=" images", disable=None, leave=False):
+                result = waiting.popleft().result()
+                if row + ahead < count:
+                    waiting.append(pool.submit(function, row + ahead))
+                yield result
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

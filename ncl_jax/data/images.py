@@ -7,6 +7,7 @@ whole part, from 0 to 255. JPEGs go through simplejpeg where it is installed: th
 
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -46,6 +47,15 @@ def decode(encoded: bytes, name: str) -> np.ndarray:
         return to_rgb(ImageOps.exif_transpose(image) if turned else image)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UnreadableImage(name, " ".join(str(error).split())[:200] or type(error).__name__) from error
+
+
+def read_image(path: Path) -> np.ndarray:
+    """The pixels of a file. Raises DataError, naming it, where it cannot be read."""
+    try:
+        encoded = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    return decode(encoded, str(path))
 
 
 def open_image(encoded: bytes, name: str) -> Image.Image:
