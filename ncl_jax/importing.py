@@ -25,7 +25,7 @@ from ncl_jax.data.pipeline import Facts
 from ncl_jax.errors import ConfigError
 from ncl_jax.momentum import KeyQueue
 from ncl_jax.rundir import RunDir
-from ncl_jax.training import parse, wants_help
+from ncl_jax.training import help_if_asked, parse
 
 
 def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathlib.Path, workdir: str) -> dict:
@@ -118,9 +118,7 @@ def main(argv: list[str]) -> None:
     values = flags.FlagValues()
     flags.DEFINE_string("checkpoint", None, "the authors' checkpoint", flag_values=values)
     flags.DEFINE_string("workdir", None, "the run's directory", flag_values=values)
-    if wants_help(argv):
-        print(__doc__)
-        return
+    help_if_asked(argv, __doc__ or "")
     name, config = parse(argv, values, "import")
     if not values.checkpoint:
         raise ConfigError("--checkpoint is missing: give the file of the authors' checkpoint")

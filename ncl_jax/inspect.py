@@ -21,7 +21,7 @@ from ncl_jax.data import examine, pipeline, storing
 from ncl_jax.data.examine import Examined
 from ncl_jax.data.longtail import count_labels
 from ncl_jax.errors import ConfigError, DataError, WriteError
-from ncl_jax.training import parse, wants_help
+from ncl_jax.training import help_if_asked, parse
 
 SHOWN = 60  # classes of a table: of more, the largest and the smallest
 NAMED = 5  # files of a problem that are named
@@ -172,9 +172,7 @@ def main(argv: list[str]) -> None:
     """The command."""
     values = flags.FlagValues()
     flags.DEFINE_string("picture", "class_sizes.png", "where the picture of the class sizes goes", flag_values=values)
-    if wants_help(argv):
-        print(__doc__)
-        return
+    help_if_asked(argv, __doc__ or "")
     _, config = parse(argv, values, "inspect")
     if found := inspect(config, expand("--picture", values.picture)):
         raise DataError(f"{len(found)} problem{'s' * (len(found) > 1)} would stop or spoil a run: mend the data first")

@@ -1,10 +1,11 @@
 """From images to scores: the one way that evaluation and loaded models use."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Predictor:
@@ -36,7 +37,10 @@ class Predictor:
         return combine(self.logits(variables, images), expert)
 
 
-def combine(logits: jax.Array, expert: int | None = None) -> jax.Array:
+Scores = TypeVar("Scores", jax.Array, np.ndarray)
+
+
+def combine(logits: Scores, expert: int | None = None) -> Scores:
     """`[E, B, C]` to `[B, C]`: one expert's scores, or the ensemble's, the mean of the experts' raw scores (NCL)."""
     return logits.mean(0) if expert is None else logits[expert]
 

@@ -56,9 +56,11 @@ def usage() -> str:
     ])  # fmt: skip
 
 
-def wants_help(argv: list[str]) -> bool:
-    """Whether a command is asked to explain itself."""
-    return bool({"-h", "-help", "--help", "--helpfull"} & set(argv))
+def help_if_asked(argv: list[str], text: str) -> None:
+    """Ends the command with an explanation where it is asked for one."""
+    if {"-h", "-help", "--help", "--helpfull"} & set(argv):
+        print(text)
+        raise SystemExit(0)
 
 
 def take_config(argv: list[str]) -> tuple[str, list[str]]:
@@ -137,9 +139,7 @@ def check_processes(coordinator: str, num_processes: int, process_id: int) -> No
 
 def main(argv: list[str]) -> None:
     """The command: only reads the flags, see `train.train`."""
-    if wants_help(argv):
-        print(usage())
-        raise SystemExit(0)
+    help_if_asked(argv, usage())
     if "--version" in argv:
         print(f"ncl-jax {__version__}")
         raise SystemExit(0)

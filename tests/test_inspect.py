@@ -112,11 +112,6 @@ def test_data_in_memory(tmp_path, capfd):
     assert "28 x 28" in output and "imbalance factor 100" in output and "data.image_size" not in output
 
 
-def test_help(capfd):
-    assert cli.attempt("inspect", ["--help"]) == ("", 0)
-    assert "ncl-jax inspect --config=folder:dir=DIR" in capfd.readouterr().out
-
-
 # The recipes for own images
 
 
