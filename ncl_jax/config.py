@@ -54,12 +54,8 @@ def base_config() -> ml_collections.ConfigDict:
     config.model.classifier = "linear"  # linear or cosine
     config.model.cosine_scale = 16.0  # of the cosine classifier only (authors, ImageNet-LT)
     config.model.num_experts = 3  # NCL, experiments
-    config.model.pretrained = (
-        ""  # weights that the backbones start from: a file, a run or ORG/NAME (docs/pretrained.md)
-    )
-    config.model.pretrained_expert = (
-        -1
-    )  # of a run in model.pretrained: the expert that all start from; -1: each its own
+    config.model.pretrained = ""  # weights to start from: a file, a run or ORG/NAME (docs/pretrained.md)
+    config.model.pretrained_expert = -1  # of such a run: the expert that all start from; -1: each from its own
     config.model.freeze = 0  # parts of the backbone that stay as they start: 1 the stem, 2 the first stage too, ...
     config.model.remat = False  # compute blocks again for the gradient: less memory, more time, the same numbers
 

@@ -177,6 +177,9 @@ BAD = {
     "data.workers": -1,
     "data.test_share": 1.0,
     "contrast.augment": "cutmix",
+    "model.pretrained_expert": -2,
+    "model.freeze": -1,
+    "optim.backbone_scale": -1.0,
     "model.classifier": "mlp",
     "loss.name": "moco",
     "loss.hard_scores": "all",
@@ -216,7 +219,7 @@ BAD = {
     "run.data_devices": -1,
     "run.expert_devices": 0,
 }
-MORE_BAD = [("model.depth", 2), ("optim.momentum", -0.1), ("optim.learning_rate", float("nan"))]
+MORE_BAD = [("model.depth", 2), ("model.freeze", 5), ("optim.momentum", -0.1), ("optim.learning_rate", float("nan"))]
 MORE_BAD += [
     ("data.imbalance", float("nan")),
     ("data.imbalance", -1.0),
