@@ -53,8 +53,6 @@ def absolute_paths(config: ml_collections.ConfigDict) -> None:
     """Makes the data's folder and lists independent of the working directory."""
     fields = config.data
     fields.dir = str(expand("data.dir", fields.dir).absolute())
-    if (start := expand("model.pretrained", config.model.pretrained)).exists() and config.model.pretrained:
-        config.model.pretrained = str(start.absolute())
     for name, path in fields.list.items():
         if path and (file := expand(f"data.list.{name}", path)).is_file():
             fields.list[name] = str(file.absolute())

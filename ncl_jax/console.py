@@ -18,10 +18,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def survive_closed_streams() -> None:
-    """Gives the program something to write to where it was started without standard output or error."""
+    """Gives the program something to write to where it was started without standard output or error, and lets it write
+    names that the terminal's encoding has no letters for."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
+        stream = getattr(sys, name)
+        if stream is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for the rest of the program
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(line: str, *, error: bool = False) -> None:

@@ -143,6 +143,8 @@ def _convert(rest, value):
         if scope in _PROJECTION_LAYERS and not path:
             path.append(_PROJECTION_LAYERS[scope])
         elif scope.isdigit():
+            if not path:
+                raise ValueError(f"the tensor {rest} is of no network that is known here")
             path[-1] = _SHORTCUT.get(f"{path[-1]}_{scope}", f"{path[-1]}_{scope}")
         else:
             path.append(scope)

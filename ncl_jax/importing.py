@@ -103,6 +103,7 @@ def _queue(tensors, state, file) -> KeyQueue:
     wanted = state.memory["contrast"].keys.shape  # [E, Q, dim]
     try:
         keys = np.stack([tensors[f"MOCO.{e}.queue"].T for e in range(wanted[0])])
+        position = tensors["MOCO.0.queue_ptr"].item()
     except KeyError as error:
         raise ConfigError(f"{file} lacks {error}") from error
     if keys.shape != wanted:
@@ -110,7 +111,7 @@ def _queue(tensors, state, file) -> KeyQueue:
             f"{file} has queues of {keys.shape[1]} keys of {keys.shape[2]} numbers: set contrast.queue={keys.shape[1]} "
             f"and contrast.dim={keys.shape[2]}"
         )
-    return KeyQueue(jnp.asarray(keys), jnp.int32(tensors["MOCO.0.queue_ptr"].item()))
+    return KeyQueue(jnp.asarray(keys), jnp.int32(position))
 
 
 def main(argv: list[str]) -> None:

@@ -10,12 +10,11 @@ from typing import Any, Literal, NamedTuple
 import jax
 import ml_collections
 import numpy as np
-from PIL import ImageOps
 
 from ncl_jax import build
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data import transforms
-from ncl_jax.data.images import read_image, to_rgb
+from ncl_jax.data.images import orientation, read_image, to_rgb, upright
 from ncl_jax.data.pipeline import Facts
 from ncl_jax.errors import CheckpointError
 from ncl_jax.predict import combine
@@ -90,7 +89,7 @@ def _pixels(image: Any) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return read_image(pathlib.Path(image))
     if hasattr(image, "getexif"):
-        return to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(upright(image, orientation(image)))
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"an image is {image.dtype} {image.shape}: give uint8 [H, W, 3], RGB, a path or a PIL image")

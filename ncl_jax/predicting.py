@@ -121,7 +121,7 @@ def run(model: Model, files: Sequence[str], top: int, expert: int | None, out: p
             console.say(text_line(answer), error="error" in answer)
         return failed
     try:
-        with out.open("w", newline="", encoding="utf-8") as file:
+        with out.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             write = WRITERS[out.suffix.lower()](file, top)
             for answer in predict(model, files, top, expert):
                 failed += "error" in answer

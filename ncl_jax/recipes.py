@@ -6,8 +6,8 @@ import ml_collections
 import numpy as np
 
 from ncl_jax.config import RAMP_STEPS, SHORT_SCHEDULE, base_config, choose_method, parse_arguments, scale_schedule
-from ncl_jax.data import decoding, sources
-from ncl_jax.errors import ConfigError, DataError
+from ncl_jax.data import decoding, longtail, sources
+from ncl_jax.errors import ConfigError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HARD_SHARE = 0.3  # hard categories of all (authors)
@@ -82,6 +82,11 @@ def _own_images(name, args, lists):
     train, num_classes = source.splits["train"], len(source.class_names)
     if num_classes < 2:
         raise ConfigError(f"{args.dir} has one class, {source.class_names[0]}: a classifier needs two or more")
+    if args.imbalance:
+        try:
+            train = train.take(longtail.select(train.labels, args.imbalance, num_classes))
+        except ValueError as error:
+            raise ConfigError(f"imbalance={args.imbalance}: {error}") from error
     size = args.image_size or suitable_size(train)
     config = base_config()
     config.seed = args.seed
@@ -127,13 +132,13 @@ def fit_batch(config: ml_collections.ConfigDict, num_images: int) -> None:
 def suitable_size(train: sources.Split, sample: int = 200) -> int:
     """The side, of 32, 64, 128 and 224 pixels, that loses little of the images: from their median shorter side."""
     rows = np.linspace(0, len(train) - 1, min(sample, len(train))).astype(int)
-    try:
-        return size_for(decoding.sizes(train.take(rows), "reading the images' sizes"))
-    except DataError as error:
-        raise ConfigError(f"{error}; or give the size: image_size=64 for example") from error
+    sizes = decoding.sizes(train.take(rows), "reading the images' sizes", unreadable=(0, 0))
+    if not sizes.any():
+        raise ConfigError("none of the images can be read, so that their size is not known: give it, image_size=64")
+    return size_for(sizes)
 
 
 def size_for(sizes: np.ndarray) -> int:
-    """The same from heights and widths, int [N, 2]."""
-    shorter = float(np.median(sizes.min(1)))
+    """The same from heights and widths, int [N, 2]; 0 for images that cannot be read, which do not count."""
+    shorter = float(np.median(sizes.min(1)[sizes.min(1) > 0]))
     return next((size for size in (32, 64, 128) if shorter <= 1.25 * size), 224)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import pickle
 import struct
 import zlib
 
@@ -150,6 +151,29 @@ def bomb(width, height):
 def test_what_cannot_be_read_is_named(content, reason):
     with pytest.raises(UnreadableImage, match=rf"^the/file.jpg cannot be read as an image \(.*{reason}.*inspect finds"):
         images.decode(content, "the/file.jpg")
+
+
+def exif_of(kind, content):
+    """EXIF with an orientation of any type, as 2: text, 3: a number, 7: undefined."""
+    return b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHI4s", 0x0112, kind, 1, content) + bytes(4)
+
+
+BAD_EXIF = {
+    "text": exif_of(2, b"6"), "undefined": exif_of(7, b"\x06"), "no turn": exif_of(3, b"\x63"), "nothing": b"Exif",
+    "cut": exif_of(3, b"\x06")[:20],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_EXIF)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
+def test_damaged_exif_is_passed_over(kind, name):
+    content = encoded(picture(), kind, exif=BAD_EXIF[name])
+    assert images.decode(content, "it").shape == (48, 64, 3) and images.size(content, "it") == (48, 64)
+
+
+def test_the_error_travels_between_processes():
+    error = pickle.loads(pickle.dumps(UnreadableImage("a.jpg", "empty")))
+    assert str(error) == str(UnreadableImage("a.jpg", "empty")) and type(error) is UnreadableImage
 
 
 def test_every_truncation_is_an_error_or_an_image():

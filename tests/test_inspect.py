@@ -59,6 +59,14 @@ def test_unreadable_files_are_all_named(folder, tmp_path, capfd):
         assert f"    {name} cannot be read as an image" in output
 
 
+def test_unreadable_files_do_not_hinder_the_choice_of_a_size(folder, tmp_path, capfd):
+    (folder / "train" / "cat" / "4.jpg").write_bytes(b"")
+    picture = f"--picture={tmp_path}/classes.png"
+    message, code = cli.attempt("inspect", [f"--config=folder:dir={folder}", picture])
+    assert code == 1 and "1 problem would stop" in message
+    assert "train/cat/4.jpg cannot be read" in capfd.readouterr().out
+
+
 def test_the_same_image_in_train_and_test(folder, tmp_path, capfd):
     shutil.copy(folder / "train" / "cat" / "7.jpg", folder / "test" / "cat" / "other name.jpg")
     code, output = inspect(folder, tmp_path, capfd)
@@ -144,6 +152,20 @@ def test_the_size_that_suits(side, size):
     assert recipes.size_for(np.array([[side, 3 * side]] * 3)) == size
 
 
+def test_the_batch_is_that_of_the_data_that_is_kept(clean, monkeypatch):
+    counted = []
+    monkeypatch.setattr(recipes, "fit_batch", lambda config, count: counted.append(count))
+    for imbalance in (0, 4):
+        config_file.load(f"folder:dir={clean},imbalance={imbalance}")
+    assert counted[0] == 156 and counted[1] < 30
+
+
+def test_photographs_of_many_sizes_are_to_be_streamed(folder, tmp_path, capfd):
+    write_image(folder / "train" / "cat" / "large.jpg", 1, (40, 30))
+    code, output = inspect(folder, tmp_path, capfd, "--config.data.augment=imagenet")
+    assert code == 0 and "--config.data.feed=stream" in output
+
+
 def test_a_list_gets_the_same_recipe(clean, tmp_path):
     for split in ("train", "test"):
         paths = sorted((clean / split).rglob("*.jpg"))
@@ -163,8 +185,9 @@ def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(ConfigError, match="has one class, only: a classifier needs two or more"):
         config_file.load(f"folder:dir={tmp_path}")
     write_image(tmp_path / "train" / "other" / "1.jpg")
-    (tmp_path / "train" / "other" / "1.jpg").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"1\.jpg cannot be read.*or give the size: image_size=64"):
+    for path in tmp_path.rglob("*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"none of the images can be read.*image_size=64"):
         config_file.load(f"folder:dir={tmp_path}")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncl_jax.data import pipeline, sources
+from ncl_jax.data import decoding, pipeline, sources
 from ncl_jax.data.sources import Request, benchmarks, layouts, lists
 from ncl_jax.errors import DataError
 
@@ -362,19 +362,74 @@ def test_any_set_that_tfds_prepared(tmp_path, monkeypatch):
     with zipfile.ZipFile(FIXTURE) as file:
         file.extractall(tmp_path)
     folder = tmp_path / "cifar10" / "3.0.2"
-    for _ in range(2):  # the second time with labels that were kept
+    for attempt in range(3):  # the second time with labels that were kept, the third with a damaged file of them
+        if attempt == 2:
+            for kept in (tmp_path / "cache").rglob("*.npz"):
+                kept.write_bytes(kept.read_bytes()[:50])
         source = load(folder, "tfds")
         plain = load(tmp_path, "cifar10", download=False)
         assert source.class_names == plain.class_names and set(source.splits) == {"train", "test"}
         pixels = {image.tobytes(): label for image, label in zip(*plain.splits["train"], strict=True)}
         data = pipeline.load(Request("tfds", folder), size=32)
         assert len(data.train) == 20 and sum(data.facts.class_counts) == 20
-        from ncl_jax.data.decoding import decoded
-
         for row in range(20):
-            assert pixels[decoded(source.splits["train"].images, row).tobytes()] == source.splits["train"].labels[row]
+            assert (
+                pixels[decoding.decoded(source.splits["train"].images, row).tobytes()]
+                == source.splits["train"].labels[row]
+            )
 
 
 def test_a_folder_that_tfds_did_not_prepare(tmp_path):
     with pytest.raises(DataError, match=r"holds no dataset_info\.json"):
         load(tmp_path, "tfds")
+
+
+# Found by trying
+
+
+def test_labels_are_names_in_every_list_where_they_are_in_train(tmp_path):
+    make_folder(tmp_path / "data")
+    (tmp_path / "data" / "test.txt").write_text("test/cat/0.jpg 1\n")
+    source = of_lines(tmp_path, ["train/cat/0.jpg 5", "train/cat/1.jpg cat", "train/dog/0.jpg 1"], test="test.txt")
+    assert source.class_names == ("1", "5", "cat") and source.splits["test"].labels.tolist() == [0]
+
+
+def test_images_at_the_root_and_paths_of_both_kinds(tmp_path):
+    write_image(tmp_path / "data" / "q.jpg")
+    assert of_lines(tmp_path, ["q.jpg 0", "train/dog/0.jpg 1", "train/dog/1.jpg 1"]).class_names == (".", "train/dog")
+    both = [f"{tmp_path}/data/train/cat/0.jpg 0", "train/dog/0.jpg 1", "train/dog/1.jpg 1"]
+    assert of_lines(tmp_path, both).class_names == ("class 0", "class 1")
+
+
+def test_labels_far_beyond_the_images_are_refused(tmp_path):
+    with pytest.raises(DataError, match="has the label 3000000, but there are 2 images: labels must count the classes"):
+        of_lines(tmp_path, ["train/cat/0.jpg 0", "train/dog/0.jpg 3000000"])
+
+
+def test_cocos_categories_name_the_classes(tmp_path):
+    make_folder(tmp_path / "data")
+    names = [{"id": 7, "name": "dog"}, {"id": 3, "name": "cat"}]
+    images = [{"id": i, "file_name": f"train/{name}/{i}.jpg"} for i, name in enumerate(("cat", "dog", "dog"))]
+    notes = [{"image_id": i, "category_id": 3 if i == 0 else 7} for i in range(3)]
+    content = {"images": images, "annotations": notes, "categories": names}
+    (tmp_path / "data" / "train.json").write_text(json.dumps(content))
+    lists_of = {"train": "train.json", "test": "train.json"}
+    source = load(tmp_path / "data", "list", lists=lists_of)
+    assert source.class_names == ("cat", "dog") and source.splits["train"].labels.tolist() == [0, 1, 1]
+
+
+def test_a_link_that_leads_nowhere_is_an_unreadable_file(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "train" / "cat" / "9.jpg").symlink_to("/nonexistent")
+    split = load(tmp_path).splits["train"]
+    assert len(split) == 11
+    found = [error for error in decoding.errors(split, "") if error]
+    assert len(found) == 1 and "9.jpg cannot be read (No such file" in found[0]
+
+
+def test_a_set_without_a_readable_image_is_refused(tmp_path):
+    make_folder(tmp_path)
+    for path in (tmp_path / "test").rglob("*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="no image of test can be read"):
+        pipeline.load(Request("folder", tmp_path), size=8, skip_unreadable=True)

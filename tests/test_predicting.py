@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 import sys
 
@@ -77,6 +78,14 @@ def test_names_from_standard_input(trained, capfd, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{name}\n" for name in names)))
     code, printed, _ = predict(capfd, run, "-", "--top=1", "--expert=1")
     assert code == 0 and [line.partition(": ")[0] for line in printed.splitlines()] == [str(name) for name in names]
+
+
+def test_names_that_no_encoding_has_letters_for(trained, tmp_path, capfd):
+    run, folder = trained
+    odd = os.fsdecode(bytes(tmp_path) + b"/caf\xe9.jpg")
+    shutil.copy(folder / "test" / "cat" / "0.jpg", odd)
+    assert predict(capfd, run, odd, f"--out={tmp_path}/a.csv")[0] == 0
+    assert b"caf\xe9.jpg" in (tmp_path / "a.csv").read_bytes()
 
 
 def test_unreadable_files_are_named_and_passed_over(trained, tmp_path, capfd):

@@ -54,11 +54,20 @@ def errors(split: Split, text: str) -> list[str | None]:
     return list(in_threads(attempt, len(split), text))
 
 
-def sizes(split: Split, text: str) -> np.ndarray:
-    """Height and width of every image, int [N, 2], from its header. Raises DataError for a file that is no image."""
+def sizes(split: Split, text: str, unreadable: tuple[int, int] | None = None) -> np.ndarray:
+    """Height and width of every image, int [N, 2], from its header.
+
+    Raises:
+      DataError: a file is no image, unless there is a size for those that are `unreadable`.
+    """
 
     def size(row: int) -> tuple[int, int]:
-        return images.size(split.images[row], name_of(split.images, row))
+        try:
+            return images.size(split.images[row], name_of(split.images, row))
+        except DataError:
+            if unreadable is None:
+                raise
+            return unreadable
 
     if isinstance(split.images, np.ndarray):
         return np.tile(split.images.shape[1:3], (len(split), 1))

@@ -8,9 +8,10 @@ whole part, from 0 to 255. JPEGs go through simplejpeg where it is installed: th
 import io
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ncl_jax.errors import DataError
 
@@ -21,6 +22,16 @@ except ImportError:
 
 MOST_PIXELS = 2**26  # of one image: larger ones are refused before they are decoded
 _ORIENTATION = 0x0112  # EXIF's tag
+_UPRIGHT: dict[int, Any] = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is less
 
 
@@ -28,25 +39,46 @@ class UnreadableImage(DataError):
     """A file that is no image, is damaged, or too large."""
 
     def __init__(self, name: str, reason: str):
+        self._arguments = name, reason
         super().__init__(
             f"{name} cannot be read as an image ({reason}): replace or remove it, or set data.skip_unreadable=True. "
             "ncl-jax inspect finds all such files"
         )
+
+    def __reduce__(self) -> tuple:
+        """For the processes that decode: they send it to the one that reports it."""
+        return UnreadableImage, self._arguments
 
 
 def decode(encoded: bytes, name: str) -> np.ndarray:
     """The pixels of an image file, uint8 [H, W, 3] RGB. Raises UnreadableImage, which names it by `name`."""
     try:
         image = open_image(encoded, name)
-        turned = image.getexif().get(_ORIENTATION, 1) != 1
-        if simplejpeg and image.format == "JPEG" and image.mode in ("L", "RGB") and not turned:
+        turn = orientation(image)
+        if simplejpeg and image.format == "JPEG" and image.mode in ("L", "RGB") and turn == 1:
             try:
                 return simplejpeg.decode_jpeg(encoded, "RGB")
             except ValueError:
                 pass  # Pillow decides what is damaged
-        return to_rgb(ImageOps.exif_transpose(image) if turned else image)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        return to_rgb(upright(image, turn))
+    except (UnreadableImage, MemoryError):
+        raise
+    except Exception as error:  # Pillow lets through whatever a malformed file provokes
         raise UnreadableImage(name, " ".join(str(error).split())[:200] or type(error).__name__) from error
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1, upright, where there is none or it cannot be read."""
+    try:
+        turn = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # as above; the pixels may be good all the same
+        return 1
+    return turn if turn in _UPRIGHT else 1
+
+
+def upright(image: Image.Image, turn: int) -> Image.Image:
+    """The image as its orientation says that it is to be shown."""
+    return image if turn == 1 else image.transpose(_UPRIGHT[turn])
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -79,10 +111,11 @@ def size(encoded: bytes, name: str) -> tuple[int, int]:
     try:
         image = open_image(encoded, name)
         width, height = image.size
-        sideways = image.getexif().get(_ORIENTATION, 1) >= 5
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        return (width, height) if orientation(image) >= 5 else (height, width)
+    except (UnreadableImage, MemoryError):
+        raise
+    except Exception as error:  # as in decode
         raise UnreadableImage(name, " ".join(str(error).split())[:200]) from error
-    return (width, height) if sideways else (height, width)
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:

@@ -112,6 +112,8 @@ def load(
     if skip_unreadable:
         for name in ("train", evaluated):
             splits[name], skipped[name] = readable(splits[name], source.class_names, name)
+            if not len(splits[name]):
+                raise DataError(f"no image of {name} can be read: mend them; ncl-jax inspect says what is wrong")
     train = splits.pop("train")
     if not source.imbalance and imbalance:
         train, rows = long_tailed(train, imbalance, source.class_names, request)

@@ -72,7 +72,7 @@ def read(request: Request) -> Source:
     """
     benchmark, root = BENCHMARKS[request.name], request.directory
     if benchmark.tfds and (place := tfds.find(benchmark.tfds, root)):
-        source = prepared.read_folder(place)
+        source = prepared.read_folder(place, request.test_share)
         check(request.name, {name: split.labels for name, split in source.splits.items()}, f"{place}")
         return source
     found = {split: _list(root, names) for split, names in benchmark.lists.items()}
@@ -81,10 +81,14 @@ def read(request: Request) -> Source:
         lacking = " and ".join(missing)
         raise DataError(f"{request.name}: {root} lacks {lacking}. Put there {benchmark.help} (docs/data.md)")
     entries = {split: lists.parse(path) for split, path in found.items() if path}
-    labels = {split: np.array([int(label) for label in e.labels], np.int64) for split, e in entries.items()}
+    names = lists.class_names(entries)
+    labels = {
+        split: lists.numbers(e.labels, names, split, lists.are_numbers(entries)).astype(np.int64)
+        for split, e in entries.items()
+    }
     notes = tuple(identity(path) for path in found.values() if path)
     check(request.name, labels, "; ".join(notes))
-    return lists.build(request, entries, lists.class_names(entries))._replace(notes=notes)
+    return lists.build(request, entries, names)._replace(notes=notes)
 
 
 def _list(root: Path, names: tuple[str, ...]) -> Path | None:

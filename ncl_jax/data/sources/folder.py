@@ -76,7 +76,10 @@ def image_files(folder: Path) -> Iterator[tuple[str, int]]:
         for name in files:
             if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):  # noqa: PTH122 - speed
                 path = os.path.join(place, name)  # noqa: PTH118
-                yield path, os.stat(path).st_size  # noqa: PTH116
+                try:
+                    yield path, os.stat(path).st_size  # noqa: PTH116
+                except OSError:  # a link that leads nowhere: an unreadable file, as one that is empty
+                    yield path, 0
 
 
 def cut(splits: dict[str, Split], num_classes: int, share: float) -> dict[str, Split]:

@@ -26,6 +26,7 @@ class Entries(NamedTuple):
 
     paths: list[str]
     labels: list[str]
+    names: tuple[str, ...] = ()  # of the classes, where the list has them
 
 
 def read(request: Request) -> Source:
@@ -58,17 +59,17 @@ def find(name: str, root: Path) -> Path:
 
 def build(request: Request, entries: dict[str, Entries], names: tuple[str, ...]) -> Source:
     """The source of lists that have been read."""
-    splits = {}
-    for split, (paths, labels) in entries.items():
-        of_list = numbers(labels, names, split)
-        found = layouts.locate(request.directory, paths)
+    splits, numeric = {}, are_numbers(entries)
+    for split, found_entries in entries.items():
+        of_list = numbers(found_entries.labels, names, split, numeric)
+        found = layouts.locate(request.directory, found_entries.paths)
         splits[split] = Split(Files(request.directory, found.names, found.sizes), of_list)
     return Source(names, cut(splits, len(names), request.test_share))
 
 
 def class_names(entries: dict[str, Entries], path: Path | None = None) -> tuple[str, ...]:
     """The names of the classes: from a file, a name a line, or from the lists. Raises DataError for two alike."""
-    names = _read_names(path) if path else _guess_names(entries)
+    names = _read_names(path) if path else entries["train"].names or _guess_names(entries)
     if double := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"two classes have the name {double[0]!r}: change one of them")
     return names
@@ -99,7 +100,7 @@ def _parse_text(text, path):
 
 def _parse_csv(text, path):
     """Columns by the names in the header."""
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv.DictReader(io.StringIO(text, newline=None))
     header = reader.fieldnames or []
     columns = [next((c for c in names if c in header), None) for names in (PATH_COLUMNS, LABEL_COLUMNS)]
     if None in columns:
@@ -115,13 +116,16 @@ def _parse_csv(text, path):
 
 
 def _parse_json(text, path):
-    """`{"annotations": [{"fpath", "category_id"}]}`, or iNaturalist's `images` and `annotations`."""
+    """`{"annotations": [{"fpath", "category_id"}]}`, or COCO's `images`, `annotations` and `categories`."""
     try:
         content = json.loads(text)
         files = {image["id"]: image["file_name"] for image in content.get("images", ())}
         notes = content["annotations"]
         paths = [files[note["image_id"]] if files else note["fpath"] for note in notes]
-        return Entries(paths, [str(note["category_id"]) for note in notes])
+        categories = sorted(content.get("categories", ()), key=lambda category: category["id"])
+        index = {category["id"]: number for number, category in enumerate(categories)}
+        labels = [str(index[note["category_id"]] if index else note["category_id"]) for note in notes]
+        return Entries(paths, labels, tuple(str(category["name"]) for category in categories))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is not a list in JSON ({type(error).__name__}: {error}): see docs/data.md") from error
 
@@ -139,22 +143,31 @@ def _guess_names(entries):
     if not all(label.isdecimal() for label in labels):
         return tuple(sorted(set(labels)))
     every = [int(label) for split in entries.values() for label in split.labels if label.isdecimal()]
+    if max(every) >= len(every):
+        raise DataError(
+            f"a list has the label {max(every)}, but there are {len(every)} images: labels must count the classes from "
+            "0; give names instead, or data.list.classes"
+        )
     folders: dict[int, set[str]] = {}
-    for path, label in zip(*entries["train"], strict=True):
-        folders.setdefault(int(label), set()).add(os.path.dirname(path))  # noqa: PTH120 - speed
+    for path, label in zip(entries["train"].paths, labels, strict=True):
+        folders.setdefault(int(label), set()).add(os.path.dirname(path) or ".")  # noqa: PTH120 - speed
     found = [folders.get(c, set()) for c in range(max(every) + 1)]
     single = [next(iter(names)) for names in found if len(names) == 1]
-    if len(set(single)) < len(found):
+    if len(set(single)) < len(found) or len({os.path.isabs(name) for name in single}) > 1:  # noqa: PTH117
         return tuple(f"class {c}" for c in range(len(found)))
     common = os.path.commonpath(single) if len(single) > 1 else os.path.dirname(single[0])  # noqa: PTH120
     return tuple(os.path.relpath(name, common or ".") for name in single)
 
 
-def numbers(labels: Sequence[str], names: tuple[str, ...], split: str) -> np.ndarray:
-    """Labels as int32 [N]. Raises DataError for one that is no class."""
-    index = {name: number for number, name in enumerate(names)}
-    numeric = all(label.removeprefix("-").isdecimal() for label in labels)
-    found = [int(label) if numeric else index.get(label, -1) for label in labels]
+def are_numbers(entries: dict[str, Entries]) -> bool:
+    """Whether the labels of all lists are the numbers of classes, as those of the training images are."""
+    return all(label.removeprefix("-").isdecimal() for label in entries["train"].labels)
+
+
+def numbers(labels: Sequence[str], names: tuple[str, ...], split: str, numeric: bool) -> np.ndarray:
+    """Labels, numbers of classes or names, as int32 [N]. Raises DataError for one that is no class."""
+    index = {str(number) if numeric else name: number for number, name in enumerate(names)}
+    found = [index.get(label.lstrip("0") or "0" if numeric else label, -1) for label in labels]
     for row, number in enumerate(found):
         if not 0 <= number < len(names):
             raise DataError(

@@ -1,6 +1,9 @@
 """Any classification set that TensorFlow Datasets prepared, read without TensorFlow."""
 
+import contextlib
 import hashlib
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ from tqdm import tqdm
 
 from ncl_jax.data import tfds
 from ncl_jax.data.sources import lists
+from ncl_jax.data.sources.folder import cut
 from ncl_jax.data.sources.layouts import LAYOUTS
 from ncl_jax.data.sources.source import Request, Source, Split
 from ncl_jax.errors import DataError
@@ -30,7 +34,7 @@ def read(request: Request) -> Source:
     if not tfds.prepared_name(folder):
         raise DataError(f"data.dir={folder} holds no dataset_info.json: give a folder NAME/VERSION prepared by TFDS")
     given = {split: name for split, name in request.lists.items() if name}
-    return read_lists(folder, given) if given else read_folder(folder)
+    return read_lists(folder, given, request.test_share) if given else read_folder(folder, request.test_share)
 
 
 class Records:
@@ -63,8 +67,9 @@ def open_split(folder: Path, split: str) -> Any:
         return builder.as_data_source(split, decoders={"image": decode.SkipDecoding()})
 
 
-def read_folder(folder: Path) -> Source:
-    """All splits of a prepared folder; without a test split whose images have labels, `validation` is the test."""
+def read_folder(folder: Path, test_share: float) -> Source:
+    """All splits of a prepared folder; without a test split whose images have labels, `validation` is the test, and
+    without that it is cut from train (`folder.cut`)."""
     with tfds.opened(folder) as builder:
         features, there = builder.info.features, builder.info.splits
         if not {"image", "label"} <= features.keys():
@@ -79,10 +84,10 @@ def read_folder(folder: Path) -> Source:
                 splits[ours] = Split(Records(folder, theirs, np.arange(len(labels))), labels)
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
-    return Source(names, splits)
+    return Source(names, cut(splits, len(names), test_share))
 
 
-def read_lists(folder: Path, given: dict[str, str]) -> Source:
+def read_lists(folder: Path, given: dict[str, str], test_share: float) -> Source:
     """The images that lists name, found by their `filename`."""
     classes = given.pop("classes", None)
     entries = {split: lists.parse(lists.find(name, folder)) for split, name in given.items()}
@@ -95,13 +100,12 @@ def read_lists(folder: Path, given: dict[str, str]) -> Source:
     for theirs in there:
         for row, name in enumerate(read_columns(folder, theirs, ("filename",))["filename"].tolist()):
             rows[name] = theirs, row
-    return Source(
-        names,
-        {
-            split: Split(_pick(folder, paths, rows), lists.numbers(labels, names, split))
-            for split, (paths, labels) in entries.items()
-        },
-    )
+    numeric = lists.are_numbers(entries)
+    splits = {
+        split: Split(_pick(folder, e.paths, rows), lists.numbers(e.labels, names, split, numeric))
+        for split, e in entries.items()
+    }
+    return Source(names, cut(splits, len(names), test_share))
 
 
 def _pick(folder, paths, rows):
@@ -122,16 +126,18 @@ def read_columns(folder: Path, split: str, features: tuple[str, ...]) -> dict[st
     info = (folder / "dataset_info.json").read_bytes() + str(folder.absolute()).encode()
     key = hashlib.sha256(info + f"{split} {features}".encode()).hexdigest()[:32]
     cached = cache_directory() / "tfds" / f"{key}.npz"
-    if cached.is_file():
-        with np.load(cached, allow_pickle=False) as file:
-            return dict(file)
+    with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile), np.load(cached, allow_pickle=False) as file:
+        return dict(file)
     with tfds.opened(folder):
         source = open_split(folder, split)
         bar = tqdm(range(len(source)), desc=f"reading {', '.join(features)} of {split}", disable=None, leave=False)
         rows = [[_plain(example[name]) for name in features] for example in (source[i] for i in bar)]
     columns: dict[str, Any] = {name: np.array([row[i] for row in rows]) for i, name in enumerate(features)}
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(cached, **columns)
+    with contextlib.suppress(OSError):  # the labels can be read again
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cached.parent, suffix=".npz", delete=False) as file:
+            np.savez(file, **columns)
+        Path(file.name).replace(cached)
     return columns
 
 
