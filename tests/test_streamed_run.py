@@ -100,7 +100,7 @@ def test_unreadable_files_stop_a_run_or_are_left_out(folder, cache, tmp_path):
     (data / "train" / "a" / "3.jpg").write_bytes(b"")
     (data / "train" / "c" / "1.jpg").write_bytes((data / "train" / "c" / "1.jpg").read_bytes()[:300])
     (data / "test" / "b" / "0.jpg").write_bytes(b"no image")
-    output = programs.run(command(data, tmp_path / "stopped"), cache, code=1)
+    output = programs.run(command(data, tmp_path / "stopped", data__workers=1), cache, code=1)
     assert "cannot be read as an image" in output and "ncl-jax inspect finds" in output and "Traceback" not in output
     output = programs.run(command(data, tmp_path / "run", data__skip_unreadable=True, epochs=2), cache)
     assert "2 unreadable train images are left out: 1 of a, 1 of c" in output

@@ -32,6 +32,7 @@ _UPRIGHT: dict[int, Any] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # the pixels may be good all the same
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is less
 
 

@@ -49,7 +49,7 @@ class Conv(nn.Module):
 
 def make_block(block: type[nn.Module], remat: bool) -> Callable[..., nn.Module]:
     """The block's class or, with `remat`, one that keeps nothing but its input and computes the rest again when the
-    gradient is taken: less memory, a third more time, the same numbers."""
+    gradient is taken: less memory, more time, the same numbers."""
     return nn.remat(block, static_argnums=(2,)) if remat else block
 
 
