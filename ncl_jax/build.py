@@ -1,7 +1,6 @@
 """From a configuration to the pieces of a run: the only place that translates fields into arguments."""
 
 import functools
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -39,7 +38,9 @@ def keys(seed: int) -> Keys:
 def data(config: ml_collections.ConfigDict) -> pipeline.Data:
     """Loads the run's data. Raises DataError, see `pipeline.load`."""
     fields = config.data
-    request = Request(fields.name, pathlib.Path(fields.dir), fields.download, fields.list.to_dict(), fields.test_share)
+    request = Request(
+        fields.name, expand("data.dir", fields.dir), fields.download, fields.list.to_dict(), fields.test_share
+    )
     return pipeline.load(
         request,
         fields.imbalance,

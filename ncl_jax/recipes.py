@@ -1,11 +1,17 @@
 """Recipes: the authors' for the large benchmarks, and one for anybody's folder of images."""
 
-import pathlib
-
 import ml_collections
 import numpy as np
 
-from ncl_jax.config import RAMP_STEPS, SHORT_SCHEDULE, base_config, choose_method, parse_arguments, scale_schedule
+from ncl_jax.config import (
+    RAMP_STEPS,
+    SHORT_SCHEDULE,
+    base_config,
+    choose_method,
+    expand,
+    parse_arguments,
+    scale_schedule,
+)
 from ncl_jax.data import decoding, longtail, sources
 from ncl_jax.errors import ConfigError
 
@@ -78,7 +84,7 @@ def listed(arguments: str | None) -> ml_collections.ConfigDict:
 def _own_images(name, args, lists):
     if not args.dir:
         raise ConfigError(f"the folder of the images is missing: give --config={name}:dir=DIR")
-    source = sources.load(sources.Request(name, pathlib.Path(args.dir), lists=lists))
+    source = sources.load(sources.Request(name, expand("dir", args.dir), lists=lists))
     train, num_classes = source.splits["train"], len(source.class_names)
     if num_classes < 2:
         raise ConfigError(f"{args.dir} has one class, {source.class_names[0]}: a classifier needs two or more")

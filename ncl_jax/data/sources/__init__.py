@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ncl_jax.config import expand
 from ncl_jax.data.sources import benchmarks, cifar, embedded, folder, lists, prepared
 from ncl_jax.data.sources.source import Request, Source, Split
 from ncl_jax.errors import DataError
@@ -32,7 +31,6 @@ def load(request: Request) -> Source:
     """
     if request.name not in SOURCES:
         raise DataError(f"data set {request.name!r} is not known: give one of {', '.join(SOURCES)}")
-    request = request._replace(directory=expand("data.dir", request.directory))
     return _checked(SOURCES[request.name](request), f"{request.name} in {request.directory}")
 
 
