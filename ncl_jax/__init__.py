@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from ncl_jax._version import __version__
 
 if TYPE_CHECKING:
+    from ncl_jax.exported import load_exported
     from ncl_jax.model import Model, load
 
-__all__ = ["Model", "__version__", "load"]
+__all__ = ["Model", "__version__", "load", "load_exported"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from ncl_jax import model
 
         return getattr(model, name)
+    if name == "load_exported":
+        from ncl_jax import exported
+
+        return exported.load_exported
     raise AttributeError(f"module 'ncl_jax' has no attribute {name!r}")

@@ -8,7 +8,7 @@ from types import ModuleType
 import ml_collections
 
 from ncl_jax.config import expand
-from ncl_jax.errors import ConfigError
+from ncl_jax.errors import ConfigError, NclError
 
 INSTALLED = pathlib.Path(__file__).parent / "configs"
 
@@ -68,7 +68,7 @@ def _run(path, function):
     """The function's result; whatever the file's code raises becomes a ConfigError that names the line."""
     try:
         return function()
-    except ConfigError:
+    except NclError:
         raise
     except Exception as error:  # a configuration file is the user's program
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]

@@ -19,6 +19,10 @@ class CheckpointError(NclError):
     """No checkpoint that could be used; the message says what was tried."""
 
 
+class ExportError(NclError):
+    """An exported model that cannot be used."""
+
+
 class WriteError(NclError):
     """Something of a run cannot be written down."""
 

@@ -2,9 +2,7 @@
 
 import contextlib
 import operator
-import os
 import pathlib
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -13,16 +11,13 @@ import numpy as np
 
 from ncl_jax import build
 from ncl_jax.checkpoint import Checkpoints
-from ncl_jax.data import transforms
-from ncl_jax.data.images import orientation, read_image, to_rgb, upright
+from ncl_jax.data.images import Images, prepare
 from ncl_jax.data.pipeline import Facts
 from ncl_jax.errors import CheckpointError
 from ncl_jax.predict import combine
 from ncl_jax.rundir import RunDir
 from ncl_jax.sharding import make_mesh, replicated
 from ncl_jax.steps import ModelState
-
-Images = np.ndarray | Sequence[Any] | str | os.PathLike
 
 
 class Model:
@@ -51,10 +46,11 @@ class Model:
         Every new B is compiled once: use batches of one size.
 
         Args:
-          images: see `prepare`.
+          images: see `images.prepare`: arrays, paths, PIL images.
 
         Raises:
-          ValueError, DataError: see `prepare`.
+          ValueError: for an array of another type or shape.
+          DataError: a file cannot be read.
         """
         return np.asarray(combine(self.experts(images), self._parts[3]))
 
@@ -67,33 +63,8 @@ class Model:
         return np.asarray(self._outputs(self._parts[2].variables, self.prepare(images))["features"])
 
     def prepare(self, images: Images) -> np.ndarray:
-        """Images as the network takes them, uint8 `[B, H, W, 3]`.
-
-        Args:
-          images: an array of exactly that, which is taken as it is; or a sequence of files' paths, PIL images and RGB
-            arrays uint8 `[H, W, 3]` of any size, to each of which the run's test transform is applied; or one path.
-
-        Raises:
-          ValueError: for an array of another type or shape.
-          DataError: a file cannot be read.
-        """
-        if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == self._image_shape:
-            return images
-        if isinstance(images, str | os.PathLike):
-            images = [images]
-        return np.stack([transforms.fit(_pixels(image), *self._sizes) for image in images])
-
-
-def _pixels(image: Any) -> np.ndarray:
-    """One image as uint8 `[H, W, 3]`."""
-    if isinstance(image, str | os.PathLike):
-        return read_image(pathlib.Path(image))
-    if hasattr(image, "getexif"):
-        return to_rgb(upright(image, orientation(image)))
-    image = np.asarray(image)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"an image is {image.dtype} {image.shape}: give uint8 [H, W, 3], RGB, a path or a PIL image")
-    return image
+        """Images as the network takes them, uint8 `[B, H, W, 3]`, by the run's test transform; see `images.prepare`."""
+        return prepare(images, self._image_shape, *self._sizes)
 
 
 def load(workdir: str | pathlib.Path, *, expert: int | None = None, step: int | Literal["best"] | None = None) -> Model:

@@ -1,15 +1,20 @@
 """A run's model as a file: the same probabilities as the loaded model, for any batch and every platform."""
 
+import json
 import pathlib
+import shutil
+import sys
 import zipfile
 
 import jax
 import numpy as np
+import programs
 import pytest
 import tiny
+from PIL import Image
 
 import ncl_jax
-from ncl_jax.errors import ConfigError, WriteError
+from ncl_jax.errors import ConfigError, ExportError, WriteError
 from ncl_jax.exports import export
 
 
@@ -30,11 +35,54 @@ def test_stablehlo_gives_the_models_probabilities_for_any_batch(run, tmp_path):
         np.testing.assert_allclose(exported.call(images[:count]), expected, atol=1e-5)
 
 
+def test_an_exported_model_needs_neither_the_run_nor_its_libraries(run, tmp_path):
+    export(run, tmp_path / "model")
+    images, model = tiny.load_source("fashion_mnist_lt", "").splits["test"].images[:3], ncl_jax.load(run)
+    np.save(tmp_path / "images.npy", images)
+    Image.fromarray(images[0]).save(tmp_path / "image.png")
+    program = f"""
+import sys
+for name in ("flax", "orbax", "optax", "ml_collections", "matplotlib", "grain", "absl", "tqdm", "tensorboardX"):
+    sys.modules[name] = None
+import numpy as np
+import ncl_jax
+model = ncl_jax.load_exported("{tmp_path}/model")
+np.save("{tmp_path}/array.npy", model(np.load("{tmp_path}/images.npy")))
+np.save("{tmp_path}/file.npy", model("{tmp_path}/image.png"))
+print(*model.class_names)
+"""
+    (tmp_path / "program.py").write_text(program)
+    shutil.rmtree(run)
+    output = programs.run([sys.executable, str(tmp_path / "program.py")], tmp_path)
+    assert "Sandal" in output
+    expected = jax.nn.softmax(model(images))
+    np.testing.assert_allclose(np.load(tmp_path / "array.npy"), expected, atol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "file.npy"), expected[:1], atol=1e-5)
+
+
+def test_artifacts_that_cannot_be_trusted(run, tmp_path):
+    export(run, tmp_path / "model")
+    content, about = (tmp_path / "model").read_bytes(), json.loads((tmp_path / "model.json").read_text())
+    assert about["class_names"][0] == "T-shirt/top" and about["image_shape"] == [28, 28, 3]
+    (tmp_path / "model").write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
+    with pytest.raises(ExportError, match="was changed or cut short since it was exported"):
+        ncl_jax.load_exported(tmp_path / "model")
+    (tmp_path / "model.json").write_text(json.dumps(about | {"version": 9}))
+    with pytest.raises(ExportError, match="is of version 9, this ncl_jax reads version 1"):
+        ncl_jax.load_exported(tmp_path / "model")
+    (tmp_path / "model.json").unlink()
+    with pytest.raises(ExportError, match="cannot be read"):
+        ncl_jax.load_exported(tmp_path / "model")
+    export(run, tmp_path / "model", "safetensors", force=True)
+    with pytest.raises(ExportError, match="holds safetensors, no program"):
+        ncl_jax.load_exported(tmp_path / "model")
+
+
 def test_bad_arguments_are_named(run, tmp_path):
     with pytest.raises(ConfigError, match="--format=caffe must be one of: stablehlo, safetensors"):
         export(run, tmp_path / "model", "caffe")
     (tmp_path / "model").write_text("")
-    with pytest.raises(ConfigError, match="model exists already: give another name"):
+    with pytest.raises(ConfigError, match="model exists already: give another name, or --force"):
         export(run, tmp_path / "model")
     with pytest.raises(ConfigError, match="is not the configuration of a run"):
         export(tmp_path, tmp_path / "other")

@@ -6,13 +6,16 @@ whole part, from 0 to 255. JPEGs go through simplejpeg where it is installed: th
 """
 
 import io
+import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from ncl_jax.data import transforms
 from ncl_jax.errors import DataError
 
 try:
@@ -20,6 +23,7 @@ try:
 except ImportError:
     simplejpeg = None
 
+Images = np.ndarray | Sequence[Any] | str | os.PathLike
 MOST_PIXELS = 2**26  # of one image: larger ones are refused before they are decoded
 _ORIENTATION = 0x0112  # EXIF's tag
 _UPRIGHT: dict[int, Any] = {
@@ -128,3 +132,35 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     else:
         return np.asarray(image.convert("RGB"))
     return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def prepare(images: Images, image_shape: Sequence[int], resize: int, size: int) -> np.ndarray:
+    """Images as a network takes them, uint8 `[B, H, W, 3]`.
+
+    Args:
+      images: an array of exactly that, which is taken as it is; or a sequence of files' paths, PIL images and RGB
+        arrays uint8 `[H, W, 3]` of any size, to each of which the test transform is applied; or one path.
+      image_shape: H, W, 3.
+      resize, size: of the test transform, see `transforms.fit`.
+
+    Raises:
+      ValueError: for an array of another type or shape.
+      DataError: a file cannot be read.
+    """
+    if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == tuple(image_shape):
+        return images
+    if isinstance(images, str | os.PathLike):
+        images = [images]
+    return np.stack([transforms.fit(_pixels(image), resize, size) for image in images])
+
+
+def _pixels(image: Any) -> np.ndarray:
+    """One image as uint8 `[H, W, 3]`."""
+    if isinstance(image, str | os.PathLike):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return to_rgb(upright(image, orientation(image)))
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image is {image.dtype} {image.shape}: give uint8 [H, W, 3], RGB, a path or a PIL image")
+    return image

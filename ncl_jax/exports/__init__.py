@@ -3,15 +3,21 @@
 ncl-jax export --run=runs/quickstart --out=model.stablehlo [--format=stablehlo] [--expert=N] [--step=N]
 """
 
+import hashlib
+import json
 import pathlib
 import sys
 from collections.abc import Callable
 
 import jax
+import ml_collections
 
 from ncl_jax import build, console, startup
+from ncl_jax._version import __version__
 from ncl_jax.config import expand
+from ncl_jax.data.pipeline import Facts
 from ncl_jax.errors import ConfigError, WriteError
+from ncl_jax.exported import VERSION, description_of
 from ncl_jax.exports import stablehlo, torch
 from ncl_jax.exports.artifact import Artifact
 from ncl_jax.model import restore
@@ -31,15 +37,17 @@ def export(
     form: str = "stablehlo",
     step: int | None = None,
     expert: int | None = None,
+    force: bool = False,
 ) -> None:
-    """Writes a run's ensemble, or one expert, as a file.
+    """Writes a run's ensemble, or one expert, as a file, and beside it a description (`exported.description_of`).
 
     Args:
       run: the run's directory.
-      out: the file, which must not exist yet.
+      out: the file.
       form: one of `FORMATS`.
       step: of the checkpoint; None for the latest good one.
       expert: its number; None for the ensemble.
+      force: write over what is there.
 
     Raises:
       ConfigError: an unknown format, a file that exists, no such expert, or a directory that holds no run.
@@ -48,23 +56,35 @@ def export(
     if form not in FORMATS:
         raise ConfigError(f"--format={form} must be one of: {', '.join(FORMATS)}")
     path = expand("--out", out)
-    if path.exists():
-        raise ConfigError(f"--out={path} exists already: give another name, or move it away")
+    if path.exists() and not force:
+        raise ConfigError(f"--out={path} exists already: give another name, or --force")
     config, facts, weights = restore(RunDir(run), step)
     if expert is not None and not 0 <= expert < config.model.num_experts:
         raise ConfigError(f"--expert={expert}: the run has experts 0 to {config.model.num_experts - 1}")
     # XLA's convolutions: our own are compiled for one CPU.
     predictor = build.predictor(config, facts.num_classes, convolve=convolve)
     predict = lambda images: jax.nn.softmax(predictor.scores(weights.variables, images, expert))  # noqa: E731
-    about = {
-        "class_names": list(facts.class_names), "mean": list(config.data.mean), "std": list(config.data.std),
-        "classifier": config.model.classifier, "cosine_scale": config.model.cosine_scale,
-    }  # fmt: skip
+    about = describe(config, facts, weights.step) | {"format": form, "expert": expert}
     content = FORMATS[form](Artifact(predict, facts.image_shape, weights.variables, expert, about))
+    about |= {"sha256": hashlib.sha256(content).hexdigest()}
     try:
         path.write_bytes(content)
+        description_of(path).write_text(json.dumps(about, indent=1) + "\n")
     except OSError as error:
         raise WriteError(f"--out={path} cannot be written: {error}") from error
+
+
+def describe(config: ml_collections.ConfigDict, facts: Facts, step: int) -> dict:
+    """What must be known of a model to use it, as JSON."""
+    resize, _ = build.image_sizes(config, facts)
+    return {
+        "version": VERSION, "class_names": list(facts.class_names), "image_shape": list(facts.image_shape),
+        "resize": resize, "mean": list(config.data.mean), "std": list(config.data.std),
+        "classifier": config.model.classifier, "cosine_scale": config.model.cosine_scale,
+        "num_experts": config.model.num_experts, "dataset": facts.name, "num_train": facts.num_train,
+        "class_counts": list(facts.class_counts), "step": step, "ncl_jax": __version__, "jax": jax.__version__,
+        "license": "of the data and of any pretrained weights that the run used",
+    }  # fmt: skip
 
 
 def main(argv: list[str]) -> None:
@@ -73,12 +93,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--run", required=True, help="directory of the run")
     parser.add_argument("--out", required=True, help="the file to write")
     parser.add_argument("--format", default="stablehlo", help=f"one of: {', '.join(FORMATS)}")
+    parser.add_argument("--force", action="store_true", help="write over a file that exists")
     parser.add_argument("--expert", type=int, help="one expert's number; the ensemble, or all experts, if not given")
     parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
     args = parser.parse_args(argv)
     startup.prepare()
-    export(args.run, args.out, args.format, args.step, args.expert)
-    console.say(f"wrote {args.out}")
+    export(args.run, args.out, args.format, args.step, args.expert, args.force)
+    console.say(f"wrote {args.out} and {description_of(pathlib.Path(args.out))}")
 
 
 if __name__ == "__main__":
