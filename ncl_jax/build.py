@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from ncl_jax import experts, methods, momentum, optim, sharding, steps
+from ncl_jax import experts, methods, momentum, optim, priors, sharding, steps
 from ncl_jax.config import expand
 from ncl_jax.data import decoding, feeds, pipeline, storing, stream, views
 from ncl_jax.data.sources import Request
@@ -180,11 +180,20 @@ def predictor(
     num_classes: int,
     mesh: Mesh | None = None,
     convolve: layers.Convolve | None = None,
+    adjust: np.ndarray | None = None,
 ) -> Predictor:
-    """From images to scores, without the loss and the optimizer; `convolve` None: as the configuration says."""
+    """From images to scores, without the loss and the optimizer; `convolve` None: as the configuration says.
+
+    `adjust`: see `Predictor`.
+    """
     model = network(config, num_classes, convolve or convolution(config, mesh))
     normalize = lambda images: views.normalize(images, config.data.mean, config.data.std)  # noqa: E731
-    return Predictor(experts.make_apply(model, strategy(config), mesh), normalize)
+    return Predictor(experts.make_apply(model, strategy(config), mesh), normalize, adjust)
+
+
+def adjustment(config: ml_collections.ConfigDict, facts: pipeline.Facts, prior: str | None) -> np.ndarray | None:
+    """What moves the run's logits to a prior (`priors.adjustment`); None for none: as they were trained."""
+    return priors.adjustment(prior, facts.class_counts, config.loss.balanced) if prior else None
 
 
 def objective(config: ml_collections.ConfigDict, class_counts: Sequence[int]) -> methods.Objective:

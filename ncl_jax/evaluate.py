@@ -1,6 +1,6 @@
 """Evaluation of a model on a feed, and of a run's checkpoint.
 
-ncl-jax evaluate --workdir=runs/quickstart [--step=N] [--data_dir=DIR]
+ncl-jax evaluate --workdir=runs/quickstart [--step=N] [--prior=train] [--shift] [--data_dir=DIR]
 """
 
 import functools
@@ -13,11 +13,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ncl_jax import build, console, metrics, records, report, startup
+from ncl_jax import build, console, metrics, records, report, shifts, startup
 from ncl_jax.data.feeds import Feed
 from ncl_jax.errors import CheckpointError, ConfigError, DataError
 from ncl_jax.model import restore
 from ncl_jax.predict import Predictor
+from ncl_jax.priors import PRIOR_HELP
 from ncl_jax.rundir import RunDir
 from ncl_jax.sharding import make_mesh, replicated
 
@@ -44,17 +45,19 @@ def make_evaluate(predictor: Predictor, feed: Feed, mesh: Mesh) -> Callable[[Any
     return evaluate
 
 
-def evaluate_run(workdir: str | pathlib.Path, step: int | None = None, data_dir: str | None = None) -> dict:
+def evaluate_run(
+    workdir: str | pathlib.Path, step: int | None = None, data_dir: str | None = None, prior: str | None = None
+) -> dict:
     """Re-evaluates a checkpoint of a run: the figures of `metrics.summarize`, with `step` and `epoch`.
 
     Raises:
-      ConfigError, CheckpointError: see `model.restore`.
+      ConfigError, CheckpointError: see `model.restore` and `priors.read`.
       DataError: the data cannot be read, or is not what the run was trained on.
     """
-    return _evaluate(RunDir(workdir), step, data_dir)[0]
+    return _evaluate(RunDir(workdir), step, data_dir, prior)[0]
 
 
-def _evaluate(directory: RunDir, step: int | None, data_dir: str | None) -> tuple[dict, dict]:
+def _evaluate(directory: RunDir, step: int | None, data_dir: str | None, prior: str | None = None) -> tuple[dict, dict]:
     """The figures of a checkpoint, and its host-side record."""
     config, facts, restored = restore(directory, step)
     mesh = make_mesh(1)
@@ -64,7 +67,8 @@ def _evaluate(directory: RunDir, step: int | None, data_dir: str | None) -> tupl
     data = build.data(config)
     if data.facts != facts:
         raise DataError(f"the data in {config.data.dir} is not what the run was trained on ({directory.facts})")
-    predictor, feed = build.predictor(config, facts.num_classes, mesh), build.test_feed(config, data, mesh)
+    predictor = build.predictor(config, facts.num_classes, mesh, adjust=build.adjustment(config, facts, prior))
+    feed = build.test_feed(config, data, mesh)
     sums = make_evaluate(predictor, feed, mesh)(restored.variables)
     for line in restored.skipped:
         print(line)
@@ -101,16 +105,22 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of the run")
     parser.add_argument("--finish", action="store_true", help="also write a stopped run's table and plots")
     parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
+    parser.add_argument("--shift", action="store_true", help="also on long-tailed test sets, forward and backward")
+    parser.add_argument("--prior", help=PRIOR_HELP)
     parser.add_argument("--data_dir", help="folder of the data, if it is no longer where the run found it")
     args = parser.parse_args(argv)
     if args.finish and args.step is not None:
         raise ConfigError("--finish takes the last checkpoint: leave --step out")
+    if args.finish and args.prior:
+        raise ConfigError("--finish writes the figures as trained: leave --prior out")
     startup.prepare()
     if args.finish:
         results = finish(args.workdir, args.data_dir)
     else:
-        results = evaluate_run(args.workdir, args.step, args.data_dir)
+        results = evaluate_run(args.workdir, args.step, args.data_dir, args.prior)
     console.say(f"{args.workdir}, step {results['step']} (epoch {results['epoch']})\n{report.table(results)}")
+    if args.shift:
+        console.say("\n" + shifts.table(results, RunDir(args.workdir).read_facts().class_counts))
 
 
 if __name__ == "__main__":

@@ -29,16 +29,24 @@ class Model:
       step: the checkpoint's step.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, facts: Facts, weights: "Weights", expert: int | None):
-        self._parts = (config, facts, weights, expert)
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        facts: Facts,
+        weights: "Weights",
+        expert: int | None,
+        prior: str | None = None,
+    ):
+        self._parts = (config, facts, weights, expert, prior)
         self._image_shape, self._sizes = facts.image_shape, build.image_sizes(config, facts)
         self.class_names, self.config, self.step = facts.class_names, config, weights.step
-        predictor = build.predictor(config, facts.num_classes, make_mesh(1))
+        adjust = build.adjustment(config, facts, prior)
+        predictor = build.predictor(config, facts.num_classes, make_mesh(1), adjust=adjust)
         self._outputs = jax.jit(predictor.outputs)
 
     def __reduce__(self) -> tuple:
-        config, facts, weights, expert = self._parts
-        return Model, (config, facts, weights._replace(variables=jax.device_get(weights.variables)), expert)
+        config, facts, weights, *rest = self._parts
+        return Model, (config, facts, weights._replace(variables=jax.device_get(weights.variables)), *rest)
 
     def __call__(self, images: Images) -> np.ndarray:
         """Raw class scores of images, float32 `[B, C]`; softmax gives probabilities.
@@ -67,23 +75,31 @@ class Model:
         return prepare(images, self._image_shape, *self._sizes)
 
 
-def load(workdir: str | pathlib.Path, *, expert: int | None = None, step: int | Literal["best"] | None = None) -> Model:
+def load(
+    workdir: str | pathlib.Path,
+    *,
+    expert: int | None = None,
+    step: int | Literal["best"] | None = None,
+    prior: str | None = None,
+) -> Model:
     """Loads a run's model from its checkpoint.
 
     Args:
       workdir: the run's directory.
       expert: one expert's number; None for the ensemble, whose scores are the mean of the experts'.
       step: of the checkpoint; "best" for the one that was best on the test set; None for the latest good one.
+      prior: the class prior that is expected, "uniform", "train" or a file, see `priors.read`; None: scores as they
+        were trained, which for balanced methods is uniform.
 
     Raises:
-      ConfigError, CheckpointError: the directory or its checkpoint cannot be read.
+      ConfigError, CheckpointError: the directory, its checkpoint or the prior cannot be read.
       ValueError: there is no such expert.
     """
     config, facts, weights = restore(RunDir(workdir), step)
     num_experts = config.model.num_experts
     if expert is not None and (isinstance(expert, str) or not 0 <= operator.index(expert) < num_experts):
         raise ValueError(f"expert={expert!r}: give a number; the run has experts 0 to {num_experts - 1}")
-    return Model(config, facts, weights, expert)
+    return Model(config, facts, weights, expert, prior)
 
 
 class Weights(NamedTuple):

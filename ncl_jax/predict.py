@@ -14,13 +14,14 @@ class Predictor:
     Args:
       apply: the experts, see `experts.make_apply`.
       normalize: uint8 [B, H, W, 3] to the network's float32 input.
+      adjust: [C], added to the logits; see `priors.adjustment`.
     """
 
-    def __init__(self, apply: Callable, normalize: Callable[[jax.Array], jax.Array]):
-        self._apply, self._normalize = apply, normalize
+    def __init__(self, apply: Callable, normalize: Callable[[jax.Array], jax.Array], adjust: np.ndarray | None = None):
+        self._apply, self._normalize, self._adjust = apply, normalize, adjust
 
     def logits(self, variables: Any, images: jax.Array) -> jax.Array:
-        """Every expert's raw scores, float32 `[E, B, C]`, of images uint8 `[B, H, W, 3]`.
+        """Every expert's scores, float32 `[E, B, C]`, of images uint8 `[B, H, W, 3]`.
 
         Args:
           variables: `{"params", "batch_stats"}` of stacked experts; the running statistics are used.
@@ -30,7 +31,8 @@ class Predictor:
 
     def outputs(self, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
         """Every expert's `logits [E, B, C]` and `features [E, B, D]`; arguments as for `logits`."""
-        return self._apply(variables, self._normalize(images), False)[0]
+        outputs = self._apply(variables, self._normalize(images), False)[0]
+        return outputs if self._adjust is None else outputs | {"logits": outputs["logits"] + self._adjust}
 
     def scores(self, variables: Any, images: jax.Array, expert: int | None = None) -> jax.Array:
         """The scores `[B, C]` of the ensemble or of one expert."""

@@ -24,6 +24,7 @@ from ncl_jax.data.sources import folder
 from ncl_jax.errors import ConfigError, DataError, WriteError
 from ncl_jax.model import Model, load
 from ncl_jax.predict import combine
+from ncl_jax.priors import PRIOR_HELP
 
 BATCH = 64
 
@@ -142,6 +143,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--top", type=int, default=5, help="classes that are named for each image")
     parser.add_argument("--expert", type=int, help="one expert's number; the ensemble if not given")
     parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
+    parser.add_argument("--prior", help=PRIOR_HELP)
     parser.add_argument("--out", help="a file for the answers, .csv or .jsonl; the console if not given")
     args = parser.parse_args(argv)
     out = expand("--out", args.out) if args.out else None
@@ -153,7 +155,7 @@ def main(argv: list[str]) -> None:
     files = find_files(names)
     startup.prepare()
     try:
-        model = load(args.run, step=args.step, expert=args.expert)
+        model = load(args.run, step=args.step, expert=args.expert, prior=args.prior)
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
     if failed := run(model, files, args.top, args.expert, out):

@@ -22,6 +22,7 @@ from ncl_jax.exports import stablehlo, torch
 from ncl_jax.exports.artifact import Artifact
 from ncl_jax.model import restore
 from ncl_jax.models.layers import convolve
+from ncl_jax.priors import PRIOR_HELP
 from ncl_jax.rundir import RunDir
 
 # Each turns a model into the content of a file.
@@ -38,6 +39,7 @@ def export(
     step: int | None = None,
     expert: int | None = None,
     force: bool = False,
+    prior: str | None = None,
 ) -> None:
     """Writes a run's ensemble, or one expert, as a file, and beside it a description (`exported.description_of`).
 
@@ -48,6 +50,7 @@ def export(
       step: of the checkpoint; None for the latest good one.
       expert: its number; None for the ensemble.
       force: write over what is there.
+      prior: that the program's probabilities are for, see `priors.read`; None: as trained.
 
     Raises:
       ConfigError: an unknown format, a file that exists, no such expert, or a directory that holds no run.
@@ -62,9 +65,10 @@ def export(
     if expert is not None and not 0 <= expert < config.model.num_experts:
         raise ConfigError(f"--expert={expert}: the run has experts 0 to {config.model.num_experts - 1}")
     # XLA's convolutions: our own are compiled for one CPU.
-    predictor = build.predictor(config, facts.num_classes, convolve=convolve)
+    adjust = build.adjustment(config, facts, prior)
+    predictor = build.predictor(config, facts.num_classes, convolve=convolve, adjust=adjust)
     predict = lambda images: jax.nn.softmax(predictor.scores(weights.variables, images, expert))  # noqa: E731
-    about = describe(config, facts, weights.step) | {"format": form, "expert": expert}
+    about = describe(config, facts, weights.step) | {"format": form, "expert": expert, "prior": prior}
     content = FORMATS[form](Artifact(predict, facts.image_shape, weights.variables, expert, about))
     about |= {"sha256": hashlib.sha256(content).hexdigest()}
     try:
@@ -93,12 +97,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--run", required=True, help="directory of the run")
     parser.add_argument("--out", required=True, help="the file to write")
     parser.add_argument("--format", default="stablehlo", help=f"one of: {', '.join(FORMATS)}")
+    parser.add_argument("--prior", help=PRIOR_HELP)
     parser.add_argument("--force", action="store_true", help="write over a file that exists")
     parser.add_argument("--expert", type=int, help="one expert's number; the ensemble, or all experts, if not given")
     parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
     args = parser.parse_args(argv)
     startup.prepare()
-    export(args.run, args.out, args.format, args.step, args.expert, args.force)
+    export(args.run, args.out, args.format, args.step, args.expert, args.force, args.prior)
     console.say(f"wrote {args.out} and {description_of(pathlib.Path(args.out))}")
 
 
