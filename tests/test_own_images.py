@@ -1,16 +1,19 @@
 """Folders and lists of images, and the three large benchmarks: what is read, and what is said where it cannot be."""
 
+import contextlib
 import gzip
 import hashlib
 import json
 import pathlib
+import sys
+import types
 import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ncl_jax.data import decoding, pipeline, sources
+from ncl_jax.data import decoding, pipeline, sources, tfds
 from ncl_jax.data.sources import Request, benchmarks, layouts, lists
 from ncl_jax.errors import DataError
 
@@ -433,3 +436,94 @@ def test_a_set_without_a_readable_image_is_refused(tmp_path):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="no image of test can be read"):
         pipeline.load(Request("folder", tmp_path), size=8, skip_unreadable=True)
+
+
+class Prepared:
+    """A data set as TFDS shows it: records by split."""
+
+    def __init__(self, names, splits):
+        self.splits = splits
+        features = {"image": None, "label": types.SimpleNamespace(names=names), "filename": None}
+        self.info = types.SimpleNamespace(features=features, splits=splits)
+
+    def as_data_source(self, split, decoders):
+        return self.splits[split]
+
+
+@pytest.fixture
+def prepared_folder(tmp_path, monkeypatch):
+    """Makes a folder appear as prepared by TFDS: `make(name, class names, splits)`."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    decode = types.SimpleNamespace(SkipDecoding=lambda: None)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", types.SimpleNamespace(decode=decode))
+
+    def make(name, names, splits):
+        folder = tmp_path / name / "1.0.0"
+        folder.mkdir(parents=True)
+        (folder / "dataset_info.json").write_text(json.dumps({"name": name, "fileFormat": "array_record"}))
+        builder = Prepared(names, splits)
+        monkeypatch.setattr(tfds, "opened", lambda place: contextlib.nullcontext(builder))
+        return folder
+
+    return make
+
+
+def records(labels, prefix=""):
+    """Records whose image is named by its bytes."""
+    return [
+        {"image": f"{prefix}{i}".encode(), "label": label, "filename": f"{prefix}{i}.jpg"}
+        for i, label in enumerate(labels)
+    ]
+
+
+def test_tfds_without_a_test_split(prepared_folder):
+    source = load(prepared_folder("flowers", ["rose", "lily"], {"train": records([0, 1] * 10)}), "tfds", test_share=0.3)
+    assert {name: np.bincount(split.labels).tolist() for name, split in source.splits.items()} == {
+        "train": [7, 7], "test": [3, 3],
+    }  # fmt: skip
+    assert source.class_names == ("rose", "lily")
+    kept = {source.splits[name].images[i] for name in source.splits for i in range(len(source.splits[name]))}
+    assert len(kept) == 20
+
+
+def test_tfds_test_images_without_labels_leave_validation_as_the_test(prepared_folder):
+    splits = {"train": records([0, 1]), "validation": records([1, 0, 1], "v"), "test": records([-1, -1], "t")}
+    source = load(prepared_folder("some", ["a", "b"], splits), "tfds")
+    assert set(source.splits) == {"train", "test"} and source.splits["test"].images[0] == b"v0"
+
+
+def test_places_lists_over_a_prepared_set(prepared_folder, tmp_path):
+    """The lists name images of `places365_small` by `filename`, in another form of the paths."""
+    train = [{"image": b"x", "label": 0, "filename": f"train/a-b/{i}.jpg"} for i in range(5)]
+    train += [{"image": b"y", "label": 1, "filename": f"train/c/{i}.jpg"} for i in range(5)]
+    folder = prepared_folder("places365_small", ["a", "c"], {"train": train, "validation": records([0], "val/")})
+    (tmp_path / "train.txt").write_text("data_256/a/a/b/1.jpg 0\ndata_256/a/a/b/4.jpg 0\ndata_256/c/c/2.jpg 1\n")
+    (tmp_path / "test.txt").write_text("val/0.jpg 0\n")
+    given = {"train": str(tmp_path / "train.txt"), "test": str(tmp_path / "test.txt")}
+    source = load(folder, "tfds", lists=given)
+    images = source.splits["train"].images
+    assert [images[i] for i in range(3)] == [b"x", b"x", b"y"] and source.splits["train"].labels.tolist() == [0, 0, 1]
+    assert source.splits["test"].images[0] == b"val/0"
+    (tmp_path / "train.txt").write_text("train/a-b/1.jpg 0\ntrain/a-b/9.jpg 0\n")
+    with pytest.raises(DataError, match="holds no image train/a-b/9.jpg of the list"):
+        load(folder, "tfds", lists=given)
+    (tmp_path / "train.txt").write_text("train/a-b/1.jpg 0\nval/0.jpg 0\n")
+    with pytest.raises(DataError, match=r"a list names images of several splits of .* \(train, validation\)"):
+        load(folder, "tfds", lists=given)
+
+
+@pytest.mark.parametrize("name", ["imagenet_lt", "inaturalist2018"])
+def test_benchmarks_as_tfds_prepared_them(prepared_folder, monkeypatch, name):
+    totals = {"train": 4, "test": 2} if name == "inaturalist2018" else {"train": 4, "val": 1, "test": 2}
+    fields = {"totals": totals, "largest": 3, "smallest": 1, "num_classes": 2}
+    monkeypatch.setitem(benchmarks.BENCHMARKS, name, benchmarks.BENCHMARKS[name]._replace(**fields))
+    splits = {"train": records([0, 0, 0, 1]), "validation": records([0, 1] if len(totals) == 2 else [1])}
+    splits |= {"test": records([-1, -1] if len(totals) == 2 else [0, 1])}
+    folder = prepared_folder(benchmarks.BENCHMARKS[name].tfds, ["a", "b"], splits)
+    source = load(folder.parent.parent, name)
+    assert {split: len(part) for split, part in source.splits.items()} == totals
+    splits["train"].append(splits["train"][0])
+    for kept in (folder.parent.parent / "cache").rglob("*.npz"):
+        kept.unlink()
+    with pytest.raises(DataError, match="train has 5 images, not 4; read from"):
+        load(folder.parent.parent, name)
