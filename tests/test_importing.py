@@ -8,7 +8,6 @@ import optax
 import programs
 import pytest
 import tiny
-from conftest import GOLDEN
 from safetensors.numpy import load as load_safetensors
 from test_weights import nested, write_zip
 
@@ -41,7 +40,9 @@ def supervised(**fields):
 def imported(tmp_path_factory):
     """The run of the authors' supervised state dictionary, and its tensors."""
     place = tmp_path_factory.mktemp("imported")
-    tensors = tensors_of(lambda name: np.load(GOLDEN / f"{name}.npz"), "official_trajectory")
+    tensors = tensors_of(
+        lambda name: np.load(programs.ROOT / "tests" / "golden" / f"{name}.npz"), "official_trajectory"
+    )
     write_zip(place / "authors.pth", nested, tensors=tensors)
     results = import_checkpoint(supervised(), place / "authors.pth", place / "run")
     return place / "run", tensors, results
