@@ -1,10 +1,13 @@
 """Shared settings: eight CPU devices in the tests' process, the reference figures, a compilation cache."""
 
 import pathlib
+import signal
 
 import jax
 import pytest
 
+# Where the tests run in the background it is ignored, and would be so in the programs that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 

@@ -53,7 +53,10 @@ def start(arguments, cache, new_group=False):
 def run(arguments, cache, code=0):
     """Runs a command to its end and returns its output; fails on another exit code than `code`."""
     process = start(arguments, cache)
-    output = process.communicate(timeout=300)[0]
+    try:
+        output = process.communicate(timeout=300)[0]
+    finally:
+        process.kill()  # where it took too long
     assert process.returncode == code, output
     return output
 
