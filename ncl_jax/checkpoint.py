@@ -17,7 +17,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from ncl_jax.errors import CheckpointError
+from ncl_jax.errors import CheckpointError, one_line
 
 
 class Restored(NamedTuple):
@@ -244,4 +244,4 @@ def _all_well(well: bool) -> bool:
 
 def _one_line(error: BaseException) -> str:
     """An error's type and the beginning of its message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {one_line(error)}"

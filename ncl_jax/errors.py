@@ -3,6 +3,11 @@
 import signal
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """The beginning of an error's message, for a line of our own."""
+    return " ".join(str(error).split())[:most]
+
+
 class NclError(Exception):
     """The base of all of them: commands show its message in one line, without a traceback."""
 

@@ -11,7 +11,7 @@ import optax
 from ncl_jax import build, convert, model, weights
 from ncl_jax.config import expand
 from ncl_jax.data.pipeline import Facts
-from ncl_jax.errors import ConfigError
+from ncl_jax.errors import ConfigError, one_line
 from ncl_jax.rundir import RunDir
 from ncl_jax.steps import TrainState
 
@@ -66,9 +66,9 @@ def from_hub(name: str) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(name, HUB_FILE))
     except Exception as error:  # of many packages below it
-        text = " ".join(str(error).split())[:300]
         raise ConfigError(
-            f"model.pretrained={name} cannot be had from the hub ({text}): download its {HUB_FILE} and give the path"
+            f"model.pretrained={name} cannot be had from the hub ({one_line(error)}): download its {HUB_FILE} and give "
+            "the path"
         ) from error
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ncl_jax.errors import ConfigError
+from ncl_jax.errors import ConfigError, one_line
 
 
 def devices() -> list[jax.Device]:
@@ -19,7 +19,7 @@ def devices() -> list[jax.Device]:
         return jax.devices()
     except RuntimeError as error:
         raise ConfigError(
-            f"JAX finds no devices ({' '.join(str(error).split())[:300]}): change or unset JAX_PLATFORMS="
+            f"JAX finds no devices ({one_line(error)}): change or unset JAX_PLATFORMS="
             f"{os.environ.get('JAX_PLATFORMS', '')}, or install the extra for them (cuda12, tpu)"
         ) from error
 

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from ncl_jax import config_file, startup
 from ncl_jax._version import __version__
 from ncl_jax.config import describe_fields, flatten
-from ncl_jax.errors import ConfigError, NclError
+from ncl_jax.errors import ConfigError, NclError, one_line
 from ncl_jax.methods import METHODS
 from ncl_jax.train import train
 
@@ -122,8 +122,7 @@ def connect(values: flags.FlagValues) -> None:
     try:
         startup.connect(*together)
     except (ValueError, RuntimeError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise ConfigError(f"the processes did not find each other: {text}") from error
+        raise ConfigError(f"the processes did not find each other: {one_line(error)}") from error
 
 
 def check_processes(coordinator: str, num_processes: int, process_id: int) -> None:
@@ -152,7 +151,7 @@ def main(argv: list[str]) -> None:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise NclError(
-                f"the devices' memory is full ({' '.join(str(error).split())[:200]}): lower optim.batch_size, or raise "
+                f"the devices' memory is full ({one_line(error, 200)}): lower optim.batch_size, or raise "
                 "optim.accumulate, which goes through a batch in parts"
             ) from error
         if jax.process_count() == 1:

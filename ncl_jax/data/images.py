@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ncl_jax.data import transforms
-from ncl_jax.errors import DataError
+from ncl_jax.errors import DataError, one_line
 
 try:
     import simplejpeg
@@ -69,7 +69,7 @@ def decode(encoded: bytes, name: str) -> np.ndarray:
     except (UnreadableImage, MemoryError):
         raise
     except Exception as error:  # Pillow lets through whatever a malformed file provokes
-        raise UnreadableImage(name, " ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise UnreadableImage(name, one_line(error, 200) or type(error).__name__) from error
 
 
 def orientation(image: Image.Image) -> int:
@@ -120,7 +120,7 @@ def size(encoded: bytes, name: str) -> tuple[int, int]:
     except (UnreadableImage, MemoryError):
         raise
     except Exception as error:  # as in decode
-        raise UnreadableImage(name, " ".join(str(error).split())[:200]) from error
+        raise UnreadableImage(name, one_line(error, 200)) from error
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
