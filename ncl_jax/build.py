@@ -70,6 +70,11 @@ def view_names(config: ml_collections.ConfigDict) -> list[str]:
     return [config.data.augment, *([config.contrast.augment] if config.contrast.weight else [])]
 
 
+def resizes(config: ml_collections.ConfigDict) -> bool:
+    """Whether the training views begin by cutting an image of any size to the network's."""
+    return all(views.resizes(name) for name in view_names(config))
+
+
 def training_feed(config: ml_collections.ConfigDict, data: pipeline.Data, key: jax.Array, mesh: Mesh) -> feeds.Feed:
     """Where the training batches come from; `key` is that of a resident feed's order."""
     (resize, size), names, batch_size = image_sizes(config, data.facts), view_names(config), config.optim.batch_size
@@ -78,7 +83,7 @@ def training_feed(config: ml_collections.ConfigDict, data: pipeline.Data, key: j
         feed=config.data.feed,
         size=size,
         resize=resize,
-        resizes=all(views.resizes(name) for name in names),
+        resizes=resizes(config),
         text="decoding the training images",
     )
     if images is not None:

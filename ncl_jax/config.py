@@ -155,11 +155,17 @@ def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_col
     config = base_config()
     config.seed = args.seed
     config.data.name, config.data.imbalance, config.loss.num_hard = name, args.imbalance, num_hard
-    if args.epochs < SHORT_SCHEDULE:
-        config.loss.ramp_steps = RAMP_STEPS
-    scale_schedule(config, args.epochs)
+    shorten(config, args.epochs)
     choose_method(config, args.method, args.semantics)
     return config
+
+
+def shorten(config: ml_collections.ConfigDict, epochs: int) -> None:
+    """Scales the schedule (`scale_schedule`); a short one gets the remedy against collapsing features."""
+    if epochs < min(config.epochs, SHORT_SCHEDULE):
+        config.loss.ramp_steps = RAMP_STEPS
+        config.optim.warmup_epochs = max(config.optim.warmup_epochs, 2)
+    scale_schedule(config, epochs)
 
 
 def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> None:

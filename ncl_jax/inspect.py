@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ncl_jax import build, checks, console, recipes, report
 from ncl_jax.config import expand, flatten
-from ncl_jax.data import examine, pipeline, storing, views
+from ncl_jax.data import examine, pipeline, storing
 from ncl_jax.data.examine import Examined
 from ncl_jax.data.longtail import count_labels
 from ncl_jax.errors import ConfigError, DataError, WriteError
@@ -71,8 +71,8 @@ def suggestions(config: ml_collections.ConfigDict, data: pipeline.Data, sizes: n
         sizes = sizes[sizes.min(1) > 0]
         size = recipes.size_for(sizes) if len(sizes) else 0
         small = storing.decoded_bytes(len(data.train), size) <= storing.LARGEST_RESIDENT
-        cropped = any(views.resizes(name) for name in build.view_names(config)) and (sizes != sizes[:1]).any()
-        values |= {"data.image_size": size, "data.feed": "resident" if small and not cropped else "stream"}
+        whole = not build.resizes(config) or storing.alike(sizes)
+        values |= {"data.image_size": size, "data.feed": "resident" if small and whole else "stream"}
     present = flatten(config)
     marks = {
         name: "" if present[name] in (value, "auto") else f"  (the configuration has {present[name]})"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncl_jax.losses import cross_entropy, kl_divergence
-from ncl_jax.predict import predictors
+from ncl_jax.predict import disagreement, predictors
 
 CALIBRATION_BINS = 15
 
@@ -47,7 +47,6 @@ def evaluate_batch(logits: jax.Array, labels: jax.Array, valid: jax.Array | None
     pairs = max(num_experts * (num_experts - 1), 1)
     log_p = jax.nn.log_softmax(scores[1:])
     divergence = kl_divergence(log_p[:, None], log_p[None]).sum((0, 1)) / pairs
-    disagree = (top[1:, None] != top[None, 1:]).sum((0, 1)) / pairs
     # Sums written as products: accelerators would round the addends to fewer bits unless told otherwise.
     total = functools.partial(jnp.einsum, precision="highest")
     return Sums(
@@ -55,7 +54,7 @@ def evaluate_batch(logits: jax.Array, labels: jax.Array, valid: jax.Array | None
         correct=total("pb,bc->pc", correct, of_class),
         nll=total("pb,b->p", nll, weight),
         bins=total("pbk,pbm->pkm", in_bin, per_image),
-        disagree=total("b,bc->c", disagree, of_class),
+        disagree=total("b,bc->c", disagreement(top[1:]), of_class),
         divergence=total("b,bc->c", divergence, of_class),
     )
 

@@ -47,6 +47,13 @@ def combine(logits: Scores, expert: int | None = None) -> Scores:
     return logits.mean(0) if expert is None else logits[expert]
 
 
+def disagreement(winners: Any) -> Any:
+    """The share `[B]` of the ordered pairs of experts that name different classes: `winners [E, B]`, the top class of
+    each; 0 for one expert. For arrays of NumPy and JAX."""
+    number = len(winners)
+    return (winners[:, None] != winners[None]).sum((0, 1)) / max(number * (number - 1), 1)
+
+
 def predictors(logits: jax.Array) -> jax.Array:
     """The ensemble's scores, then each expert's: `[E, B, C]` to float32 `[1 + E, B, C]`."""
     return jnp.concatenate([combine(logits)[None], logits]).astype(jnp.float32)

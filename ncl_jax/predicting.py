@@ -23,7 +23,7 @@ from ncl_jax.data import decoding
 from ncl_jax.data.sources import folder
 from ncl_jax.errors import ConfigError, DataError, WriteError
 from ncl_jax.model import Model, load
-from ncl_jax.predict import combine
+from ncl_jax.predict import combine, disagreement
 from ncl_jax.priors import PRIOR_HELP
 
 BATCH = 64
@@ -65,7 +65,7 @@ def _predict_batch(model, batch, top, expert):
     if good:
         filled = np.stack(good + good[:1] * (BATCH - len(good)))  # one size, compiled once
         logits = model.experts(filled)[:, : len(good)]  # [E, b, C]
-        answers = zip(np.asarray(jax.nn.softmax(combine(logits, expert))), disagreement(logits), strict=True)
+        answers = zip(np.asarray(jax.nn.softmax(combine(logits, expert))), disagreement(logits.argmax(-1)), strict=True)
     for file, image in batch:
         if isinstance(image, str):
             yield {"file": file, "error": image}
@@ -74,12 +74,6 @@ def _predict_batch(model, batch, top, expert):
             best = np.argsort(-probabilities, kind="stable")[:top]
             classes = [{"label": model.class_names[c], "probability": round(float(probabilities[c]), 6)} for c in best]
             yield {"file": file, "top": classes, "disagreement": round(float(share), 4)}
-
-
-def disagreement(logits: np.ndarray) -> np.ndarray:
-    """The share `[B]` of the pairs of experts with different top classes; logits `[E, B, C]`; 0 for one expert."""
-    winners, number = logits.argmax(-1), len(logits)
-    return (winners[:, None] != winners[None]).sum((0, 1)) / max(number * (number - 1), 1)
 
 
 def text_line(answer: dict) -> str:

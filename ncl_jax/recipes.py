@@ -3,16 +3,8 @@
 import ml_collections
 import numpy as np
 
-from ncl_jax.config import (
-    RAMP_STEPS,
-    SHORT_SCHEDULE,
-    base_config,
-    choose_method,
-    expand,
-    parse_arguments,
-    scale_schedule,
-)
-from ncl_jax.data import decoding, longtail, sources
+from ncl_jax.config import base_config, choose_method, expand, parse_arguments, shorten
+from ncl_jax.data import decoding, pipeline, sources
 from ncl_jax.errors import ConfigError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -46,18 +38,9 @@ def large(arguments: str | None, name: str, method: str, **fields: object) -> ml
     defaults = {"method": method, "semantics": "official", "epochs": config.epochs, "seed": 0}
     args = parse_arguments(arguments, **defaults)
     config.seed = args.seed
-    _shorten(config, args.epochs)
+    shorten(config, args.epochs)
     choose_method(config, args.method, args.semantics)
     return config
-
-
-def _shorten(config, epochs):
-    """Scales the schedule; a short one gets the remedy against collapsing features (docs/short_schedules.md)."""
-    warmup = config.optim.warmup_epochs
-    if epochs < min(config.epochs, SHORT_SCHEDULE):
-        config.loss.ramp_steps, warmup = RAMP_STEPS, max(warmup, 2)
-    scale_schedule(config, epochs)
-    config.optim.warmup_epochs = min(warmup, max(2, epochs // 5))
 
 
 def folder(arguments: str | None) -> ml_collections.ConfigDict:
@@ -84,15 +67,13 @@ def listed(arguments: str | None) -> ml_collections.ConfigDict:
 def _own_images(name, args, lists):
     if not args.dir:
         raise ConfigError(f"the folder of the images is missing: give --config={name}:dir=DIR")
-    source = sources.load(sources.Request(name, expand("dir", args.dir), lists=lists))
+    request = sources.Request(name, expand("dir", args.dir), lists=lists)
+    source = sources.load(request)
     train, num_classes = source.splits["train"], len(source.class_names)
     if num_classes < 2:
         raise ConfigError(f"{args.dir} has one class, {source.class_names[0]}: a classifier needs two or more")
     if args.imbalance:
-        try:
-            train = train.take(longtail.select(train.labels, args.imbalance, num_classes))
-        except ValueError as error:
-            raise ConfigError(f"imbalance={args.imbalance}: {error}") from error
+        train, _ = pipeline.long_tailed(train, args.imbalance, source.class_names, request)
     size = args.image_size or suitable_size(train)
     config = base_config()
     config.seed = args.seed
@@ -105,7 +86,7 @@ def _own_images(name, args, lists):
         **(_small() if size <= LARGEST_SMALL else _photographs(size, len(train))),
     })  # fmt: skip
     fit_batch(config, len(train))
-    _shorten(config, args.epochs)
+    shorten(config, args.epochs)
     choose_method(config, args.method, args.semantics)
     return config
 

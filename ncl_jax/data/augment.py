@@ -15,11 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ncl_jax.data import color, filters, geometry, policies
+from ncl_jax.data import color, filters, geometry, policies, transforms
 
 CROP_PADDING = 4
 CUTOUT_SIZE = 16
-BOX_RATIO = (3 / 4, 4 / 3)  # width over height
 JITTER = (0.4, 0.4, 0.4)  # the largest changes of brightness, contrast and saturation
 
 
@@ -162,7 +161,7 @@ def draw_box(
     """
     uniform = jax.random.uniform(key, (batch, 22))
     area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform[:, :10])
-    log_ratio = [math.log(bound) for bound in BOX_RATIO]
+    log_ratio = [math.log(bound) for bound in transforms.BOX_RATIO]
     aspect = jnp.exp(log_ratio[0] + (log_ratio[1] - log_ratio[0]) * uniform[:, 10:20])
     rows = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
     columns = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
@@ -170,9 +169,7 @@ def draw_box(
     first = fits.argmax(axis=1)[:, None]
     rows, columns = [jnp.take_along_axis(sizes, first, axis=1)[:, 0] for sizes in (rows, columns)]
 
-    # The largest box at the centre whose aspect is within bounds.
-    whole_rows = min(height, round(width / BOX_RATIO[0]))
-    whole_columns = min(width, round(height * BOX_RATIO[1]))
+    whole_rows, whole_columns = transforms.largest_box(height, width)
     fitted = fits.any(axis=1)
     rows, columns = jnp.where(fitted, rows, whole_rows), jnp.where(fitted, columns, whole_columns)
     top = jnp.where(fitted, _below(height - rows + 1, uniform[:, 20]), (height - whole_rows) // 2)

@@ -86,13 +86,17 @@ def upright(image: Image.Image, turn: int) -> Image.Image:
     return image if turn == 1 else image.transpose(_UPRIGHT[turn])
 
 
-def read_image(path: Path) -> np.ndarray:
-    """The pixels of a file. Raises DataError, naming it, where it cannot be read."""
+def read_file(path: Path) -> bytes:
+    """A file's content. Raises DataError, naming it, where it cannot be read."""
     try:
-        encoded = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
-    return decode(encoded, str(path))
+
+
+def read_image(path: Path) -> np.ndarray:
+    """The pixels of a file. Raises DataError, naming it, where it cannot be read."""
+    return decode(read_file(path), str(path))
 
 
 def open_image(encoded: bytes, name: str) -> Image.Image:

@@ -13,6 +13,11 @@ def decoded_bytes(num_images: int, size: int) -> int:
     return num_images * size**2 * 3
 
 
+def alike(shapes: np.ndarray) -> bool:
+    """Whether all heights and widths, int [N, 2], are the same."""
+    return bool((shapes == shapes[:1]).all())
+
+
 def stored(split: Split, *, feed: str, size: int, resize: int, resizes: bool, text: str) -> np.ndarray | None:
     """The images of a split as an array for the devices; None where they are to be streamed.
 
@@ -36,6 +41,6 @@ def stored(split: Split, *, feed: str, size: int, resize: int, resizes: bool, te
     if not resizes:
         return decoding.fitted(split, resize, size, text)
     shapes = decoding.sizes(split, "reading the images' sizes")
-    if (shapes == shapes[0]).all() and (feed == "resident" or shapes.prod(1).sum() * 3 <= LARGEST_RESIDENT):
+    if alike(shapes) and (feed == "resident" or shapes.prod(1).sum() * 3 <= LARGEST_RESIDENT):
         return decoding.whole(split, text)
     return decoding.fitted(split, resize, resize, text) if feed == "resident" else None

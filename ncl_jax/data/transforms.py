@@ -42,6 +42,11 @@ def resized_crop(image: np.ndarray, top: int, left: int, height: int, width: int
     return scale_to(image[top : top + height, left : left + width], size, size)
 
 
+def largest_box(height: int, width: int) -> tuple[int, int]:
+    """Height and width of the largest box whose aspect is within `BOX_RATIO`."""
+    return min(height, round(width / BOX_RATIO[0])), min(width, round(height * BOX_RATIO[1]))
+
+
 def draw_box(rng: np.random.Generator, height: int, width: int, share: Sequence[float]) -> tuple[int, int, int, int]:
     """A box (top, left, height, width) as torchvision's `RandomResizedCrop` draws it: the first of ten attempts that
     fits, else the largest at the centre whose aspect is within bounds."""
@@ -52,6 +57,5 @@ def draw_box(rng: np.random.Generator, height: int, width: int, share: Sequence[
         columns, rows = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < columns <= width and 0 < rows <= height:
             return int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1)), rows, columns
-    rows = min(height, round(width / BOX_RATIO[0]))
-    columns = min(width, round(height * BOX_RATIO[1]))
+    rows, columns = largest_box(height, width)
     return (height - rows) // 2, (width - columns) // 2, rows, columns

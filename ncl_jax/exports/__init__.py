@@ -64,8 +64,8 @@ def export(
     config, facts, weights = restore(RunDir(run), step)
     if expert is not None and not 0 <= expert < config.model.num_experts:
         raise ConfigError(f"--expert={expert}: the run has experts 0 to {config.model.num_experts - 1}")
-    # XLA's convolutions: our own are compiled for one CPU.
     adjust = build.adjustment(config, facts, prior)
+    # XLA's convolutions: our own are compiled for one CPU.
     predictor = build.predictor(config, facts.num_classes, convolve=convolve, adjust=adjust)
     predict = lambda images: jax.nn.softmax(predictor.scores(weights.variables, images, expert))  # noqa: E731
     about = describe(config, facts, weights.step) | {"format": form, "expert": expert, "prior": prior}

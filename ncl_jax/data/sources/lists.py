@@ -39,14 +39,19 @@ def read(request: Request) -> Source:
       DataError: a list cannot be read, a line has no label or one out of range, a path leaves the root, a file is not
         there, two classes have one name.
     """
+    if not request.directory.is_dir():
+        raise DataError(f"data.dir={request.directory} is not a folder: give the one that the lists' paths start from")
+    return build(request, *parse_all(request))
+
+
+def parse_all(request: Request) -> tuple[dict[str, Entries], tuple[str, ...]]:
+    """The lists that are asked for, by split, and the names of the classes. Raises DataError, see `read`."""
     given = {split: request.lists[split] for split in SPLITS if request.lists.get(split)}
     if "train" not in given:
         raise DataError("data.list.train is missing: give the file that lists the training images")
-    if not request.directory.is_dir():
-        raise DataError(f"data.dir={request.directory} is not a folder: give the one that the lists' paths start from")
     entries = {split: parse(find(name, request.directory)) for split, name in given.items()}
     classes = find(request.lists["classes"], request.directory) if request.lists.get("classes") else None
-    return build(request, entries, class_names(entries, classes))
+    return entries, class_names(entries, classes)
 
 
 def find(name: str, root: Path) -> Path:

@@ -33,8 +33,7 @@ def read(request: Request) -> Source:
     folder = request.directory
     if not tfds.prepared_name(folder):
         raise DataError(f"data.dir={folder} holds no dataset_info.json: give a folder NAME/VERSION prepared by TFDS")
-    given = {split: name for split, name in request.lists.items() if name}
-    return read_lists(folder, given, request.test_share) if given else read_folder(folder, request.test_share)
+    return read_lists(request) if any(request.lists.values()) else read_folder(folder, request.test_share)
 
 
 class Records:
@@ -87,13 +86,9 @@ def read_folder(folder: Path, test_share: float) -> Source:
     return Source(names, cut(splits, len(names), test_share))
 
 
-def read_lists(folder: Path, given: dict[str, str], test_share: float) -> Source:
+def read_lists(request: Request) -> Source:
     """The images that lists name, found by their `filename`."""
-    classes = given.pop("classes", None)
-    entries = {split: lists.parse(lists.find(name, folder)) for split, name in given.items()}
-    if "train" not in entries:
-        raise DataError("data.list.train is missing: give the file that lists the training images")
-    names = lists.class_names(entries, lists.find(classes, folder) if classes else None)
+    folder, (entries, names) = request.directory, lists.parse_all(request)
     rows: dict[str, tuple[str, int]] = {}
     with tfds.opened(folder) as builder:
         there = [name for theirs in SPLITS.values() for name in theirs if name in builder.info.splits]
@@ -105,7 +100,7 @@ def read_lists(folder: Path, given: dict[str, str], test_share: float) -> Source
         split: Split(_pick(folder, e.paths, rows), lists.numbers(e.labels, names, split, numeric))
         for split, e in entries.items()
     }
-    return Source(names, cut(splits, len(names), test_share))
+    return Source(names, cut(splits, len(names), request.test_share))
 
 
 def _pick(folder, paths, rows):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ncl_jax.errors import DataError
+from ncl_jax.data.images import read_file
 
 
 class Request(NamedTuple):
@@ -73,11 +73,7 @@ class Files:
         """One file's bytes, or the `Files` of several rows. Raises DataError for a file that cannot be read."""
         if not isinstance(index, int | np.integer):
             return Files(self.root, self.names[index], self.sizes[index])
-        path = self.root / self.names[index]
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path} cannot be read ({error.strerror})") from error
+        return read_file(self.root / self.names[index])
 
 
 def name_of(images: Any, row: int) -> str:
