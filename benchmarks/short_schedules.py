@@ -74,7 +74,7 @@ def run(name, seed, num_steps, data_dir):
             break
     history = jax.tree.map(np.asarray, history)
     evaluate = make_evaluate(build.predictor(config, 100, mesh), build.test_feed(config, split, mesh), mesh)
-    sums = evaluate({"params": state.params, "batch_stats": state.batch_stats})
+    sums = evaluate({"params": state.params, "batch_stats": state.batch_stats}).sums
     figures = metrics.summarize(sums, split.facts.groups())
     return {
         "remedy": name,

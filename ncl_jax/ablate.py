@@ -19,6 +19,7 @@ from ncl_jax import config_file, console, report
 from ncl_jax.errors import Interrupted, NclError
 from ncl_jax.interrupt import SIGNALS
 from ncl_jax.methods import METHODS
+from ncl_jax.report import plots
 from ncl_jax.rundir import RunDir, write_text
 
 
@@ -83,7 +84,7 @@ def table(results: dict[str, list[dict]]) -> str:
 
 def plot(results: dict[str, list[dict]], path: pathlib.Path) -> None:
     """Per-class test accuracy of the ensembles, mean over seeds, against the class's number of training images."""
-    figure, (ax,) = report.axes(9)
+    figure, (ax,) = plots.axes(9)
     markers = "os^vDPX*"
     for index, (method, runs) in enumerate(results.items()):
         if runs:

@@ -23,6 +23,7 @@ COMMANDS = {
     "train": Command("ncl_jax.training", "train, or continue a run"),
     "evaluate": Command("ncl_jax.evaluate", "evaluate a checkpoint of a run again"),
     "predict": Command("ncl_jax.predicting", "name the classes of image files"),
+    "report": Command("ncl_jax.reporting", "write a page about a run, or one that compares several"),
     "export": Command("ncl_jax.exports", "write a run's model as one file"),
     "import": Command("ncl_jax.importing", "make a run of a checkpoint of the authors' program"),
     "ablate": Command("ncl_jax.ablate", "compare methods over several seeds"),
@@ -34,6 +35,7 @@ EXAMPLES = """examples:
   ncl-jax train --config=cifar100lt:imbalance=50,method=nclpp --config.data.dir=DIR
   ncl-jax predict --run=runs/quickstart photo.jpg more_photos/
   ncl-jax evaluate --workdir=runs/quickstart
+  ncl-jax report runs/quickstart --out=report.html
   ncl-jax export --run=runs/quickstart --out=quickstart.stablehlo
   ncl-jax ablate --config=quickstart --methods=ce,nil,ncl --seeds=3"""
 REPORT = (

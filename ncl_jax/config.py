@@ -137,9 +137,25 @@ def choose_method(config: ml_collections.ConfigDict, method: str, semantics: str
     """
     one_of("method", method, methods.METHODS)
     one_of("semantics", semantics, methods.SEMANTICS)
+    config.update_from_flattened_dict(_method_fields(method, semantics))
+
+
+def _method_fields(method: str, semantics: str) -> dict[str, Any]:
+    """Every field that any method sets, as this one has it."""
     defaults = flatten(base_config())
     reset = {name: defaults[name] for name in methods.all_fields() if name in defaults}
-    config.update_from_flattened_dict(reset | methods.fields(method, semantics))
+    return reset | methods.fields(method, semantics)
+
+
+def method_of(config: ml_collections.ConfigDict) -> str:
+    """The name of the first method whose loss a configuration has, with any number of experts; else its loss's name."""
+    given = flatten(config)
+    for semantics in methods.SEMANTICS:
+        for method in methods.METHODS:
+            fields = _method_fields(method, semantics)
+            if all(given[name] == value for name, value in fields.items() if name != "model.num_experts"):
+                return method if semantics == "official" else f"{method} ({semantics})"
+    return given["loss.name"]
 
 
 def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_collections.ConfigDict:

@@ -7,7 +7,7 @@ import functools
 import pathlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from ncl_jax import build, console, metrics, records, report, shifts, startup
 from ncl_jax.data.feeds import Feed
+from ncl_jax.data.sources import Split
 from ncl_jax.errors import CheckpointError, ConfigError, DataError
 from ncl_jax.model import restore
 from ncl_jax.predict import Predictor
@@ -23,10 +24,10 @@ from ncl_jax.rundir import RunDir
 from ncl_jax.sharding import make_mesh, replicated
 
 
-def make_evaluate(predictor: Predictor, feed: Feed, mesh: Mesh) -> Callable[[Any], metrics.Sums]:
-    """Makes `evaluate(variables) -> Sums` over all that a feed holds.
+def make_evaluate(predictor: Predictor, feed: Feed, mesh: Mesh) -> Callable[[Any], metrics.Evaluation]:
+    """Makes `evaluate(variables) -> Evaluation` over all that a feed holds.
 
-    Nothing waits for the result: the sums are arrays on the devices, ready when they are read.
+    Nothing waits for the result: the results are arrays on the devices, ready when they are read.
     """
     place = replicated(mesh)
 
@@ -35,12 +36,13 @@ def make_evaluate(predictor: Predictor, feed: Feed, mesh: Mesh) -> Callable[[Any
         batch = feed.take(source, step)
         return metrics.evaluate_batch(predictor.logits(variables, batch.images[:, 0]), batch.labels, batch.valid)
 
-    def evaluate(variables: Any) -> metrics.Sums:
-        sums: list[metrics.Sums] = []
+    def evaluate(variables: Any) -> metrics.Evaluation:
+        batches: list[tuple[metrics.Sums, metrics.Answers]] = []
         for source, count in feed.batches(0):
             for _ in range(count):
-                sums.append(evaluate_batch(variables, source, jax.device_put(np.int32(len(sums)), place)))
-        return functools.reduce(metrics.add, sums)
+                batches.append(evaluate_batch(variables, source, jax.device_put(np.int32(len(batches)), place)))
+        sums, answers = zip(*batches, strict=True)
+        return metrics.Evaluation(functools.reduce(metrics.add, sums), list(answers))
 
     return evaluate
 
@@ -54,11 +56,19 @@ def evaluate_run(
       ConfigError, CheckpointError: see `model.restore` and `priors.read`.
       DataError: the data cannot be read, or is not what the run was trained on.
     """
-    return _evaluate(RunDir(workdir), step, data_dir, prior)[0]
+    return _evaluate(RunDir(workdir), step, data_dir, prior).figures
 
 
-def _evaluate(directory: RunDir, step: int | None, data_dir: str | None, prior: str | None = None) -> tuple[dict, dict]:
-    """The figures of a checkpoint, and its host-side record."""
+class Evaluated(NamedTuple):
+    """A checkpoint's figures, and what they come from."""
+
+    figures: dict
+    progress: dict  # the run's host-side record
+    answers: list[metrics.Answers]
+    test: Split  # the images
+
+
+def _evaluate(directory: RunDir, step: int | None, data_dir: str | None, prior: str | None = None) -> Evaluated:
     config, facts, restored = restore(directory, step)
     mesh = make_mesh(1)
     config.data.download = False
@@ -69,12 +79,12 @@ def _evaluate(directory: RunDir, step: int | None, data_dir: str | None, prior: 
         raise DataError(f"the data in {config.data.dir} is not what the run was trained on ({directory.facts})")
     predictor = build.predictor(config, facts.num_classes, mesh, adjust=build.adjustment(config, facts, prior))
     feed = build.test_feed(config, data, mesh)
-    sums = make_evaluate(predictor, feed, mesh)(restored.variables)
+    sums, answers = make_evaluate(predictor, feed, mesh)(restored.variables)
     for line in restored.skipped:
         print(line)
     epoch = restored.step // build.steps_per_epoch(config, facts)
     figures = {"step": restored.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}
-    return figures, restored.progress
+    return Evaluated(figures, restored.progress, answers, data.test)
 
 
 def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
@@ -86,7 +96,7 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
     directory = RunDir(workdir)
     config, facts = directory.read_config(), directory.read_facts()
     with directory.locked():
-        figures, progress = _evaluate(directory, None, data_dir)
+        figures, progress, answers, test = _evaluate(directory, None, data_dir)
         written = directory.read_results()
         if written and written["epoch"] > figures["epoch"]:
             raise CheckpointError(
@@ -95,7 +105,7 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
             )
         results = records.final(figures, facts, progress, records.device_name(jax.devices()[:1]), config.to_dict())
         with directory.writing():
-            report.write(directory, results)
+            report.write(directory, results, answers, test)
     return results
 
 

@@ -15,12 +15,13 @@ from absl import flags
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ncl_jax import build, checks, console, recipes, report
+from ncl_jax import build, checks, console, recipes
 from ncl_jax.config import expand, flatten
 from ncl_jax.data import examine, pipeline, storing
 from ncl_jax.data.examine import Examined
 from ncl_jax.data.longtail import count_labels
 from ncl_jax.errors import ConfigError, DataError, WriteError
+from ncl_jax.report import plots
 from ncl_jax.training import help_if_asked, parse
 
 SHOWN = 60  # classes of a table: of more, the largest and the smallest
@@ -120,14 +121,14 @@ def _listed(text: str, items: Sequence[str]) -> str:
 def picture(data: pipeline.Data) -> Figure:
     """The sizes of the classes, largest first, with the borders of the groups."""
     counts = np.sort(data.facts.class_counts)[::-1]
-    figure, (ax,) = report.axes()
+    figure, (ax,) = plots.axes()
     ax.bar(np.arange(1, len(counts) + 1), counts, width=1.0 if len(counts) > SHOWN else 0.8)
     ax.set(xlabel="classes, largest first", ylabel="training images", yscale="log", xlim=(0.4, len(counts) + 0.6))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_title(f"{data.facts.name}: {data.facts.num_train:,} training images in {len(counts):,} classes")
     ax.grid(axis="x", visible=False)
-    report.number_ticks(ax.yaxis)
-    few, many = report.BORDERS
+    plots.number_ticks(ax.yaxis)
+    few, many = plots.BORDERS
     for border, text, side in ((few, f"few: fewer than {few}", "top"), (many, f"many: more than {many}", "bottom")):
         if counts.min() < border < counts.max():
             ax.axhline(border, color="black", linestyle=":", linewidth=1)

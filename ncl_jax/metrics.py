@@ -4,7 +4,7 @@ Axes: P predictors (the ensemble, whose logits are the experts' mean, first; the
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,29 @@ class Sums(NamedTuple):
     divergence: jax.Array  # [C] mean KL divergence over the ordered pairs of experts, nats, by the image's class
 
 
-def evaluate_batch(logits: jax.Array, labels: jax.Array, valid: jax.Array | None) -> Sums:
-    """The sums of one batch: logits `[E, B, C]`, labels `[B]`, `valid [B]` false for padding rows, None: all are.
+class Answers(NamedTuple):
+    """What the predictors say of single images."""
+
+    labels: Any  # int32 [B]
+    valid: Any  # bool [B]: false for padding rows
+    top: Any  # int32 [P, B]: the class that each predictor names
+    confidence: Any  # float32 [P, B]: its softmax probability
+
+
+class Evaluation(NamedTuple):
+    """Of a whole set of images, in batches."""
+
+    sums: Sums
+    answers: list[Answers]
+
+
+def evaluate_batch(logits: jax.Array, labels: jax.Array, valid: jax.Array | None) -> tuple[Sums, Answers]:
+    """The sums of one batch, and the answers for its images.
+
+    Args:
+      logits: `[E, B, C]`.
+      labels: `[B]`.
+      valid: `[B]`, false for padding rows; None: all are.
 
     Confidence is the largest softmax probability, in bins of equal width (Guo et al. 2017). The divergence is between
     the plain softmaxes: what the experts predict at test time.
@@ -49,7 +70,7 @@ def evaluate_batch(logits: jax.Array, labels: jax.Array, valid: jax.Array | None
     divergence = kl_divergence(log_p[:, None], log_p[None]).sum((0, 1)) / pairs
     # Sums written as products: accelerators would round the addends to fewer bits unless told otherwise.
     total = functools.partial(jnp.einsum, precision="highest")
-    return Sums(
+    sums = Sums(
         count=of_class.sum(0),
         correct=total("pb,bc->pc", correct, of_class),
         nll=total("pb,b->p", nll, weight),
@@ -57,11 +78,19 @@ def evaluate_batch(logits: jax.Array, labels: jax.Array, valid: jax.Array | None
         disagree=total("b,bc->c", disagreement(top[1:]), of_class),
         divergence=total("b,bc->c", divergence, of_class),
     )
+    return sums, Answers(labels, weight > 0, top.astype(jnp.int32), confidence)
 
 
 def add(left: Sums, right: Sums) -> Sums:
     """The sums of two disjoint sets of images."""
     return jax.tree.map(jnp.add, left, right)
+
+
+def join(answers: list[Answers]) -> Answers:
+    """The answers of all batches on the host, without padding."""
+    valid = np.concatenate([np.asarray(batch.valid) for batch in answers])
+    together = [np.concatenate([np.asarray(leaf) for leaf in leaves], axis=-1) for leaves in zip(*answers, strict=True)]
+    return Answers(*(array[..., valid] for array in together))
 
 
 def _share(total, count):

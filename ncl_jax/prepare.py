@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from ncl_jax import build, console, metrics, pretrained, records, sharding, steps
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data import feeds, pipeline
+from ncl_jax.data.sources import Split
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluate import make_evaluate
 from ncl_jax.logs import RunLog, SilentLog
@@ -27,11 +28,12 @@ def is_first() -> bool:
 
 @dataclasses.dataclass
 class Run:
-    """What the epochs share. The last seven change."""
+    """What the epochs share. The last eight change."""
 
     config: ml_collections.ConfigDict
     directory: RunDir
     facts: pipeline.Facts
+    test: Split  # the images that it is evaluated on
     device: str  # in words
     checkpoints: Checkpoints
     log: RunLog
@@ -41,13 +43,14 @@ class Run:
     key: jax.Array  # of the steps
     feed: feeds.Feed
     advance: Callable  # (state, history, key, source, steps left) -> (state, history, last metrics, steps done)
-    evaluate: Callable  # (variables) -> metrics.Sums
+    evaluate: Callable  # (variables) -> metrics.Evaluation
     state: steps.TrainState
     history: steps.Metrics  # [length] each: the metrics of the running epoch's steps
     known_from: int  # the first of them whose metrics are known
     progress: dict  # the host's record, saved with the state
-    sums: metrics.Sums | None = None  # of an evaluation that the devices are still at
-    results: dict | None = None  # of the newest evaluation
+    evaluation: metrics.Evaluation | None = None  # that the devices are still at
+    results: dict | None = None  # of the newest one that is done
+    answers: list[metrics.Answers] = dataclasses.field(default_factory=list)  # likewise
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -105,9 +108,9 @@ def prepare(
     log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
     test = build.test_feed(config, data, mesh)
     return Run(
-        config=config, directory=directory, facts=facts, device=device, checkpoints=checkpoints, log=log,
-        length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])), key=keys.step,
-        feed=feed, advance=advance,
+        config=config, directory=directory, facts=facts, test=data.test, device=device, checkpoints=checkpoints,
+        log=log, length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])),
+        key=keys.step, feed=feed, advance=advance,
         evaluate=make_evaluate(build.predictor(config, facts.num_classes, mesh), test, mesh),
         state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip

@@ -4,6 +4,7 @@ import os
 import pathlib
 import platform
 from collections.abc import Sequence
+from importlib import metadata
 from typing import Any
 
 import jax
@@ -22,6 +23,7 @@ RECIPE = (
     "data.image_size", "data.augment", "model.backbone", "model.depth", "loss.name", "loss.num_hard",
     "optim.batch_size", "optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "loss.ramp_steps",
 )  # fmt: skip
+VERSIONS = ("ncl-jax", "jax", "jaxlib", "flax", "optax", "numpy", "pillow")  # of what the figures depend on
 SHOWN_CLASSES = 200  # of larger sets the first and the last are shown
 
 
@@ -181,5 +183,6 @@ def final(results: dict, facts: Facts, progress: dict, device: str, config: dict
         "seconds": progress["seconds"],
         "images_per_second": float(np.median(speeds)) if (speeds := progress["images_per_second"]) else None,
         "device": device,
+        "versions": {name: metadata.version(name) for name in VERSIONS},
         "config": config,
     }

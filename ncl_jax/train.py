@@ -70,7 +70,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
         stack.callback(run.feed.close)
         for epoch in range(int(run.state.step) // run.length, run.epochs):
             train_epoch(run, epoch, interrupt)
-            if run.sums is not None:
+            if run.evaluation is not None:
                 run.results = evaluate(run, epoch + 1)
                 run.log.write("evaluation", run.results)
             save_if_due(run, epoch + 1, interrupt)
@@ -108,7 +108,7 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
     done = run.length - run_steps(run, run.length - first, epoch, interrupt)
     due = epoch + 1 == run.epochs or (epoch + 1) % run.config.eval_every == 0
     if due and done == run.length:
-        run.sums = run.evaluate(run.variables)
+        run.evaluation = run.evaluate(run.variables)
     known = slice(run.known_from, done)
     history = jax.tree.map(lambda values: np.asarray(values)[known], run.history)
     check_finite(run, history, epoch * run.length + run.known_from)
@@ -183,8 +183,8 @@ def check_finite(run: Run, history: steps.Metrics, first_step: int) -> None:
 
 def evaluate(run: Run, epoch: int) -> dict:
     """Evaluates the state on the test set, and notes the best epoch so far in the record."""
-    sums, run.sums = run.sums or run.evaluate(run.variables), None
-    figures = metrics.summarize(sums, run.facts.groups())
+    evaluation, run.evaluation = run.evaluation or run.evaluate(run.variables), None
+    figures, run.answers = metrics.summarize(evaluation.sums, run.facts.groups()), evaluation.answers
     best, accuracy = run.progress["best_on_test"], figures["ensemble"]["accuracy"]
     if best is None or accuracy > best["accuracy"]:
         run.progress["best_on_test"] = {"epoch": epoch, "accuracy": accuracy}
@@ -202,7 +202,7 @@ def finish(run: Run) -> dict:
     run.directory.check_exists()
     if is_first():
         with run.directory.writing():
-            report.write(run.directory, results)
+            report.write(run.directory, results, run.answers, run.test)
     run.log.print(f"\n{results['dataset']}: {run.directory}\n{report.table(results)}")
     return results
 

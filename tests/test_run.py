@@ -37,7 +37,7 @@ def test_a_run_leaves_what_it_promises(reference):
         assert {"accuracy", "many", "medium", "few", "ece", "nll"} <= figures.keys()
         assert 0.1 < figures["accuracy"] <= 1
     assert results["disagreement"]["top1"]["all"] > 0 and len(results["disagreement"]["kl"]["per_class"]) == 10
-    for name in ("curve.png", "per_class.png", "config.json", "dataset.json"):
+    for name in ("curve.png", "per_class.png", "report.html", "predictions.npz", "config.json", "dataset.json"):
         assert (workdir / name).stat().st_size > 100
     assert list((workdir / "tensorboard").glob("events.*"))
     assert "ensemble" in output and "best on the test set" in output

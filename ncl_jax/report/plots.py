@@ -1,7 +1,6 @@
-"""What a run shows at its end: the table, `results.json` and the plots."""
+"""The plots of a run as pictures: its course, and its accuracy by class."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ncl_jax.data import longtail
-from ncl_jax.logs import read_metrics
-from ncl_jax.rundir import RunDir, write_text
 
-_COLUMNS = ("accuracy", "many", "medium", "few", "nll", "ece")
 # The parts of the losses (`losses.py`, `methods/`) in the words of the plots; others are shown by their own names.
 PARTS = {
     "nil": "individual, all classes",
@@ -30,63 +26,6 @@ PARTS = {
 _GROUPS, BORDERS = ("few", "medium", "many"), (20, 100)  # training images, see `longtail.groups`
 _MOST_NAMES = 20  # classes; the names of more have no room
 _BOTTOM, _TOP = -3, 112  # of the accuracies by class, with room for the names of the groups
-
-
-def table(results: dict) -> str:
-    """The final figures as a text table: accuracies in %, NLL in nats, ECE in %.
-
-    Args:
-      results: the content of `results.json` (`ensemble`, `experts`, `best_on_test`).
-    """
-    experts = results["experts"]
-    rows = [("ensemble", results["ensemble"])]
-    rows += [(f"expert {i}", expert) for i, expert in enumerate(experts)]
-    if len(experts) > 1:
-        best = max(range(len(experts)), key=lambda i: experts[i]["accuracy"])
-        rows += [("mean expert", mean_expert(experts)), (f"best expert ({best})", experts[best])]
-    lines = ["{:<18}{:>10}{:>8}{:>8}{:>8}{:>8}{:>8}".format("", "accuracy", "many", "medium", "few", "NLL", "ECE")]
-    lines += [f"{name:<18}" + "".join(_cell(key, row[key]) for key in _COLUMNS) for name, row in rows]
-    if results.get("disagreement"):
-        kl, top1 = results["disagreement"]["kl"], results["disagreement"]["top1"]
-        lines.append(_disagreement_line("top-1 differs", top1, 100))
-        lines.append(_disagreement_line("KL (nats)", kl, 1))
-    if results.get("best_on_test"):
-        best = results["best_on_test"]
-        lines.append(
-            f"best on the test set: {100 * best['accuracy']:.2f} % after epoch {best['epoch']}, for reference only"
-        )
-    return "\n".join(lines)
-
-
-def _cell(key, value):
-    width = 10 if key == "accuracy" else 8
-    if value is None:
-        return f"{'-':>{width}}"
-    return f"{value:>{width}.3f}" if key == "nll" else f"{100 * value:>{width}.2f}"
-
-
-def _disagreement_line(name, figures, scale):
-    cells = [figures[key] for key in ("all", "many", "medium", "few")]
-    digits = 2 if scale == 100 else 3
-    text = ["-" if cell is None else f"{scale * cell:.{digits}f}" for cell in cells]
-    return f"{name:<18}{text[0]:>10}" + "".join(f"{t:>8}" for t in text[1:]) + "   between experts"
-
-
-def mean_expert(experts: list[dict]) -> dict:
-    """The mean over experts of each figure of `_COLUMNS`, None for an empty group."""
-    mean = {}
-    for key in _COLUMNS:
-        values = [expert[key] for expert in experts]
-        mean[key] = None if None in values else float(np.mean(values))
-    return mean
-
-
-def write(directory: RunDir, results: dict) -> None:
-    """Writes a finished run's plots and, last, its results: a directory that has them is complete."""
-    balanced = results["config"]["loss"]["balanced"]
-    curve_figure(read_metrics(directory.metrics), balanced).savefig(directory.curve, dpi=130)
-    per_class_figure(results, directory.read_facts().class_names).savefig(directory.per_class, dpi=130)
-    write_text(directory.results, json.dumps(results, indent=1) + "\n")
 
 
 def axes(width: float = 7.0, panels: int = 1) -> tuple[Figure, np.ndarray]:
@@ -125,10 +64,15 @@ def curve_figure(records: list[dict], balanced: bool) -> Figure:
 def _plot_parts(ax: Axes, training: list[dict], balanced: bool) -> None:
     used = {part for record in training for part, value in record["parts"].items() if value}  # the others are left out
     for part in [*(part for part in PARTS if part in used), *sorted(used - PARTS.keys())]:
-        label = "cross-entropy" if used == {"nil"} and not balanced else PARTS.get(part, part)
-        _plot_line(ax, training, [record["parts"].get(part, np.nan) for record in training], label)
+        values = [record["parts"].get(part, np.nan) for record in training]
+        _plot_line(ax, training, values, part_label(part, used, balanced))
     ax.set(ylabel="training loss by part (nats)", yscale="log")
     number_ticks(ax.yaxis)
+
+
+def part_label(part: str, used: Collection[str], balanced: bool) -> str:
+    """A part of the loss in words; `used` are all parts of it, `balanced` is the configuration's `loss.balanced`."""
+    return "cross-entropy" if set(used) == {"nil"} and not balanced else PARTS.get(part, part)
 
 
 def number_ticks(axis: Axis) -> None:

@@ -1,16 +1,12 @@
 """The plots of a finished run, read back from matplotlib's figures."""
 
-import json
 import warnings
 
 import numpy as np
 import pytest
 
-from ncl_jax import report
 from ncl_jax.config import base_config
-from ncl_jax.data.pipeline import Data, Facts
-from ncl_jax.data.sources import Split
-from ncl_jax.rundir import RunDir
+from ncl_jax.report import plots
 
 NAMES = ("T-shirt/top", "Pullover", "Sneaker", "Trouser", "Bag", "Ankle boot", "Dress", "Sandal", "Coat", "Shirt")
 COUNTS = (500, 299, 179, 107, 64, 38, 23, 13, 8, 5)  # the embedded data's
@@ -64,7 +60,7 @@ def texts(ax):
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4, 20, 200])
 def test_epochs_are_whole_numbers_and_every_line_has_markers(epochs):
-    figure = report.curve_figure(metrics(epochs, NCL, every=min(epochs, 4)), balanced=True)
+    figure = plots.curve_figure(metrics(epochs, NCL, every=min(epochs, 4)), balanced=True)
     figure.draw_without_rendering()
     for ax in figure.axes:
         ticks = shown_ticks(ax.xaxis)
@@ -75,7 +71,7 @@ def test_epochs_are_whole_numbers_and_every_line_has_markers(epochs):
 
 def test_parts_are_named_in_words_and_in_the_table_s_order():
     parts = NCL | {"inter": 0.1, "inter_hard": 0.1, "intra": 0.1, "intra_hard": 0.1, "own": 0.3, "unused": 0.0}
-    left, right = report.curve_figure(metrics(3, parts), balanced=True).axes
+    left, right = plots.curve_figure(metrics(3, parts), balanced=True).axes
     assert legend(left.get_legend()) == [
         "individual, all classes",
         "individual, hard categories",
@@ -102,17 +98,17 @@ def test_parts_are_named_in_words_and_in_the_table_s_order():
     ],
 )
 def test_plain_cross_entropy_is_called_so(parts, balanced, expected):
-    left, _ = report.curve_figure(metrics(2, parts), balanced).axes
+    left, _ = plots.curve_figure(metrics(2, parts), balanced).axes
     assert legend(left.get_legend()) == expected
 
 
 def test_a_group_without_classes_has_no_curve():
-    _, right = report.curve_figure(metrics(2, NCL, few=None), balanced=True).axes
+    _, right = plots.curve_figure(metrics(2, NCL, few=None), balanced=True).axes
     assert legend(right.get_legend()) == ["all", "many", "medium"]
 
 
 def test_names_borders_and_groups_of_the_embedded_data():
-    figure = report.per_class_figure(results(), NAMES)
+    figure = plots.per_class_figure(results(), NAMES)
     figure.draw_without_rendering()
     (ax,) = figure.axes
     assert texts(ax) == ["few", "medium", "many", *reversed(NAMES)]
@@ -130,7 +126,7 @@ def test_names_borders_and_groups_of_the_embedded_data():
 
 @pytest.mark.parametrize("counts", [COUNTS, [500] * 20, [500] * 10 + [5] * 10, [*range(30, 10, -1)]])
 def test_names_do_not_overlap(counts):
-    figure = report.per_class_figure(results(counts), (NAMES * 2)[: len(counts)])
+    figure = plots.per_class_figure(results(counts), (NAMES * 2)[: len(counts)])
     figure.draw_without_rendering()
     names = figure.axes[0].texts[-len(counts) :]
     starts = np.array([name.get_transform().transform(name.get_position()) for name in names])
@@ -153,7 +149,7 @@ def test_names_do_not_overlap(counts):
     ],
 )
 def test_groups_are_marked_where_there_are_classes_on_both_sides(counts, expected_groups, expected_borders):
-    figure = report.per_class_figure(results(counts), NAMES[: len(counts)])
+    figure = plots.per_class_figure(results(counts), NAMES[: len(counts)])
     figure.draw_without_rendering()
     (ax,) = figure.axes
     shown = np.count_nonzero(counts)
@@ -164,7 +160,7 @@ def test_groups_are_marked_where_there_are_classes_on_both_sides(counts, expecte
 
 def test_a_single_expert_and_many_classes():
     counts = np.geomspace(500, 5, 100).astype(int).tolist()
-    figure = report.per_class_figure(results(counts, 1), [f"class {c}" for c in range(100)])
+    figure = plots.per_class_figure(results(counts, 1), [f"class {c}" for c in range(100)])
     assert texts(figure.axes[0]) == ["few", "medium", "many"]
     assert legend(figure.legends[0]) == ["ensemble"]
 
@@ -173,22 +169,6 @@ def test_odd_names_and_a_class_without_test_images():
     content = results(COUNTS[:3])
     for predictor in (content["ensemble"], *content["experts"]):
         predictor["per_class"][1] = None
-    figure = report.per_class_figure(content, ["$a_", "b$^{", "great white shark, man-eating shark"])
+    figure = plots.per_class_figure(content, ["$a_", "b$^{", "great white shark, man-eating shark"])
     figure.draw_without_rendering()
     assert texts(figure.axes[0])[1:] == ["great white shark, man-…", "b$^{", "$a_"]
-
-
-@pytest.mark.parametrize("logged", [True, False])  # somebody may have removed the file
-def test_write_puts_both_plots_and_the_results_into_the_directory(tmp_path, logged):
-    directory, content = RunDir(tmp_path / "run"), results(num_experts=1)
-    facts = Facts("fashion_mnist_lt", (28, 28, 3), NAMES, COUNTS, "0")
-    empty = Split(np.zeros((0, 28, 28, 3), np.uint8), np.zeros(0, np.int32))
-    directory.path.mkdir()
-    directory.begin(base_config(), Data(facts, empty, empty, {}))
-    if logged:
-        records = [{"step": 5} | record for record in metrics(1, {"nil": 1.0}, few=None)]
-        directory.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
-    report.write(directory, content)
-    assert json.loads(directory.results.read_text()) == json.loads(json.dumps(content))
-    for picture in (directory.curve, directory.per_class):
-        assert picture.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,172 @@
+"""The page of several runs on the same data: means and spreads over seeds, and paired differences."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+
+from ncl_jax.config import complete, flatten
+from ncl_jax.errors import ConfigError
+from ncl_jax.report import charts, svg
+from ncl_jax.report.page import RunContent, document, figure, sections, table
+from ncl_jax.report.tables import mean_expert
+from ncl_jax.rundir import MAY_CHANGE
+
+SAME = ("dataset", "split", "class_counts", "rows_checksum")  # of `results.json`: what makes figures comparable
+COMPARED = ("accuracy", "many", "medium", "few")
+
+
+class Group(NamedTuple):
+    """The runs of one configuration, whatever their seed."""
+
+    name: str
+    runs: list[RunContent]
+
+    def values(self, figure: str) -> list[float | None]:
+        """A figure of every run's ensemble; `mean expert` is the accuracy of the mean expert."""
+        if figure == "mean expert":
+            return [mean_expert(run.results["experts"])["accuracy"] for run in self.runs]
+        return [run.results["ensemble"][figure] for run in self.runs]
+
+    def by_seed(self) -> dict[int, RunContent]:
+        """The runs by their seed."""
+        return {run.results["config"]["seed"]: run for run in self.runs}
+
+
+def check_same_data(runs: Sequence[RunContent]) -> None:
+    """Raises ConfigError where runs were trained or evaluated on different data."""
+    for run in runs[1:]:
+        for name in SAME:
+            one, other = runs[0].results.get(name), run.results.get(name)
+            if one != other:
+                shown = f": {one} and {other}" if isinstance(one, str) else ""
+                raise ConfigError(
+                    f"{runs[0].name} and {run.name} differ in {name}{shown}: figures on different data cannot be "
+                    "compared; make a report of each"
+                )
+
+
+def group(runs: Sequence[RunContent]) -> list[Group]:
+    """The runs by configuration, in the order given, named by method and what else differs."""
+    fields = [_fields(run) for run in runs]
+    kinds: dict[tuple, list[RunContent]] = {}
+    for run, values in zip(runs, fields, strict=True):
+        kinds.setdefault(tuple(sorted((name, str(value)) for name, value in values.items())), []).append(run)
+    groups = [Group(members[0].method, members) for members in kinds.values()]
+    names = [one.name for one in groups]
+    return [Group(_distinct(one, groups) if names.count(one.name) > 1 else one.name, one.runs) for one in groups]
+
+
+def _fields(run: RunContent) -> dict:
+    config = flatten(complete(run.results["config"]))
+    return {name: value for name, value in config.items() if name != "seed" and not name.startswith(MAY_CHANGE)}
+
+
+def _distinct(one: Group, groups: Sequence[Group]) -> str:
+    """The method's name and the fields by which it differs from others of the same."""
+    own, others = _fields(one.runs[0]), [_fields(g.runs[0]) for g in groups if g.name == one.name]
+    differing = [name for name in own if any(other.get(name) != own[name] for other in others)]
+    return f"{one.name}, " + " ".join(f"{name}={own[name]}" for name in differing[:3])
+
+
+def spread(values: Sequence[float | None], digits: int = 1) -> str:
+    """Mean ± standard deviation in percent; a dash where a figure is missing."""
+    known = [100 * value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return "-"
+    deviation = f" ± {np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.{digits}f}{deviation}"
+
+
+def differences(one: Group, base: Group, figure: str) -> list[float | None]:
+    """`one` minus `base` for every seed that both have."""
+    mine, other = one.by_seed(), base.by_seed()
+    pairs = [
+        (mine[seed].results["ensemble"][figure], other[seed].results["ensemble"][figure])
+        for seed in mine
+        if seed in other
+    ]
+    return [None if None in pair else pair[0] - pair[1] for pair in pairs]
+
+
+def page(runs: Sequence[RunContent]) -> str:
+    """The page of several runs. Raises ConfigError for runs on different data."""
+    check_same_data(runs)
+    groups = group(runs)
+    title = f"{len(runs)} runs on {runs[0].results['dataset']}"
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        means(groups),
+        paired(groups),
+        f'<div class="pair">{strips(groups)}{lines(groups)}</div>',
+    ]
+    for index, one in enumerate(groups):
+        run = one.runs[0]
+        heading = f"{one.name}: {run.name} in full"
+        parts.append(f"<details><summary>{escape(heading)}</summary>{sections(run, f'run{index}')}</details>")
+    return document(title, "\n".join(parts))
+
+
+def means(groups: Sequence[Group]) -> str:
+    """Every group's figures, mean ± standard deviation over its runs."""
+    heads = ("%", "runs", "accuracy", "many", "medium", "few", "ECE", "mean expert")
+    rows = [
+        (one.name, str(len(one.runs)), *(spread(one.values(name)) for name in (*COMPARED, "ece", "mean expert")))
+        for one in groups
+    ]
+    return (
+        "<h2>Mean and spread</h2><p class='soft'>Mean ± standard deviation over runs that differ in their seed.</p>"
+        + table(heads, rows)
+    )
+
+
+def paired(groups: Sequence[Group]) -> str:
+    """The differences to the first group, seed by seed."""
+    base, rows = groups[0], []
+    for one in groups[1:]:
+        found = {name: differences(one, base, name) for name in COMPARED}
+        if found["accuracy"]:
+            rows.append((one.name, str(len(found["accuracy"])), *(spread(found[name]) for name in COMPARED)))
+    if not rows:
+        return ""
+    text = f"Each minus {base.name} with the same seed, in points; mean ± standard deviation over these pairs."
+    heads = ("", "pairs", "accuracy", "many", "medium", "few")
+    return f'<h2>Paired differences</h2><p class="soft">{escape(text)}</p>' + table(heads, rows)
+
+
+def strips(groups: Sequence[Group]) -> str:
+    """Every run's accuracy overall and by group of classes."""
+    places = svg.Axis("", -0.5, len(COMPARED) - 0.5, ())
+    chart = svg.Chart("accuracy of every run", places, svg.linear("test accuracy (%)", 0, 100))
+    for style, one in enumerate(groups):
+        for place, name in enumerate(COMPARED):
+            across = place + (style - (len(groups) - 1) / 2) * 0.7 / len(groups)
+            for run, value in zip(one.runs, one.values(name), strict=True):
+                if value is not None:
+                    chart.point(
+                        across, 100 * value, style, f"{one.name}, {run.name}, {name}: {charts.percent(value)} %"
+                    )
+    for place, name in enumerate(COMPARED):
+        chart.word(place, "all" if name == "accuracy" else name)
+    entries = [(style, one.name) for style, one in enumerate(groups)]
+    return figure(chart.svg() + svg.legend(entries, points=True), "Every run, a point.")
+
+
+def lines(groups: Sequence[Group]) -> str:
+    """Accuracy by class size, the mean over each group's runs and over neighbouring classes."""
+    counts = np.asarray(groups[0].runs[0].facts.class_counts)
+    order = [c for c in np.argsort(counts, kind="stable") if counts[c]]
+    parts = np.array_split(order, min(charts.SMOOTHED, len(order)))
+    axis = charts.size_axis(counts.tolist())
+    chart = svg.Chart("accuracy by class size", axis, svg.linear("test accuracy (%)", 0, 100))
+    charts.mark_groups(chart, axis)
+    for style, one in enumerate(groups):
+        values = np.array([run.results["ensemble"]["per_class"] for run in one.runs], float)
+        means = [100 * float(np.nanmean(values[:, part])) for part in parts]
+        sizes = [float(np.exp(np.log(counts[part]).mean())) for part in parts]
+        chart.line(sizes, means, style)
+        for size, mean in zip(sizes, means, strict=True):
+            chart.point(size, mean, style, f"{one.name}: {mean:.1f} % at about {size:.0f} training images")
+    entries = [(style, one.name) for style, one in enumerate(groups)]
+    return figure(chart.svg() + svg.legend(entries), "Mean over runs and neighbouring classes.")

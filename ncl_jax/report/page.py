@@ -1,0 +1,220 @@
+"""The page of one run: a self-contained HTML document, readable without a network, a server or a script."""
+
+import base64
+import importlib.resources
+import io
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ncl_jax import predictions
+from ncl_jax.config import complete, flatten, method_of
+from ncl_jax.data.pipeline import Facts
+from ncl_jax.errors import ConfigError
+from ncl_jax.logs import read_metrics
+from ncl_jax.predictions import Predictions
+from ncl_jax.report import charts, confusion
+from ncl_jax.report.charts import percent
+from ncl_jax.report.tables import COLUMNS, predictors
+from ncl_jax.rundir import RunDir
+
+SHOWN_FIELDS = (
+    "data.augment", "data.image_size", "model.backbone", "model.depth", "model.num_experts", "model.classifier",
+    "loss.name", "loss.num_hard", "optim.batch_size", "optim.learning_rate", "optim.schedule", "seed",
+)  # fmt: skip
+
+
+class RunContent(NamedTuple):
+    """All of a finished run that a page shows."""
+
+    name: str
+    results: dict
+    facts: Facts
+    metrics: list[dict]
+    predictions: Predictions | None  # None for a run that did not keep them
+
+    @property
+    def method(self) -> str:
+        """The method by its name, or what the loss is called."""
+        return method_of(complete(self.results["config"]))
+
+
+def read(directory: RunDir) -> RunContent:
+    """Raises ConfigError for a directory that holds no finished run."""
+    directory.read_config()
+    results = directory.read_results()
+    if results is None:
+        raise ConfigError(
+            f"{directory} has no results yet: let the run end, or ncl-jax evaluate --workdir={directory} --finish"
+        )
+    facts, found = directory.read_facts(), predictions.read(directory.predictions)
+    return RunContent(directory.path.name, results, facts, read_metrics(directory.metrics), found)
+
+
+def document(title: str, body: str) -> str:
+    """The whole page around its content."""
+    style = importlib.resources.files("ncl_jax.report").joinpath("style.css").read_text()
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" '
+        f'content="light dark"><link rel="icon" href="data:,"><title>{escape(title)}</title>\n<style>\n{style}</style>'
+        f"</head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def page(run: RunContent) -> str:
+    """A run's page."""
+    accuracy = percent(run.results["ensemble"]["accuracy"])
+    heading = f"<h1>{escape(run.method)} on {escape(run.results['dataset'])}: {accuracy} %</h1>"
+    return document(f"{run.name}: {accuracy} %", heading + sections(run, "run"))
+
+
+def sections(run: RunContent, prefix: str) -> str:
+    """Everything about a run; `prefix` keeps the names of a page's toggles apart."""
+    parts = [facts(run), figures(run), classes(run), course(run)]
+    if run.predictions is None:
+        parts.append(
+            '<p class="soft">What the run says of single images was not kept. '
+            "<code>ncl-jax evaluate --workdir=DIR --finish</code> makes the sections on confusions, confidence and "
+            "mistakes.</p>"
+        )
+    else:
+        parts += [confusions(run, run.predictions, prefix), confidence(run, run.predictions)]
+    if run.results.get("disagreement"):
+        parts.append(disagreement(run))
+    if run.predictions is not None:
+        parts += [mistakes(run, run.predictions), tail(run, run.predictions)]
+    return "\n".join(parts)
+
+
+def facts(run: RunContent) -> str:
+    """What was trained on what, with which versions."""
+    results, counts = run.results, run.facts.class_counts
+    config = flatten(complete(results["config"]))
+    groups = run.facts.groups()["papers"]
+    speed, most, least = results["images_per_second"], max(counts), min(counts)
+    versions = results.get("versions", {})
+    rows = {
+        "data": f"{results['dataset']}: {results['num_train']:,} training images, {len(counts)} classes of {most:,} to "
+        f"{least:,} (imbalance {most / max(least, 1):.4g})",
+        "groups": ", ".join(f"{mask.sum()} {name}" for name, mask in groups.items())
+        + " (more than 100, 20 to 100, fewer than 20 images)",
+        "evaluated on": f"{results['split']}, after epoch {results['epoch']} (step {results['step']:,})",
+        "recipe": " ".join(f"{name}={config[name]}" for name in SHOWN_FIELDS),
+        "weights from": (results.get("pretrained") or {}).get("name", "random initialisation"),
+        "time": f"{results['seconds'] / 60:.1f} min of training steps" + (f", {speed:,.0f} images/s" if speed else ""),
+        "device": results["device"],
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()) or "not noted",
+        "rows": str(results.get("rows_checksum", "")),
+    }  # fmt: skip
+    return "<dl>" + "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items()) + "</dl>"
+
+
+def figures(run: RunContent) -> str:
+    """The table of the final figures."""
+    heads = ("", "accuracy %", "many", "medium", "few", "NLL (nats)", "ECE %")
+    return "<h2>Figures</h2>" + table(heads, [(name, *_cells(row)) for name, row in predictors(run.results)])
+
+
+def _cells(row: dict) -> list[str]:
+    return [f"{row[name]:.3f}" if name == "nll" else percent(row[name], 2) for name in COLUMNS]
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table whose first row is the one that counts."""
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in heads)
+    lines = [
+        f"<tr{' class=first' if index == 0 else ''}>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+        for index, row in enumerate(rows)
+    ]
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def figure(chart: str, caption: str = "", kind: str = "") -> str:
+    """A chart with what must be said of it; kind "single": not as wide as the page."""
+    return f'<figure class="{kind}">{chart}<figcaption>{escape(caption)}</figcaption></figure>' if chart else ""
+
+
+def classes(run: RunContent) -> str:
+    """Accuracy against class size."""
+    chart = charts.by_size(run.results, run.facts.class_names)
+    caption = "Each class by its number of training images; rest on a point to see which."
+    return "<h2>Head and tail</h2>" + figure(chart, caption, "single")
+
+
+def course(run: RunContent) -> str:
+    """The run over its epochs."""
+    balanced = bool(run.results["config"]["loss"]["balanced"])
+    drawn = figure(charts.losses(run.metrics, balanced)) + figure(charts.accuracies(run.metrics))
+    return f'<h2>Training</h2><div class="pair">{drawn}</div>' if drawn else ""
+
+
+def confusions(run: RunContent, found: Predictions, prefix: str) -> str:
+    """The confusion matrix."""
+    drawn = confusion.draw(
+        found.labels, found.top[0], run.facts.class_counts, run.facts.class_names, f"{prefix}-matrix"
+    )
+    caption = "The ensemble. Rows are true classes, sorted by training images; right answers on the diagonal."
+    return "<h2>Confusions</h2>" + figure(drawn, caption, "single")
+
+
+def confidence(run: RunContent, found: Predictions) -> str:
+    """Reliability diagrams of the ensemble and of the first experts."""
+    names = [name for name, _ in predictors(run.results)]
+    drawn = []
+    for index in range(min(len(found.top), 4)):
+        ece = [run.results["ensemble"], *run.results["experts"]][index]["ece"]
+        chart = charts.reliability(found.top[index] == found.labels, found.confidence[index], names[index])
+        drawn.append(figure(chart, f"{names[index]}, expected calibration error {percent(ece, 2)} %"))
+    text = "How often an answer is right at each confidence. Below the dashed line the model is too sure of itself."
+    return f'<h2>Confidence</h2><p class="soft">{text}</p><div class="pair">{"".join(drawn)}</div>'
+
+
+def disagreement(run: RunContent) -> str:
+    """How much the experts disagree from head to tail (NCL, Fig. 1)."""
+    names = run.facts.class_names
+    kl = charts.disagreement(run.results, names, "kl", "KL between experts (nats)", 1)
+    top1 = charts.disagreement(run.results, names, "top1", "pairs that name different classes (%)", 100)
+    text = (
+        "Where experts that learned the same task disagree, each of them is unsure: mostly in the tail (Fig. 1 of NCL)."
+    )
+    return f'<h2>Do the experts agree?</h2><p class="soft">{text}</p><div class="pair">{figure(kl)}{figure(top1)}</div>'
+
+
+def mistakes(run: RunContent, found: Predictions) -> str:
+    """The most confident mistakes as pictures."""
+    pairs = predictions.confident_mistakes(found.labels, found.top[0], found.confidence[0])
+    text = "Each beside an image of the class that it was taken for."
+    return f'<h2>The most confident mistakes</h2><p class="soft">{text}</p>' + gallery(run, found, pairs)
+
+
+def tail(run: RunContent, found: Predictions) -> str:
+    """The worst classes of the tail as pictures."""
+    parts = []
+    counts = run.facts.class_counts
+    for c, pairs in predictions.worst_classes(found.labels, found.top[0], found.confidence[0], counts):
+        share = percent(run.results["ensemble"]["per_class"][c])
+        heading = f"<h3>{escape(run.facts.class_names[c])}: {share} % right, {counts[c]} training images</h3>"
+        parts.append(heading + gallery(run, found, pairs))
+    return "<h2>The tail's worst classes</h2>" + ("".join(parts) or "<p>Every class of the tail is right.</p>")
+
+
+def gallery(run: RunContent, found: Predictions, pairs: predictions.Pairs) -> str:
+    """Mistakes with their class, the class that they were taken for, and the confidence."""
+    names, items = run.facts.class_names, []
+    for row, other in pairs:
+        true, taken = names[found.labels[row]], names[found.top[0, row]]
+        pictures = _picture(found, row, true) + (_picture(found, other, taken) if other >= 0 else "")
+        text = f"{true}, taken for {taken} ({percent(float(found.confidence[0, row]), 0)} %)"
+        items.append(f"<figure><div>{pictures}</div><figcaption>{escape(text)}</figcaption></figure>")
+    return f'<div class="gallery">{"".join(items)}</div>'
+
+
+def _picture(found: Predictions, row: int, text: str) -> str:
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(found.picture(row))).save(file, "webp", quality=85)
+    encoded = base64.b64encode(file.getvalue()).decode()
+    return f'<img alt="{escape(text)}" src="data:image/webp;base64,{encoded}">'

@@ -1,0 +1,59 @@
+"""The figures of a run as a text table."""
+
+import numpy as np
+
+COLUMNS = ("accuracy", "many", "medium", "few", "nll", "ece")
+
+
+def table(results: dict) -> str:
+    """The final figures as a text table: accuracies in %, NLL in nats, ECE in %.
+
+    Args:
+      results: the content of `results.json` (`ensemble`, `experts`, `best_on_test`).
+    """
+    lines = ["{:<18}{:>10}{:>8}{:>8}{:>8}{:>8}{:>8}".format("", "accuracy", "many", "medium", "few", "NLL", "ECE")]
+    lines += [f"{name:<18}" + "".join(_cell(key, row[key]) for key in COLUMNS) for name, row in predictors(results)]
+    if results.get("disagreement"):
+        kl, top1 = results["disagreement"]["kl"], results["disagreement"]["top1"]
+        lines.append(_disagreement_line("top-1 differs", top1, 100))
+        lines.append(_disagreement_line("KL (nats)", kl, 1))
+    if results.get("best_on_test"):
+        best = results["best_on_test"]
+        lines.append(
+            f"best on the test set: {100 * best['accuracy']:.2f} % after epoch {best['epoch']}, for reference only"
+        )
+    return "\n".join(lines)
+
+
+def predictors(results: dict) -> list[tuple[str, dict]]:
+    """The rows of the table by name: the ensemble, every expert, their mean and the best of them."""
+    experts = results["experts"]
+    rows = [("ensemble", results["ensemble"])]
+    rows += [(f"expert {i}", expert) for i, expert in enumerate(experts)]
+    if len(experts) > 1:
+        best = max(range(len(experts)), key=lambda i: experts[i]["accuracy"])
+        rows += [("mean expert", mean_expert(experts)), (f"best expert ({best})", experts[best])]
+    return rows
+
+
+def _cell(key, value):
+    width = 10 if key == "accuracy" else 8
+    if value is None:
+        return f"{'-':>{width}}"
+    return f"{value:>{width}.3f}" if key == "nll" else f"{100 * value:>{width}.2f}"
+
+
+def _disagreement_line(name, figures, scale):
+    cells = [figures[key] for key in ("all", "many", "medium", "few")]
+    digits = 2 if scale == 100 else 3
+    text = ["-" if cell is None else f"{scale * cell:.{digits}f}" for cell in cells]
+    return f"{name:<18}{text[0]:>10}" + "".join(f"{t:>8}" for t in text[1:]) + "   between experts"
+
+
+def mean_expert(experts: list[dict]) -> dict:
+    """The mean over experts of each figure of `COLUMNS`, None for an empty group."""
+    mean = {}
+    for key in COLUMNS:
+        values = [expert[key] for expert in experts]
+        mean[key] = None if None in values else float(np.mean(values))
+    return mean

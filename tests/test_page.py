@@ -1,0 +1,288 @@
+"""The page of a run, and of several: every section from figures that are known, read back and opened in a browser."""
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import browser
+import numpy as np
+import pytest
+
+from ncl_jax import methods, metrics, predictions, report, reporting
+from ncl_jax.config import base_config, choose_method, method_of
+from ncl_jax.data.pipeline import Data, Facts
+from ncl_jax.data.sources import Split
+from ncl_jax.errors import ConfigError, NclError
+from ncl_jax.predictions import Predictions
+from ncl_jax.report import comparison, confusion, page, svg
+from ncl_jax.rundir import RunDir
+
+SECTIONS = ["Figures", "Head and tail", "Training", "Confusions", "Confidence", "Do the experts agree?",
+            "The most confident mistakes", "The tail's worst classes"]  # fmt: skip
+LABELS, TOP = np.array([0, 0, 1, 1, 2, 2, 3, 3]), np.array([0, 1, 1, 1, 0, 0, 2, 3])
+CONFIDENCE = np.array([0.9, 0.6, 0.8, 0.7, 0.95, 0.85, 0.5, 0.4])
+COUNTS = (200, 50, 10, 5)
+
+
+def content(seed=0, classes=10, experts=3, name="run", **fields):
+    """A run's content with random answers, of classes that are worse the smaller they are."""
+    rng, counts = np.random.default_rng(seed), np.geomspace(500, 5, classes).astype(int)
+    config = base_config()
+    config.seed = seed
+    config.update_from_flattened_dict(fields)
+    facts = Facts(
+        "shirts & <shoes>", (8, 8, 3), tuple(f"class <{c}>" for c in range(classes)), tuple(counts.tolist()), "0"
+    )
+    labels = np.repeat(np.arange(classes), 4)
+
+    def answer():
+        return np.where(rng.random(len(labels)) < counts[labels] / 500, labels, rng.integers(0, classes, len(labels)))
+
+    top = np.stack([answer() for _ in range(1 + experts)]).astype(np.int32)
+    answers = metrics.Answers(labels, labels >= 0, top, rng.random(top.shape).astype(np.float32))
+    images = rng.integers(0, 255, (len(labels), 8, 8, 3), dtype=np.uint8)
+    found = predictions.make(answers, Split(images, labels), facts.class_counts, 8, 8)
+    return page.RunContent(name, results(facts, top, labels, config), facts, logged(), found)
+
+
+def results(facts, top, labels, config):
+    """The content of `results.json` for these answers."""
+
+    def figures(answers):
+        right = answers == labels
+        per_class = [float(right[labels == c].mean()) for c in range(facts.num_classes)]
+        groups = {name: float(right[mask[labels]].mean()) for name, mask in facts.groups()["papers"].items()}
+        return {"accuracy": float(right.mean()), **groups, "nll": 1.5, "ece": 0.04, "per_class": per_class}
+
+    per_class = np.linspace(0.1, 0.6, facts.num_classes).tolist()
+    disagreement = {"all": 0.3, "many": 0.1, "medium": 0.3, "few": 0.5, "per_class": per_class}
+    return {
+        "dataset": facts.name, "split": "test", "num_train": facts.num_train, "class_counts": list(facts.class_counts),
+        "rows_checksum": "0", "epoch": 3, "step": 30,
+        "ensemble": figures(top[0]), "experts": [figures(t) for t in top[1:]], "best_on_test": None,
+        "disagreement": {"kl": disagreement, "top1": disagreement}, "seconds": 60.0, "images_per_second": 100.0,
+        "device": "1 x CPU", "config": config.to_dict(), "versions": {"jax": "0.0"},
+    }  # fmt: skip
+
+
+def logged():
+    """A run's `metrics.jsonl`."""
+    train = [{"kind": "train", "epoch": e, "parts": {"nil": 3 / e, "nbod": 0.1, "intra": 0.0}} for e in (1, 2, 3)]
+    figures = {"accuracy": 0.5, "many": 0.7, "medium": 0.5, "few": 0.1}
+    return [*train, *({"kind": "evaluation", "epoch": e, "ensemble": figures} for e in (1, 2, 3))]
+
+
+class Text(HTMLParser):
+    """A page's headings and the addresses of what it loads."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.headings, self.sources, self._inside = [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self._inside = tag in ("h1", "h2")
+        self.sources += [value for name, value in attributes if name in ("src", "href")]
+        assert tag != "script"
+
+    def handle_data(self, data):
+        if self._inside:
+            self.headings.append(data)
+
+    def handle_endtag(self, tag):
+        self._inside = False
+
+
+def drawings(text):
+    """The page's charts as XML: they must be well-formed."""
+    return [ET.fromstring(chart) for chart in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]
+
+
+@pytest.mark.parametrize(("classes", "experts"), [(10, 3), (10, 1), (300, 2)])
+def test_a_runs_page_has_every_section_and_stands_alone(classes, experts):
+    run = content(classes=classes, experts=experts)
+    run = run if experts > 1 else run._replace(results=run.results | {"disagreement": None})
+    text = page.page(run)
+    wanted = [name for name in SECTIONS if experts > 1 or name != "Do the experts agree?"]
+    assert Text(text).headings[1:] == wanted
+    assert all(source.startswith("data:") for source in Text(text).sources) and "http" not in text.replace("&", "")
+    assert len(text) < 600_000 and drawings(text)
+    assert "class &lt;3&gt;" in text and "class <3>" not in text
+
+
+def test_a_run_without_predictions_says_how_to_get_them():
+    text = page.page(content()._replace(predictions=None))
+    assert "ncl-jax evaluate --workdir=DIR --finish" in text
+    assert Text(text).headings[1:] == [name for name in SECTIONS if name not in SECTIONS[3:5] + SECTIONS[6:]]
+
+
+def test_a_page_without_a_log_has_no_curves():
+    assert "Training" not in Text(page.page(content()._replace(metrics=[]))).headings
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason="no Chromium")
+@pytest.mark.parametrize("runs", [1, 4])
+def test_a_browser_shows_the_page_without_an_error_or_a_request(tmp_path, runs):
+    all_runs = [content(seed % 2, name=f"run {seed}", **{"loss.balanced": seed < 2}) for seed in range(runs)]
+    text = page.page(all_runs[0]) if runs == 1 else comparison.page(all_runs)
+    (tmp_path / "page.html").write_text(text)
+    shown, console, fetched = browser.open_page(tmp_path / "page.html", tmp_path)
+    assert not console and not fetched
+    assert all(heading.replace("'", "&#39;") in shown or heading in shown for heading in SECTIONS)
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason="no Chromium")
+def test_the_browser_check_finds_errors_and_requests(tmp_path):
+    (tmp_path / "bad.html").write_text("<script>missing()</script><img src='http://example.com/a.png'>")
+    _, console, fetched = browser.open_page(tmp_path / "bad.html", tmp_path)
+    assert "missing is not defined" in console[0] and "http://example.com/a.png" in fetched
+
+
+def test_confident_mistakes_come_with_an_example_of_what_they_were_taken_for():
+    assert predictions.confident_mistakes(LABELS, TOP, CONFIDENCE) == [(4, 0), (5, 0), (1, 2), (6, 4)]
+
+
+def test_the_worst_classes_of_the_tail():
+    worst = predictions.worst_classes(LABELS, TOP, CONFIDENCE, COUNTS)
+    assert worst == [(2, [(4, 0), (5, 0)]), (3, [(6, 4)])]
+    halves = predictions.worst_classes(LABELS, TOP, CONFIDENCE, (200, 150, 130, 120))  # no class has few images
+    assert [c for c, _ in halves] == [2, 3]
+
+
+def test_only_the_pictures_that_are_shown_are_kept(tmp_path):
+    images = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    answers = metrics.Answers(LABELS, LABELS >= 0, TOP[None].astype(np.int32), CONFIDENCE[None].astype(np.float32))
+    made = predictions.make(answers, Split(images, LABELS), COUNTS, 4, 4)
+    predictions.write(tmp_path / "p.npz", made)
+    found = predictions.read(tmp_path / "p.npz")
+    assert isinstance(found, Predictions) and found.rows.tolist() == [0, 1, 2, 4, 5, 6]
+    assert found.picture(4).max() == 4 and all((a == b).all() for a, b in zip(found, made, strict=True))
+    (tmp_path / "p.npz").write_bytes((tmp_path / "p.npz").read_bytes()[:100])
+    assert predictions.read(tmp_path / "p.npz") is None
+
+
+def test_answers_are_joined_in_order_without_padding():
+    batch = lambda first, valid: metrics.Answers(  # noqa: E731
+        np.arange(first, first + 3), np.array(valid), np.arange(first, first + 3)[None].repeat(2, 0), np.ones((2, 3))
+    )
+    joined = metrics.join([batch(0, [True] * 3), batch(3, [True, True, False])])
+    assert joined.labels.tolist() == [0, 1, 2, 3, 4] and joined.top.shape == (2, 5)
+
+
+def test_the_confusion_matrix_is_sorted_by_size():
+    counts, rows = confusion.matrix(LABELS, TOP, (5, 10, 50, 200))
+    assert [classes.tolist() for classes in rows] == [[3], [2], [1], [0]]
+    assert counts.tolist() == [[1, 1, 0, 0], [0, 0, 0, 2], [0, 0, 2, 0], [0, 0, 1, 1]]
+
+
+def test_many_classes_share_rows():
+    labels = np.arange(100)
+    counts, rows = confusion.matrix(labels, labels, np.arange(100, 0, -1))
+    assert len(rows) == confusion.MOST and counts.sum() == 100 == np.trace(counts)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"), [(0, 100, [0, 20, 40, 60, 80, 100]), (0, 0.06, [0, 0.02, 0.04, 0.06])]
+)
+def test_linear_ticks(low, high, ticks):
+    np.testing.assert_allclose(svg.linear("", low, high).ticks, ticks)
+
+
+def test_ticks_of_epochs_are_whole_numbers():
+    assert svg.linear("epoch", 1, 3, whole=True).ticks == [1, 2, 3]
+    assert svg.linear("epoch", 1, 1, whole=True).ticks == [1]
+
+
+def test_logarithmic_places():
+    axis = svg.logarithmic("", 5, 500)
+    assert axis.ticks == [5, 10, 20, 50, 100, 200, 500]
+    assert axis.place(50) - axis.place(5) == pytest.approx(axis.place(500) - axis.place(50))
+
+
+def test_runs_are_grouped_by_configuration_and_named_by_what_differs():
+    rates = [(rate, seed) for rate in (0.1, 0.2) for seed in (0, 1)]
+    runs = [content(seed, name=f"{rate}-{seed}", **{"optim.learning_rate": rate}) for rate, seed in rates]
+    runs.append(content(0, name="plain", **methods.fields("ce", "official")))
+    groups = comparison.group(runs)
+    assert [(one.name, len(one.runs)) for one in groups] == [
+        ("ncl_supervised, optim.learning_rate=0.1", 2), ("ncl_supervised, optim.learning_rate=0.2", 2), ("ce", 1),
+    ]  # fmt: skip
+    text = comparison.page(runs)
+    assert drawings(text) and Text(text).headings[1:3] == ["Mean and spread", "Paired differences"]
+
+
+def test_differences_are_paired_by_seed():
+    def run(seed, accuracy):
+        base = content(seed)
+        return base._replace(results=base.results | {"ensemble": base.results["ensemble"] | {"accuracy": accuracy}})
+
+    base = comparison.Group("a", [run(0, 0.5), run(1, 0.7)])
+    other = comparison.Group("b", [run(1, 0.8), run(2, 0.9), run(0, 0.52)])
+    np.testing.assert_allclose(comparison.differences(other, base, "accuracy"), [0.1, 0.02])
+    assert comparison.spread([0.1, 0.02]) == "6.0 ± 5.7"
+    assert comparison.spread([0.1, None]) == "-" and comparison.spread([0.123]) == "12.3"
+
+
+def test_runs_on_different_data_are_refused():
+    other = content(name="other")
+    other.results["rows_checksum"] = "1"
+    with pytest.raises(ConfigError, match="run and other differ in rows_checksum: 0 and 1: figures on different data"):
+        comparison.page([content(), other])
+
+
+@pytest.mark.parametrize("method", ["ce", "balanced_softmax", "nil", "ncl_supervised", "ncl", "nclpp"])
+def test_a_configurations_method_is_recognised(method):
+    config = base_config()
+    choose_method(config, method)
+    assert method_of(config) == method
+    choose_method(config, method, "equations")
+    config.model.num_experts = 1
+    assert method_of(config) in (method, f"{method} (equations)")
+    config.loss.hard_weight = 0.3
+    assert method_of(config) == config.loss.name
+
+
+def finished(path, log=True):
+    """A run's directory as training leaves it."""
+    directory, run = RunDir(path), content()
+    directory.path.mkdir()
+    test = Split(np.zeros((40, 8, 8, 3), np.uint8), run.predictions.labels)
+    directory.begin(base_config(), Data(run.facts, test, test, {}))
+    if log:
+        lines = [json.dumps({"step": record["epoch"]} | record) + "\n" for record in run.metrics]
+        directory.metrics.write_text("".join(lines))
+    answers = metrics.Answers(test.labels, test.labels >= 0, run.predictions.top, run.predictions.confidence)
+    report.write(directory, run.results, [answers], test)
+    return directory
+
+
+@pytest.mark.parametrize("log", [True, False])  # somebody may have removed the file
+def test_a_finished_run_has_its_plots_its_page_and_its_results(tmp_path, log):
+    directory = finished(tmp_path / "run", log)
+    for picture in (directory.curve, directory.per_class):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    headings = Text(directory.report.read_text()).headings[1:]
+    assert headings == [name for name in SECTIONS if log or name != "Training"]
+    assert json.loads(directory.results.read_text())["step"] == 30
+    assert reporting.make([directory.path]) == directory.report.read_text()
+
+
+def test_the_command_writes_a_page_of_one_run_and_of_several(tmp_path, monkeypatch, capsys):
+    finished(tmp_path / "a")
+    finished(tmp_path / "b")
+    monkeypatch.chdir(tmp_path)
+    reporting.main(["a"])
+    assert "wrote report.html: open it in a browser" in capsys.readouterr().out
+    reporting.main(["a", "b", "--force"])
+    assert "2 runs on shirts &amp; &lt;shoes&gt;" in (tmp_path / "report.html").read_text()
+    for arguments, message in [
+        (["a"], "--out=report.html exists already: give another name, or --force"),
+        (["a", "--out=none/report.html"], "--out=none/report.html cannot be written"),
+        (["c", "--force"], "c/config.json is not the configuration of a run"),
+    ]:
+        with pytest.raises(NclError, match=message):
+            reporting.main(arguments)
+    (tmp_path / "a" / "results.json").unlink()
+    with pytest.raises(ConfigError, match="a has no results yet: let the run end, or ncl-jax evaluate --workdir=a"):
+        reporting.main(["a", "--force"])
