@@ -73,7 +73,9 @@ def run(name, seed, num_steps, data_dir):
         if (left := left - count) <= 0:
             break
     history = jax.tree.map(np.asarray, history)
-    evaluate = make_evaluate(build.predictor(config, 100, mesh), build.test_feed(config, split, mesh), mesh)
+    evaluate = make_evaluate(
+        build.predictor(config, 100, mesh), build.test_feed(config, split.test, "test", split.facts, mesh), mesh
+    )
     sums = evaluate({"params": state.params, "batch_stats": state.batch_stats}).sums
     figures = metrics.summarize(sums, split.facts.groups())
     return {

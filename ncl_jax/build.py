@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from ncl_jax import experts, methods, momentum, optim, priors, sharding, steps
 from ncl_jax.config import expand
 from ncl_jax.data import decoding, feeds, pipeline, storing, stream, views
-from ncl_jax.data.sources import Request
+from ncl_jax.data.sources import Request, Split
 from ncl_jax.errors import ConfigError
 from ncl_jax.methods.contrast import contrast
 from ncl_jax.models import Network, cpu_conv, layers, make_network
@@ -47,6 +47,7 @@ def data(config: ml_collections.ConfigDict) -> pipeline.Data:
         size=fields.image_size,
         evaluated=fields.eval_split,
         skip_unreadable=fields.skip_unreadable,
+        val_share=fields.val_share,
     )
 
 
@@ -101,18 +102,20 @@ def _stream(config, batches, batch_size, mesh):
     return stream.Stream(make, batch_size, mesh, threads=threads, workers=config.data.workers)
 
 
-def test_feed(config: ml_collections.ConfigDict, data: pipeline.Data, mesh: Mesh) -> feeds.Feed:
-    """Where the batches of the evaluated split come from."""
-    resize, size = image_sizes(config, data.facts)
+def test_feed(
+    config: ml_collections.ConfigDict, split: Split, name: str, facts: pipeline.Facts, mesh: Mesh
+) -> feeds.Feed:
+    """Where the batches of a split come from that is evaluated; `name` is that of the split."""
+    resize, size = image_sizes(config, facts)
     # Not more than there are, but a number that the devices can share.
     devices = mesh.shape["data"]
-    most = -(-min(config.run.eval_batch, len(data.test)) // devices) * devices
-    text = f"decoding the {data.facts.split} images"
-    images = storing.stored(data.test, feed=config.data.feed, size=size, resize=resize, resizes=False, text=text)
+    most = -(-min(config.run.eval_batch, len(split)) // devices) * devices
+    text = f"decoding the {name} images"
+    images = storing.stored(split, feed=config.data.feed, size=size, resize=resize, resizes=False, text=text)
     if images is not None:
-        return feeds.ResidentTest(images, data.test.labels, most, mesh)
-    order, cut = stream.InOrder(len(data.test), most), stream.Cut([None], resize, size)
-    return _stream(config, functools.partial(stream.Batches, data.test, order, cut, 0), most, mesh)
+        return feeds.ResidentTest(images, split.labels, most, mesh)
+    order, cut = stream.InOrder(len(split), most), stream.Cut([None], resize, size)
+    return _stream(config, functools.partial(stream.Batches, split, order, cut, 0), most, mesh)
 
 
 def platform(mesh: Mesh | None) -> str:
@@ -186,14 +189,15 @@ def predictor(
     mesh: Mesh | None = None,
     convolve: layers.Convolve | None = None,
     adjust: np.ndarray | None = None,
+    temperature: float = 1.0,
 ) -> Predictor:
     """From images to scores, without the loss and the optimizer; `convolve` None: as the configuration says.
 
-    `adjust`: see `Predictor`.
+    `adjust`, `temperature`: see `Predictor`.
     """
     model = network(config, num_classes, convolve or convolution(config, mesh))
     normalize = lambda images: views.normalize(images, config.data.mean, config.data.std)  # noqa: E731
-    return Predictor(experts.make_apply(model, strategy(config), mesh), normalize, adjust)
+    return Predictor(experts.make_apply(model, strategy(config), mesh), normalize, adjust, temperature)
 
 
 def adjustment(config: ml_collections.ConfigDict, facts: pipeline.Facts, prior: str | None) -> np.ndarray | None:

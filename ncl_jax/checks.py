@@ -45,7 +45,7 @@ _AT_LEAST = {
 
 
 _ABOVE_ZERO = ("optim.learning_rate", "contrast.temperature", "model.cosine_scale")
-_BELOW_ONE = ("optim.momentum", "contrast.momentum", "data.test_share")
+_BELOW_ONE = ("optim.momentum", "contrast.momentum", "data.test_share", "data.val_share")
 
 
 def validate(config: ml_collections.ConfigDict) -> None:

@@ -32,6 +32,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.data.imbalance = 100.0  # images of the largest class over those of the smallest, >= 1; 0: as the data is
     config.data.eval_split = "test"  # the split that the run is evaluated on: test or val
     config.data.test_share = 0.2  # of every class, cut off for testing where the data has neither test nor val
+    config.data.val_share = 0.0  # of every class of the training images, held out as val (evaluate --temperature=val)
     config.data.skip_unreadable = False  # leave out files that cannot be read, which otherwise stop the run
     config.data.image_size = 0  # side of what the network sees, in pixels; 0: the images' own, where all are alike
     config.data.resize = 0  # shorter side before the test transform's centre crop, >= image_size; 0: image_size

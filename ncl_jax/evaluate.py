@@ -1,6 +1,6 @@
 """Evaluation of a model on a feed, and of a run's checkpoint.
 
-ncl-jax evaluate --workdir=runs/quickstart [--step=N] [--prior=train] [--shift] [--data_dir=DIR]
+ncl-jax evaluate --workdir=runs/quickstart [--step=N] [--prior=train] [--temperature=val] [--shift] [--data_dir=DIR]
 """
 
 import functools
@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
-from ncl_jax import build, console, metrics, records, report, shifts, startup
+from ncl_jax import build, calibration, console, metrics, records, report, shifts, startup
+from ncl_jax.calibration import TEMPERATURE_HELP
+from ncl_jax.data import feeds
 from ncl_jax.data.feeds import Feed
 from ncl_jax.data.sources import Split
 from ncl_jax.errors import CheckpointError, ConfigError, DataError
@@ -21,42 +22,41 @@ from ncl_jax.model import restore
 from ncl_jax.predict import Predictor
 from ncl_jax.priors import PRIOR_HELP
 from ncl_jax.rundir import RunDir
-from ncl_jax.sharding import make_mesh, replicated
+from ncl_jax.sharding import make_mesh
 
 
 def make_evaluate(predictor: Predictor, feed: Feed, mesh: Mesh) -> Callable[[Any], metrics.Evaluation]:
     """Makes `evaluate(variables) -> Evaluation` over all that a feed holds.
 
-    Nothing waits for the result: the results are arrays on the devices, ready when they are read.
+    Nothing waits for the results, see `feeds.over`.
     """
-    place = replicated(mesh)
 
-    @functools.partial(jax.jit, out_shardings=place)
-    def evaluate_batch(variables, source, step):
-        batch = feed.take(source, step)
+    def evaluate_batch(batch, variables):
         return metrics.evaluate_batch(predictor.logits(variables, batch.images[:, 0]), batch.labels, batch.valid)
 
+    of_batches = feeds.over(feed, mesh, evaluate_batch)
+
     def evaluate(variables: Any) -> metrics.Evaluation:
-        batches: list[tuple[metrics.Sums, metrics.Answers]] = []
-        for source, count in feed.batches(0):
-            for _ in range(count):
-                batches.append(evaluate_batch(variables, source, jax.device_put(np.int32(len(batches)), place)))
-        sums, answers = zip(*batches, strict=True)
+        sums, answers = zip(*of_batches(variables), strict=True)
         return metrics.Evaluation(functools.reduce(metrics.add, sums), list(answers))
 
     return evaluate
 
 
 def evaluate_run(
-    workdir: str | pathlib.Path, step: int | None = None, data_dir: str | None = None, prior: str | None = None
+    workdir: str | pathlib.Path,
+    step: int | None = None,
+    data_dir: str | None = None,
+    prior: str | None = None,
+    temperature: str | float | None = None,
 ) -> dict:
     """Re-evaluates a checkpoint of a run: the figures of `metrics.summarize`, with `step` and `epoch`.
 
     Raises:
-      ConfigError, CheckpointError: see `model.restore` and `priors.read`.
+      ConfigError, CheckpointError: see `model.restore`, `priors.read` and `calibration.resolve`.
       DataError: the data cannot be read, or is not what the run was trained on.
     """
-    return _evaluate(RunDir(workdir), step, data_dir, prior).figures
+    return _evaluate(RunDir(workdir), step, data_dir, prior, temperature).figures
 
 
 class Evaluated(NamedTuple):
@@ -68,7 +68,13 @@ class Evaluated(NamedTuple):
     test: Split  # the images
 
 
-def _evaluate(directory: RunDir, step: int | None, data_dir: str | None, prior: str | None = None) -> Evaluated:
+def _evaluate(
+    directory: RunDir,
+    step: int | None,
+    data_dir: str | None,
+    prior: str | None = None,
+    temperature: str | float | None = None,
+) -> Evaluated:
     config, facts, restored = restore(directory, step)
     mesh = make_mesh(1)
     config.data.download = False
@@ -77,8 +83,10 @@ def _evaluate(directory: RunDir, step: int | None, data_dir: str | None, prior: 
     data = build.data(config)
     if data.facts != facts:
         raise DataError(f"the data in {config.data.dir} is not what the run was trained on ({directory.facts})")
-    predictor = build.predictor(config, facts.num_classes, mesh, adjust=build.adjustment(config, facts, prior))
-    feed = build.test_feed(config, data, mesh)
+    divide = calibration.resolve(directory, config, facts, restored.variables, restored.step, None, temperature)
+    adjust = build.adjustment(config, facts, prior)
+    predictor = build.predictor(config, facts.num_classes, mesh, adjust=adjust, temperature=divide)
+    feed = build.test_feed(config, data.test, facts.split, facts, mesh)
     sums, answers = make_evaluate(predictor, feed, mesh)(restored.variables)
     for line in restored.skipped:
         print(line)
@@ -117,17 +125,18 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
     parser.add_argument("--shift", action="store_true", help="also on long-tailed test sets, forward and backward")
     parser.add_argument("--prior", help=PRIOR_HELP)
+    parser.add_argument("--temperature", help=TEMPERATURE_HELP)
     parser.add_argument("--data_dir", help="folder of the data, if it is no longer where the run found it")
     args = parser.parse_args(argv)
     if args.finish and args.step is not None:
         raise ConfigError("--finish takes the last checkpoint: leave --step out")
-    if args.finish and args.prior:
-        raise ConfigError("--finish writes the figures as trained: leave --prior out")
+    if args.finish and (args.prior or args.temperature):
+        raise ConfigError("--finish writes the figures as trained: leave --prior and --temperature out")
     startup.prepare()
     if args.finish:
         results = finish(args.workdir, args.data_dir)
     else:
-        results = evaluate_run(args.workdir, args.step, args.data_dir, args.prior)
+        results = evaluate_run(args.workdir, args.step, args.data_dir, args.prior, args.temperature)
     console.say(f"{args.workdir}, step {results['step']} (epoch {results['epoch']})\n{report.table(results)}")
     if args.shift:
         console.say("\n" + shifts.table(results, RunDir(args.workdir).read_facts().class_counts))

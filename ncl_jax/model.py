@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ncl_jax import build
+from ncl_jax import build, calibration
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data.images import Images, prepare
 from ncl_jax.data.pipeline import Facts
@@ -36,12 +36,13 @@ class Model:
         weights: "Weights",
         expert: int | None,
         prior: str | None = None,
+        temperature: float = 1.0,
     ):
-        self._parts = (config, facts, weights, expert, prior)
+        self._parts = (config, facts, weights, expert, prior, temperature)
         self._image_shape, self._sizes = facts.image_shape, build.image_sizes(config, facts)
         self.class_names, self.config, self.step = facts.class_names, config, weights.step
         adjust = build.adjustment(config, facts, prior)
-        predictor = build.predictor(config, facts.num_classes, make_mesh(1), adjust=adjust)
+        predictor = build.predictor(config, facts.num_classes, make_mesh(1), adjust=adjust, temperature=temperature)
         self._outputs = jax.jit(predictor.outputs)
 
     def __reduce__(self) -> tuple:
@@ -81,6 +82,7 @@ def load(
     expert: int | None = None,
     step: int | Literal["best"] | None = None,
     prior: str | None = None,
+    temperature: str | float | None = None,
 ) -> Model:
     """Loads a run's model from its checkpoint.
 
@@ -90,16 +92,20 @@ def load(
       step: of the checkpoint; "best" for the one that was best on the test set; None for the latest good one.
       prior: the class prior that is expected, "uniform", "train" or a file, see `priors.read`; None: scores as they
         were trained, which for balanced methods is uniform.
+      temperature: a number by which scores are divided, or "val" to fit it, see `calibration.resolve`; None: 1.
 
     Raises:
-      ConfigError, CheckpointError: the directory, its checkpoint or the prior cannot be read.
+      ConfigError, CheckpointError: the directory, its checkpoint, the prior or the temperature cannot be read.
+      DataError: there is nothing to fit a temperature on.
       ValueError: there is no such expert.
     """
-    config, facts, weights = restore(RunDir(workdir), step)
+    directory = RunDir(workdir)
+    config, facts, weights = restore(directory, step)
     num_experts = config.model.num_experts
     if expert is not None and (isinstance(expert, str) or not 0 <= operator.index(expert) < num_experts):
         raise ValueError(f"expert={expert!r}: give a number; the run has experts 0 to {num_experts - 1}")
-    return Model(config, facts, weights, expert, prior)
+    divide = calibration.resolve(directory, config, facts, weights.variables, weights.step, expert, temperature)
+    return Model(config, facts, weights, expert, prior, divide)
 
 
 class Weights(NamedTuple):

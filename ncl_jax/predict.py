@@ -15,10 +15,17 @@ class Predictor:
       apply: the experts, see `experts.make_apply`.
       normalize: uint8 [B, H, W, 3] to the network's float32 input.
       adjust: [C], added to the logits; see `priors.adjustment`.
+      temperature: by which they are divided first; see `calibration`.
     """
 
-    def __init__(self, apply: Callable, normalize: Callable[[jax.Array], jax.Array], adjust: np.ndarray | None = None):
-        self._apply, self._normalize, self._adjust = apply, normalize, adjust
+    def __init__(
+        self,
+        apply: Callable,
+        normalize: Callable[[jax.Array], jax.Array],
+        adjust: np.ndarray | None = None,
+        temperature: float = 1.0,
+    ):
+        self._apply, self._normalize, self._adjust, self._temperature = apply, normalize, adjust, temperature
 
     def logits(self, variables: Any, images: jax.Array) -> jax.Array:
         """Every expert's scores, float32 `[E, B, C]`, of images uint8 `[B, H, W, 3]`.
@@ -32,7 +39,8 @@ class Predictor:
     def outputs(self, variables: Any, images: jax.Array) -> dict[str, jax.Array]:
         """Every expert's `logits [E, B, C]` and `features [E, B, D]`; arguments as for `logits`."""
         outputs = self._apply(variables, self._normalize(images), False)[0]
-        return outputs if self._adjust is None else outputs | {"logits": outputs["logits"] + self._adjust}
+        logits = outputs["logits"] if self._temperature == 1 else outputs["logits"] / self._temperature
+        return outputs | {"logits": logits if self._adjust is None else logits + self._adjust}
 
     def scores(self, variables: Any, images: jax.Array, expert: int | None = None) -> jax.Array:
         """The scores `[B, C]` of the ensemble or of one expert."""

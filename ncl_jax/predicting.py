@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from ncl_jax import console, startup
+from ncl_jax.calibration import TEMPERATURE_HELP
 from ncl_jax.config import expand
 from ncl_jax.data import decoding
 from ncl_jax.data.sources import folder
@@ -138,6 +139,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--expert", type=int, help="one expert's number; the ensemble if not given")
     parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
     parser.add_argument("--prior", help=PRIOR_HELP)
+    parser.add_argument("--temperature", help=TEMPERATURE_HELP)
     parser.add_argument("--out", help="a file for the answers, .csv or .jsonl; the console if not given")
     args = parser.parse_args(argv)
     out = expand("--out", args.out) if args.out else None
@@ -149,7 +151,7 @@ def main(argv: list[str]) -> None:
     files = find_files(names)
     startup.prepare()
     try:
-        model = load(args.run, step=args.step, expert=args.expert, prior=args.prior)
+        model = load(args.run, step=args.step, expert=args.expert, prior=args.prior, temperature=args.temperature)
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
     if failed := run(model, files, args.top, args.expert, out):

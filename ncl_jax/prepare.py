@@ -106,7 +106,7 @@ def prepare(
     began = time.perf_counter()
     advance = compile_step(train_step, feed, build.steps_per_call(config, mesh), place, (state, history, keys.step))
     log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
-    test = build.test_feed(config, data, mesh)
+    test = build.test_feed(config, data.test, facts.split, facts, mesh)
     return Run(
         config=config, directory=directory, facts=facts, test=data.test, device=device, checkpoints=checkpoints,
         log=log, length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])),

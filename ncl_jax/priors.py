@@ -53,6 +53,14 @@ def adjustment(prior: str, class_counts: Sequence[int], balanced: bool) -> np.nd
       balanced: whether the training balanced the prior out (`loss.balanced`): then the logits are meant for a uniform
         one, otherwise for that of the training images.
     """
-    own = read("uniform" if balanced else "train", class_counts)
-    wanted = read(prior, class_counts)
+    return log_ratio(read(prior, class_counts), own(class_counts, balanced))
+
+
+def own(class_counts: Sequence[int], balanced: bool) -> np.ndarray:
+    """The prior that the logits are meant for, float64 `[C]`: see `adjustment`."""
+    return read("uniform" if balanced else "train", class_counts)
+
+
+def log_ratio(wanted: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """What moves logits from one prior `[C]` to another, float32 `[C]`."""
     return np.log(np.maximum(wanted, LEAST) / np.maximum(own, LEAST)).astype(np.float32)

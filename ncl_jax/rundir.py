@@ -28,7 +28,9 @@ class RunDir:
         self.config, self.facts = self.path / "config.json", self.path / "dataset.json"
         self.files, self.checkpoints = self.path / "files.tsv.gz", self.path / "checkpoints"
         self.metrics, self.events = self.path / "metrics.jsonl", self.path / "tensorboard"
-        self.predictions, self.report = self.path / "predictions.npz", self.path / "report.html"
+        self.predictions, self.report, self.temperature = (
+            self.path / name for name in ("predictions.npz", "report.html", "temperature.json")
+        )
         self.results, self.curve, self.per_class = (
             self.path / name for name in ("results.json", "curve.png", "per_class.png")
         )

@@ -6,7 +6,8 @@ feed whose data lives on the devices hands out the same arrays for a whole epoch
 one hands out finished batches, `count` 1, and `take` returns the source.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -49,6 +50,27 @@ class Feed(Protocol):
 def epoch_order(key: jax.Array, epoch: jax.Array, num_images: int) -> jax.Array:
     """The order in which epoch `epoch` (from 0) visits the images: a permutation `[num_images]` int32."""
     return jax.random.permutation(jax.random.fold_in(key, epoch), num_images).astype(jnp.int32)
+
+
+def over(feed: Feed, mesh: Mesh, function: Callable[[Batch, Any], Any]) -> Callable[[Any], list]:
+    """Makes `run(argument)`, which gives the results of `function(batch, argument)` for all that a test feed holds.
+
+    Nothing waits for the results: they are arrays on all devices of the mesh, ready when they are read.
+    """
+    place = sharding.replicated(mesh)
+
+    @functools.partial(jax.jit, out_shardings=place)
+    def one(argument, source, step):
+        return function(feed.take(source, step), argument)
+
+    def run(argument: Any) -> list:
+        results: list = []
+        for source, count in feed.batches(0):
+            for _ in range(count):
+                results.append(one(argument, source, jax.device_put(np.int32(len(results)), place)))
+        return results
+
+    return run
 
 
 class OnDevice:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncl_jax.data import decoding, longtail, sources
-from ncl_jax.data.sources import Request, Split
+from ncl_jax.data.sources import Request, Source, Split
+from ncl_jax.data.sources.folder import stratified
 from ncl_jax.data.sources.source import name_of
 from ncl_jax.errors import DataError
 
@@ -88,6 +89,7 @@ def load(
     size: int = 0,
     evaluated: str = "test",
     skip_unreadable: bool = False,
+    val_share: float = 0.0,
 ) -> Data:
     """Reads a data set and keeps its long-tailed subset (`longtail.select`), unless it is long-tailed already.
 
@@ -97,10 +99,12 @@ def load(
       size: side of the images that the network sees, in pixels; 0: as they are, where all are alike.
       evaluated: the split that the run is evaluated on.
       skip_unreadable: leave out the files that cannot be read.
+      val_share: of every class of the training images, held out as the split val.
 
     Raises:
       DataError: see `sources.load`; the profile does not fit the data (`longtail.select`); data that is long-tailed
-        already is asked for with another imbalance than its own; there is no split `evaluated`.
+        already is asked for with another imbalance than its own; there is no split `evaluated`, or
+        already one that is to be held out.
     """
     source = sources.load(request)
     if source.imbalance and imbalance not in (0, source.imbalance):
@@ -119,6 +123,8 @@ def load(
         train, rows = long_tailed(train, imbalance, source.class_names, request)
     else:
         rows = np.arange(len(train))
+    if val_share:
+        train, rows, splits["val"] = hold_out(train, rows, val_share, source)
     counts = count_classes(train.labels, source.class_names, request)
     facts = Facts(
         request.name, image_shape(train, size), source.class_names, counts, longtail.checksum(rows), evaluated,
@@ -129,6 +135,15 @@ def load(
     if hasattr(train.images, "names"):
         data = data._replace(facts=facts._replace(rows_checksum=checksum(data.listing())))
     return data
+
+
+def hold_out(train: Split, rows: np.ndarray, share: float, source: Source) -> tuple[Split, np.ndarray, Split]:
+    """What is left of the training images with its rows, and what is held out. Raises DataError where there is a val
+    split already."""
+    if "val" in source.splits:
+        raise DataError(f"data.val_share={share:g}: the data has a val split already; leave it out")
+    held = stratified(train.labels, len(source.class_names), share)
+    return train.take(np.flatnonzero(~held)), rows[~held], train.take(np.flatnonzero(held))
 
 
 def checksum(listing: list[str]) -> str:

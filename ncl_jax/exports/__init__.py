@@ -12,8 +12,9 @@ from collections.abc import Callable
 import jax
 import ml_collections
 
-from ncl_jax import build, console, startup
+from ncl_jax import build, calibration, console, startup
 from ncl_jax._version import __version__
+from ncl_jax.calibration import TEMPERATURE_HELP
 from ncl_jax.config import expand
 from ncl_jax.data.pipeline import Facts
 from ncl_jax.errors import ConfigError, WriteError
@@ -40,6 +41,7 @@ def export(
     expert: int | None = None,
     force: bool = False,
     prior: str | None = None,
+    temperature: str | float | None = None,
 ) -> None:
     """Writes a run's ensemble, or one expert, as a file, and beside it a description (`exported.description_of`).
 
@@ -51,6 +53,7 @@ def export(
       expert: its number; None for the ensemble.
       force: write over what is there.
       prior: that the program's probabilities are for, see `priors.read`; None: as trained.
+      temperature: see `calibration.resolve`.
 
     Raises:
       ConfigError: an unknown format, a file that exists, no such expert, or a directory that holds no run.
@@ -61,14 +64,17 @@ def export(
     path = expand("--out", out)
     if path.exists() and not force:
         raise ConfigError(f"--out={path} exists already: give another name, or --force")
-    config, facts, weights = restore(RunDir(run), step)
+    directory = RunDir(run)
+    config, facts, weights = restore(directory, step)
     if expert is not None and not 0 <= expert < config.model.num_experts:
         raise ConfigError(f"--expert={expert}: the run has experts 0 to {config.model.num_experts - 1}")
     adjust = build.adjustment(config, facts, prior)
+    divide = calibration.resolve(directory, config, facts, weights.variables, weights.step, expert, temperature)
     # XLA's convolutions: our own are compiled for one CPU.
-    predictor = build.predictor(config, facts.num_classes, convolve=convolve, adjust=adjust)
+    predictor = build.predictor(config, facts.num_classes, convolve=convolve, adjust=adjust, temperature=divide)
     predict = lambda images: jax.nn.softmax(predictor.scores(weights.variables, images, expert))  # noqa: E731
     about = describe(config, facts, weights.step) | {"format": form, "expert": expert, "prior": prior}
+    about |= {"temperature": divide}
     content = FORMATS[form](Artifact(predict, facts.image_shape, weights.variables, expert, about))
     about |= {"sha256": hashlib.sha256(content).hexdigest()}
     try:
@@ -98,12 +104,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--out", required=True, help="the file to write")
     parser.add_argument("--format", default="stablehlo", help=f"one of: {', '.join(FORMATS)}")
     parser.add_argument("--prior", help=PRIOR_HELP)
+    parser.add_argument("--temperature", help=TEMPERATURE_HELP)
     parser.add_argument("--force", action="store_true", help="write over a file that exists")
     parser.add_argument("--expert", type=int, help="one expert's number; the ensemble, or all experts, if not given")
     parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
     args = parser.parse_args(argv)
     startup.prepare()
-    export(args.run, args.out, args.format, args.step, args.expert, args.force, args.prior)
+    export(args.run, args.out, args.format, args.step, args.expert, args.force, args.prior, args.temperature)
     console.say(f"wrote {args.out} and {description_of(pathlib.Path(args.out))}")
 
 

@@ -9,6 +9,7 @@ from ncl_jax.report import svg
 from ncl_jax.report.plots import BORDERS, part_label
 
 GROUPS = ("many", "medium", "few")
+HEADROOM = 110  # percent: above 100, for the names of the groups
 SMOOTHED = 12  # points of a line through the classes
 
 
@@ -69,7 +70,7 @@ def mark_groups(chart: svg.Chart, axis: svg.Axis) -> None:
 def by_size(results: dict, class_names: Sequence[str]) -> str:
     """Every class's accuracy against its number of training images: the ensemble and the mean expert."""
     counts, axis = results["class_counts"], size_axis(results["class_counts"])
-    chart = svg.Chart("accuracy of each class by its size", axis, svg.linear("test accuracy (%)", 0, 100))
+    chart = svg.Chart("accuracy of each class by its size", axis, svg.linear("test accuracy (%)", 0, HEADROOM))
     mark_groups(chart, axis)
     experts = [expert["per_class"] for expert in results["experts"]]
     for c, count in enumerate(counts):

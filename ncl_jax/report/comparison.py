@@ -159,7 +159,7 @@ def lines(groups: Sequence[Group]) -> str:
     order = [c for c in np.argsort(counts, kind="stable") if counts[c]]
     parts = np.array_split(order, min(charts.SMOOTHED, len(order)))
     axis = charts.size_axis(counts.tolist())
-    chart = svg.Chart("accuracy by class size", axis, svg.linear("test accuracy (%)", 0, 100))
+    chart = svg.Chart("accuracy by class size", axis, svg.linear("test accuracy (%)", 0, charts.HEADROOM))
     charts.mark_groups(chart, axis)
     for style, one in enumerate(groups):
         values = np.array([run.results["ensemble"]["per_class"] for run in one.runs], float)

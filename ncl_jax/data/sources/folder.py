@@ -86,13 +86,19 @@ def cut(splits: dict[str, Split], num_classes: int, share: float) -> dict[str, S
     """The splits; where nothing but train is there, a test part cut from it, the same share of every class."""
     if splits.keys() != {"train"}:
         return splits
-    labels, generator = splits["train"].labels, np.random.RandomState(0)  # the same in every NumPy
+    chosen = stratified(splits["train"].labels, num_classes, share)
+    if not chosen.any():
+        raise DataError("no class has two images, so that no test part can be cut: add images, or a test split")
+    parts = {"train": ~chosen, "test": chosen}
+    return {name: splits["train"].take(np.flatnonzero(part)) for name, part in parts.items()}
+
+
+def stratified(labels: np.ndarray, num_classes: int, share: float) -> np.ndarray:
+    """A mask [N] of the same share of every class, always the same: one image at least, and not all of a class."""
+    generator = np.random.RandomState(0)  # the same in every NumPy
     chosen = np.zeros(len(labels), bool)
     for label in range(num_classes):
         rows = generator.permutation(np.flatnonzero(labels == label))
         count = min(max(1, round(share * len(rows))), len(rows) - 1)
         chosen[rows[:count]] = True
-    if not chosen.any():
-        raise DataError("no class has two images, so that no test part can be cut: add images, or a test split")
-    parts = {"train": ~chosen, "test": chosen}
-    return {name: splits["train"].take(np.flatnonzero(part)) for name, part in parts.items()}
+    return chosen
