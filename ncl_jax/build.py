@@ -159,11 +159,7 @@ def network(
 ) -> Network:
     """One expert's network."""
     return make_network(
-        backbone=config.model.backbone,
-        depth=config.model.depth,
-        width=config.model.width,
-        classifier=config.model.classifier,
-        cosine_scale=config.model.cosine_scale,
+        **_architecture(config.model),
         num_classes=num_classes,
         projection_dim=config.contrast.dim if config.contrast.weight else 0,
         precision=config.precision,
@@ -171,6 +167,35 @@ def network(
         freeze=config.model.freeze,
         remat=config.model.remat,
     )
+
+
+def _architecture(section: ml_collections.ConfigDict) -> dict[str, Any]:
+    return {name: section[name] for name in ("backbone", "depth", "width", "classifier", "cosine_scale")}
+
+
+def teacher(
+    config: ml_collections.ConfigDict, num_classes: int, mesh: Mesh | None, convolve: layers.Convolve
+) -> Callable[[Any, jax.Array], jax.Array] | None:
+    """The ensemble that a student learns from, `(variables, views) -> [1, B, C]`; None: there is none."""
+    if not config.teacher.run:
+        return None
+    model = make_network(
+        **_architecture(config.teacher),
+        num_classes=num_classes,
+        projection_dim=0,
+        precision=config.precision,
+        convolve=convolve,
+    )
+    apply = experts.make_apply(model, strategy(config), mesh)
+    return lambda variables, views: apply(variables, views, False)[0]["logits"].mean(0, keepdims=True)
+
+
+def teacher_shapes(config: ml_collections.ConfigDict, facts: pipeline.Facts) -> Any:
+    """The shapes of the teacher's variables, as a run's model has them."""
+    own = ml_collections.ConfigDict(config.to_dict())
+    own.model.update(_architecture(own.teacher) | {"num_experts": own.teacher.num_experts})
+    start = jax.eval_shape(lambda: initial_model(own, facts))
+    return {"params": start.params, "batch_stats": start.batch_stats}
 
 
 def strategy(config: ml_collections.ConfigDict) -> str:
@@ -271,7 +296,11 @@ def initial_state(config: ml_collections.ConfigDict, facts: pipeline.Facts) -> s
         params = experts.init_experts(network(config, facts.num_classes), other, config.model.num_experts, sample)
         encoder = {name: params["params"][name] for name in ("backbone", "projection")}
         opt_state = optax.tree.set(opt_state, encoder=encoder)
-    memory = objective(config, facts.class_counts).init_memory(keys(config.seed).memory, outputs(config, facts, start))
+    if config.teacher.run:
+        memory = {"teacher": optax.tree.zeros_like(teacher_shapes(config, facts))}
+    else:
+        init_memory = objective(config, facts.class_counts).init_memory
+        memory = init_memory(keys(config.seed).memory, outputs(config, facts, start))
     return steps.TrainState(*start, opt_state=opt_state, memory=memory)
 
 
@@ -296,8 +325,9 @@ def train_step(
 ) -> Callable:
     """The run's training step, `(state, key, batch) -> (state, metrics by name)`; `cut` is the feed's."""
     see = functools.partial(view, config, facts, cut=cut)
+    convolve = convolution(config, mesh)
     return steps.make_train_step(
-        network(config, facts.num_classes, convolution(config, mesh)),
+        network(config, facts.num_classes, convolve),
         optimizer(config, steps_per_epoch(config, facts)),
         objective(config, facts.class_counts),
         see(config.data.augment),
@@ -306,6 +336,7 @@ def train_step(
         accumulate=config.optim.accumulate,
         unroll=platform(mesh) == "cpu",
         key_augment=see(config.contrast.augment) if config.contrast.weight else None,
+        teacher=teacher(config, facts.num_classes, mesh, convolve),
         mesh=mesh,
     )
 

@@ -143,6 +143,16 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(f"loss.copies={copies} must be at least 2 for NCL++ (loss.name=nclpp)")
     if name == "ncl" and copies > 1:
         raise ConfigError(f"loss.copies={copies} needs loss.name=nclpp (method=nclpp)")
+    if name == "distilled" and (copies > 1 or config.contrast.weight):
+        raise ConfigError(
+            f"loss.copies={copies}, contrast.weight={config.contrast.weight}: loss.name=distilled has neither copies "
+            "nor self-supervision; set 1 and 0"
+        )
+    if (name == "distilled") != bool(config.teacher.run):
+        raise ConfigError(
+            f"loss.name={name} and teacher.run={config.teacher.run!r} do not belong together: ncl-jax distill "
+            "--run=DIR sets both"
+        )
     if copies > 1 and config.contrast.weight:
         raise ConfigError(
             f"loss.name={name} has no self-supervision branch: set contrast.weight=0, not {config.contrast.weight}"

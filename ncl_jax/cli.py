@@ -26,6 +26,7 @@ COMMANDS = {
     "report": Command("ncl_jax.reporting", "write a page about a run, or one that compares several"),
     "export": Command("ncl_jax.exports", "write a run's model as one file"),
     "import": Command("ncl_jax.importing", "make a run of a checkpoint of the authors' program"),
+    "distill": Command("ncl_jax.distilling", "let one network learn from a finished run's ensemble"),
     "ablate": Command("ncl_jax.ablate", "compare methods over several seeds"),
 }
 EXAMPLES = """examples:
@@ -37,6 +38,7 @@ EXAMPLES = """examples:
   ncl-jax evaluate --workdir=runs/quickstart
   ncl-jax report runs/quickstart --out=report.html
   ncl-jax export --run=runs/quickstart --out=quickstart.stablehlo
+  ncl-jax distill --run=runs/quickstart
   ncl-jax ablate --config=quickstart --methods=ce,nil,ncl --seeds=3"""
 REPORT = (
     "This is an error of ncl_jax itself, not of what it was given. Nothing that was reported as saved is lost. Please "

@@ -83,6 +83,15 @@ def base_config() -> ml_collections.ConfigDict:
     config.contrast.temperature = 0.2  # > 0 (authors)
     config.contrast.dim = 64  # of the projected features (authors, CIFAR)
 
+    config.teacher = ml_collections.ConfigDict()
+    config.teacher.run = ""  # whose ensemble one network learns from; this section is set by ncl-jax distill
+    config.teacher.backbone = ""  # its network, as in model
+    config.teacher.depth = 0  # likewise
+    config.teacher.width = 0  # likewise
+    config.teacher.classifier = ""  # likewise
+    config.teacher.cosine_scale = 0.0  # likewise
+    config.teacher.num_experts = 0  # likewise
+
     config.optim = ml_collections.ConfigDict()
     config.optim.batch_size = 64  # images per step, over all devices (authors)
     config.optim.accumulate = 1  # parts of a batch, one after the other, each with its own batch statistics
@@ -241,7 +250,7 @@ def complete(stored: dict) -> ml_collections.ConfigDict:
         section = fields
         for part in sections:
             section = section.setdefault(part, {})
-        section[leaf] = value
+        section[leaf] = tuple(value) if isinstance(value, list) else value
     return ml_collections.ConfigDict(fields)
 
 

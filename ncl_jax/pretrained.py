@@ -21,21 +21,40 @@ HUB_FILE = "model.safetensors"
 class Start(NamedTuple):
     """Weights to start from."""
 
-    variables: Any  # {"params", "batch_stats"} of the backbone, [E, ...]
+    variables: Any  # {"params", "batch_stats"} of the backbone, [E, ...]; None: random ones
     record: dict  # where they came from, for the run's record
     note: str  # the same, to be shown
+    teacher: Any = None  # {"params", "batch_stats"} of the ensemble that a student learns from
 
 
 def load(config: ml_collections.ConfigDict, facts: Facts) -> Start | None:
-    """What `model.pretrained` names, None if it names nothing.
+    """What `model.pretrained` and `teacher.run` name, None if they name nothing.
 
     Raises:
       ConfigError: there is no such file, run or model on the hub, or its weights do not fit the backbone.
       DataError: the file is damaged, or holds something else than weights.
     """
+    start = _backbones(config, facts) if config.model.pretrained else None
+    return _with_teacher(config, facts, start) if config.teacher.run else start
+
+
+def _with_teacher(config, facts, start) -> Start:
+    """Adds the teacher's weights. Raises ConfigError where it knows other classes."""
+    _, known, found = model.restore(RunDir(config.teacher.run), None)
+    if known.class_names != facts.class_names:
+        raise ConfigError(f"teacher.run={config.teacher.run} was trained on other classes than those of the data")
+    record = {"teacher": {"run": config.teacher.run, "step": found.step}}
+    teacher = {
+        kind: {name: tree[name] for name in tree if name != "projection"} for kind, tree in found.variables.items()
+    }
+    note = f"learning from {config.teacher.run}, step {found.step}, {config.teacher.num_experts} experts"
+    if start is None:
+        return Start(None, record, note, teacher)
+    return Start(start.variables, start.record | record, f"{start.note}\n{note}", teacher)
+
+
+def _backbones(config, facts) -> Start:
     name = config.model.pretrained
-    if not name:
-        return None
     path = expand("model.pretrained", name)
     if (path / "config.json").is_file():
         return _from_run(config, facts, path)
@@ -113,16 +132,22 @@ def _check(config, facts, variables, what):
 
 
 def apply(state: TrainState, start: Start) -> TrainState:
-    """The state with the backbones, their statistics and their key encoders from `start`, where they were."""
+    """The state with the backbones, their statistics and their key encoders from `start`, where they were, and with
+    the teacher's weights in the memory."""
+    if start.teacher is not None:
+        state = state._replace(memory={"teacher": _like(state.memory["teacher"], start.teacher)})
+    if start.variables is None:
+        return state
 
     def put(tree, kind):
-        backbone = jax.tree.map(
-            lambda old, new: jax.device_put(np.asarray(new, old.dtype), old.sharding),
-            tree["backbone"], start.variables[kind]["backbone"],
-        )  # fmt: skip
-        return tree | {"backbone": backbone}
+        return tree | {"backbone": _like(tree["backbone"], start.variables[kind]["backbone"])}
 
     encoder = optax.tree.get(state.opt_state, "encoder")
     if encoder is not None:
         state = state._replace(opt_state=optax.tree.set(state.opt_state, encoder=put(encoder, "params")))
     return state._replace(params=put(state.params, "params"), batch_stats=put(state.batch_stats, "batch_stats"))
+
+
+def _like(old, new):
+    """New arrays in the types and places of the old ones."""
+    return jax.tree.map(lambda o, n: jax.device_put(np.asarray(n, o.dtype), o.sharding), old, new)

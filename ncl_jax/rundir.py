@@ -17,7 +17,8 @@ from ncl_jax.errors import CheckpointError, ConfigError, WriteError
 
 VERSION = 1  # of the training state: a run of another one can be used, but not continued
 # Where and how a run is computed, not what: these may differ when it is continued.
-MAY_CHANGE = ("version", "extend", "data.dir", "data.list.", "data.download", "data.threads", "data.workers", "run.")
+MAY_CHANGE = ("version", "extend", "data.dir", "data.list.", "data.download", "data.threads", "data.workers", "run.",
+              "teacher.run")  # fmt: skip
 
 
 class RunDir:

@@ -56,6 +56,7 @@ def make_train_step(
     accumulate: int = 1,
     unroll: bool = False,
     key_augment: Augment | None = None,
+    teacher: Callable[[Any, jax.Array], jax.Array] | None = None,
     mesh: Mesh | None = None,
 ) -> Callable[[TrainState, jax.Array, Batch], tuple[TrainState, Metrics]]:
     """Makes `train_step(state, key, batch) -> (state, metrics by name)`.
@@ -75,17 +76,19 @@ def make_train_step(
       unroll: whether the parts are written out rather than looped over: for CPUs, where a loop that holds weight
         gradients is many times slower.
       key_augment: the momentum encoder's view of the images; None: there is no such encoder.
+      teacher: `(variables, views) -> raw scores [1, B, C]`, of a network that stays as it is; its variables are the
+        memory's `teacher`. The objective finds its scores among the outputs; None: there is no teacher.
       mesh: the devices that batch and experts are spread over; None: one device.
     """
     apply, constrain = make_apply(model, strategy, mesh), constrain_batch(mesh)
 
-    def gradients(state, batch_stats, views, targets, keys):
+    def gradients(state, batch_stats, views, targets, fixed):
         """Of one part of the batch: the gradients, and (statistics, memory, metrics, outputs)."""
 
         def loss_of(params):
             variables = {"params": params, "batch_stats": batch_stats}
             outputs, new_stats = apply(variables, constrain(views), True)
-            outputs |= keys
+            outputs |= fixed
             parts, memory = objective.compute(outputs, targets, state.step, state.memory)
             loss = losses.total(parts)
             metrics = {"loss": loss, "parts": parts, **_diagnostics(outputs, targets)}
@@ -97,14 +100,16 @@ def make_train_step(
         images, targets = constrain(batch.images), jnp.tile(batch.labels, copies)
         view_key, key_key = jax.random.split(jax.random.fold_in(key, state.step))
         views = augment(view_key, _copy_major(images, copies))
-        keys = {}
+        fixed = {}  # outputs without a gradient
         if key_augment is not None:
             key_views = constrain(key_augment(key_key, images[:, -1]))
-            keys = {"keys": _encode_keys(model, state, key_views, strategy, mesh)}
+            fixed["keys"] = _encode_keys(model, state, key_views, strategy, mesh)
+        if teacher is not None:
+            fixed["teacher"] = teacher(state.memory["teacher"], constrain(views))
         if accumulate == 1:
-            grads, (batch_stats, memory, metrics, _) = gradients(state, state.batch_stats, views, targets, keys)
+            grads, (batch_stats, memory, metrics, _) = gradients(state, state.batch_stats, views, targets, fixed)
         else:
-            parts = _split(accumulate, copies, views, targets, keys)
+            parts = _split(accumulate, copies, views, targets, fixed)
             grads, batch_stats, metrics, outputs = _accumulate(gradients, state, parts, unroll)
             _, memory = objective.compute(_join(outputs, copies), targets, state.step, state.memory)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -123,8 +128,9 @@ def _copy_major(images, copies):
     return jnp.moveaxis(images[:, :copies], 1, 0).reshape(copies * batch, *shape)
 
 
-def _split(accumulate, copies, views, targets, keys):
-    """`views [N * B, ...]`, `targets [N * B]` and `keys [E, B, dim]` in parts, on a new leading axis A.
+def _split(accumulate, copies, views, targets, fixed):
+    """`views [N * B, ...]`, `targets [N * B]` and outputs without a gradient `[E, B, dim]` in parts, on a new leading
+    axis A.
 
     Part a takes the images a, a + A, ..., so that every device holds as many images of each part.
     """
@@ -133,8 +139,8 @@ def _split(accumulate, copies, views, targets, keys):
         copied = array.reshape(copies, -1, accumulate, *array.shape[1:])  # [N, B / A, A, ...]
         return jnp.moveaxis(copied, 2, 0).reshape(accumulate, -1, *array.shape[1:])
 
-    keys = jax.tree.map(lambda k: jnp.moveaxis(k.reshape(len(k), -1, accumulate, k.shape[-1]), 2, 0), keys)
-    return split(views), split(targets), keys
+    fixed = jax.tree.map(lambda k: jnp.moveaxis(k.reshape(len(k), -1, accumulate, k.shape[-1]), 2, 0), fixed)
+    return split(views), split(targets), fixed
 
 
 def _join(outputs, copies):

@@ -98,6 +98,12 @@ def parse(argv: list[str], values: flags.FlagValues, command: str) -> tuple[str,
     """
     name, rest = take_config(argv)
     config = config_file.load(name)
+    parse_fields(config, rest, values, command)
+    return name, config
+
+
+def parse_fields(config: ml_collections.ConfigDict, rest: list[str], values: flags.FlagValues, command: str) -> None:
+    """Reads fields into a configuration, and a command's other flags into `values`. Raises ConfigError."""
     check_fields(rest, config)
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *rest])
@@ -106,7 +112,6 @@ def parse(argv: list[str], values: flags.FlagValues, command: str) -> tuple[str,
         raise ConfigError(f"{' '.join(str(error).split())}; --help shows all") from error
     if unexpected:
         raise ConfigError(f"unexpected arguments {unexpected}; fields are set by --config.FIELD=VALUE")
-    return name, config
 
 
 def connect(values: flags.FlagValues) -> None:

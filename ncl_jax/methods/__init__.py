@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ncl_jax.methods.distillation import distilled
 from ncl_jax.methods.nested import ncl, nclpp
 from ncl_jax.methods.objective import Objective, find_own, together
 
@@ -69,8 +70,8 @@ def all_fields() -> set[str]:
 
 
 def objectives() -> dict[str, Callable[..., Objective]]:
-    """What the methods compute, by the name that `loss.name` takes."""
-    return {method.objective.__name__: method.objective for method in METHODS.values()}
+    """What the methods and `ncl-jax distill` compute, by the name that `loss.name` takes."""
+    return {method.objective.__name__: method.objective for method in METHODS.values()} | {"distilled": distilled}
 
 
 def objective(name: str) -> Callable[..., Objective]:

@@ -1,6 +1,6 @@
 """NCL, NCL++ and the methods that are parts of them: `losses.py`, with weights that may grow over the first steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,6 +31,13 @@ def nclpp(class_counts: Sequence[int], *, copies: int, **fields: Any) -> Objecti
     return _objective(loss, class_counts, **fields)
 
 
+def ramped(fields: Mapping[str, Any], ramp_steps: int, step: jax.Array) -> dict[str, Any]:
+    """The weights of `WEIGHTS` at a step: they grow from 0 over the first `ramp_steps`."""
+    share = optim.ramp(step, ramp_steps) if ramp_steps else 1.0
+    # A weight of 0 stays a Python number, which leaves the part out of the program.
+    return {name: fields[name] and fields[name] * share for name in WEIGHTS}
+
+
 def _objective(
     loss: Callable, class_counts: Sequence[int], *, balanced: bool, num_hard: int, ramp_steps: int, **fields: Any
 ) -> Objective:
@@ -39,9 +46,7 @@ def _objective(
     semantics = {"hard_scores": fields["hard_scores"], "non_hard": fields["non_hard"]}
 
     def compute(outputs: Outputs, labels: jax.Array, step: jax.Array, memory: Memory) -> tuple[Parts, Memory]:
-        share = optim.ramp(step, ramp_steps) if ramp_steps else 1.0
-        # A weight of 0 stays a Python number, which leaves the part out of the program.
-        weights = {name: fields[name] and fields[name] * share for name in WEIGHTS}
+        weights = ramped(fields, ramp_steps, step)
         arguments = {"class_counts": counts, "num_hard": num_hard, **semantics, **weights}
         return loss(outputs["logits"], labels, **arguments)[1], memory
 
