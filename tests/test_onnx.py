@@ -17,7 +17,6 @@ from ncl_jax.exports import export, onnx
 from ncl_jax.exports.artifact import Artifact
 from ncl_jax.models.layers import convolve
 
-RNG = np.random.default_rng(0)
 RESNET = {"model__backbone": "resnet", "model__depth": 18, "model__width": 8, "model__classifier": "cosine"}
 RESNEXT = {"model__backbone": "resnext", "model__depth": 50, "model__width": 16, "model__classifier": "linear"}
 
@@ -30,18 +29,22 @@ def run(tmp_path):
     return tmp_path / "run_v0"
 
 
-def draw(path, leaf):
-    """Random weights, or a running statistic."""
-    values = RNG.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[1:-1]))
-    return np.float32(abs(values) + 0.5 if path[-1].key == "var" else values)
+def draw(shapes):
+    """Random weights and running statistics, as `{"params", "batch_stats"}`."""
+    rng = np.random.default_rng(0)
+
+    def leaf(path, shape):
+        values = rng.normal(size=shape.shape) / np.sqrt(np.prod(shape.shape[1:-1]))
+        return np.float32(abs(values) + 0.5 if path[-1].key == "var" else values)
+
+    return jax.tree_util.tree_map_with_path(leaf, {"params": shapes.params, "batch_stats": shapes.batch_stats})
 
 
 def make_artifact(side=64, **fields):
     """A model of random weights for images of a size, and four classes."""
     config = tiny.load_config("quickstart", model__num_experts=1, **fields)
     facts = tiny.FACTS._replace(image_shape=(side, side, 3))
-    shapes = jax.eval_shape(lambda: build.initial_model(config, facts))
-    variables = jax.tree_util.tree_map_with_path(draw, {"params": shapes.params, "batch_stats": shapes.batch_stats})
+    variables = draw(jax.eval_shape(lambda: build.initial_model(config, facts)))
     predictor = build.predictor(config, facts.num_classes, convolve=convolve)
     about = {"resize": side, "class_names": list(facts.class_names)}
     predict = jax.jit(lambda images: jax.nn.softmax(predictor.scores(variables, images)))
@@ -58,7 +61,7 @@ def start(content):
 def same(content, images, expected):
     """Compares with a model's probabilities, which depend on the images: one at first, then the others together."""
     logarithms, session = np.log(expected), start(content)
-    assert np.ptp(logarithms, 0).max() > 0.1
+    assert np.ptp(logarithms, 0).max() > 0.02
     found = [session.run(["probabilities"], {"images": part})[0] for part in (images[:1], images[1:])]
     np.testing.assert_allclose(np.log(np.concatenate(found)), logarithms, atol=3e-5)
 
@@ -84,7 +87,7 @@ def test_large_networks(fields):
     pytest.importorskip("jax2onnx")
     artifact = make_artifact(**fields)
     brightness = np.array([1, 2, 4, 16], np.uint8).reshape(4, 1, 1, 1)
-    images = RNG.integers(0, 256, (4, *artifact.image_shape), np.uint8) // brightness
+    images = np.random.default_rng(1).integers(0, 256, (4, *artifact.image_shape), np.uint8) // brightness
     same(onnx.serialize(artifact), images, artifact.predict(images))
 
 
