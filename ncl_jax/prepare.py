@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from ncl_jax import build, console, metrics, pretrained, records, sharding, steps
+from ncl_jax import build, console, inputs, metrics, pretrained, records, sharding, steps
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data import feeds, pipeline
 from ncl_jax.data.sources import Split
@@ -98,7 +98,7 @@ def prepare(
         log.print(line)
     progress |= {"config": config.to_dict() | {"extend": extend}, "convolution": convolution}
     keys = jax.jit(build.keys, static_argnums=0, out_shardings=place)(config.seed)
-    feed = build.training_feed(config, data, keys.order, mesh)
+    feed = inputs.training_feed(config, data, keys.order, mesh)
     train_step = build.train_step(config, facts, mesh, cut=feed.cut)
     zeros = steps.zero_history(train_step, feed.take, state, keys.step, feed.like(), length)
     known, known_from = restore_history(zeros, progress.pop("history", {}), step % length)
@@ -106,7 +106,7 @@ def prepare(
     began = time.perf_counter()
     advance = compile_step(train_step, feed, build.steps_per_call(config, mesh), place, (state, history, keys.step))
     log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
-    test = build.test_feed(config, data.test, facts.split, facts, mesh)
+    test = inputs.test_feed(config, data.test, facts.split, facts, mesh)
     return Run(
         config=config, directory=directory, facts=facts, test=data.test, device=device, checkpoints=checkpoints,
         log=log, length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])),

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ncl_jax import build, checks, console, metrics, pretrained, records, report, sharding, steps
+from ncl_jax import build, checks, console, inputs, metrics, pretrained, records, report, sharding, steps
 from ncl_jax.checkpoint import Checkpoints, agree
 from ncl_jax.config import flatten
 from ncl_jax.data import pipeline
@@ -41,7 +41,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
       Interrupted: SIGTERM, SIGINT or SIGHUP came; the state has been saved.
     """
     config, directory = ml_collections.ConfigDict(config.to_dict()), RunDir(workdir)
-    build.absolute_paths(config)  # evaluation may start elsewhere
+    inputs.absolute_paths(config)  # evaluation may start elsewhere
     checks.validate(config)
     saved = saved_config(directory)
     directory.check(config, saved=saved)
@@ -56,7 +56,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
     directory.check_version()
     mesh = build.mesh(config)
     build.convolution(config, mesh)  # refused before anything is written
-    data = build.data(config)
+    data = inputs.data(config)
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     directory.check(config, data)
     start = None if directory.has_checkpoints() else pretrained.load(config, data.facts)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import ml_collections
 
-from ncl_jax import build, calibration, console, startup
+from ncl_jax import build, calibration, console, inputs, startup
 from ncl_jax._version import __version__
 from ncl_jax.calibration import TEMPERATURE_HELP
 from ncl_jax.config import expand
@@ -86,7 +86,7 @@ def export(
 
 def describe(config: ml_collections.ConfigDict, facts: Facts, step: int) -> dict:
     """What must be known of a model to use it, as JSON."""
-    resize, _ = build.image_sizes(config, facts)
+    resize, _ = inputs.image_sizes(config, facts)
     return {
         "version": VERSION, "class_names": list(facts.class_names), "image_shape": list(facts.image_shape),
         "resize": resize, "mean": list(config.data.mean), "std": list(config.data.std),
