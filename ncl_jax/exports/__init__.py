@@ -19,7 +19,7 @@ from ncl_jax.config import expand
 from ncl_jax.data.pipeline import Facts
 from ncl_jax.errors import ConfigError, WriteError
 from ncl_jax.exported import VERSION, description_of
-from ncl_jax.exports import stablehlo, torch
+from ncl_jax.exports import onnx, stablehlo, torch
 from ncl_jax.exports.artifact import Artifact
 from ncl_jax.model import restore
 from ncl_jax.models.layers import convolve
@@ -29,6 +29,7 @@ from ncl_jax.rundir import RunDir
 # Each turns a model into the content of a file.
 FORMATS: dict[str, Callable[[Artifact], bytes]] = {
     "stablehlo": stablehlo.serialize,
+    "onnx": onnx.serialize,
     "safetensors": torch.serialize,
 }
 
@@ -72,7 +73,8 @@ def export(
     divide = calibration.resolve(directory, config, facts, weights.variables, weights.step, expert, temperature)
     # XLA's convolutions: our own are compiled for one CPU.
     predictor = build.predictor(config, facts.num_classes, convolve=convolve, adjust=adjust, temperature=divide)
-    predict = lambda images: jax.nn.softmax(predictor.scores(weights.variables, images, expert))  # noqa: E731
+    chosen = weights.variables if expert is None else jax.tree.map(lambda leaf: leaf[[expert]], weights.variables)
+    predict = lambda images: jax.nn.softmax(predictor.scores(chosen, images))  # noqa: E731
     about = describe(config, facts, weights.step) | {"format": form, "expert": expert, "prior": prior}
     about |= {"temperature": divide}
     content = FORMATS[form](Artifact(predict, facts.image_shape, weights.variables, expert, about))

@@ -38,6 +38,16 @@ def shortcut(x: jax.Array, shape: tuple[int, ...], stride: int, conv: Callable[.
     return BatchNorm(name="downsample_bn")(x, train)
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+    """The largest of every 3x3 window at a stride of 2, `[B, H, W, D]` to `[B, ceil(H / 2), ceil(W / 2), D]`.
+
+    A border that never wins comes first: of Flax's pooling, jax2onnx drops a padding in numbers without a word, and
+    takes the arguments by name alone.
+    """
+    bordered = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+    return nn.max_pool(bordered, window_shape=(3, 3), strides=(2, 2))
+
+
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and a shortcut: `[B, H, W, I]` gives `[B, H / stride, W / stride, 4 features]`."""
 
@@ -84,7 +94,7 @@ class ResNet(nn.Module):
         groups = {} if self.groups == 1 else {"groups": self.groups}
         x = conv(self.width, 7, 2, name="conv1")(x)
         x = nn.relu(BatchNorm(name="bn1")(x, parts.trains(0)))
-        x = parts.leave(0, nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))))
+        x = parts.leave(0, max_pool(x))
         for stage, blocks in enumerate(STAGES[self.depth]):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
