@@ -61,5 +61,5 @@ def load_exported(file: str | pathlib.Path) -> Exported:
     if hashlib.sha256(content).hexdigest() != digest:
         raise ExportError(f"{path} was changed or cut short since it was exported: export the run again")
     if about["format"] != "stablehlo":
-        raise ExportError(f"{path} holds {about['format']}, no program: export the run with --format=stablehlo")
+        raise ExportError(f"{path} holds {about['format']}, no program for JAX: export the run with --format=stablehlo")
     return Exported(jax.export.deserialize(bytearray(content)), about)

@@ -29,8 +29,8 @@ from ncl_jax.rundir import RunDir
 # Each turns a model into the content of a file.
 FORMATS: dict[str, Callable[[Artifact], bytes]] = {
     "stablehlo": stablehlo.serialize,
-    "onnx": onnx.serialize,
     "safetensors": torch.serialize,
+    "onnx": onnx.serialize,
 }
 
 
@@ -71,9 +71,11 @@ def export(
         raise ConfigError(f"--expert={expert}: the run has experts 0 to {config.model.num_experts - 1}")
     adjust = build.adjustment(config, facts, prior)
     divide = calibration.resolve(directory, config, facts, weights.variables, weights.step, expert, temperature)
+    if form == "onnx":  # ONNX Runtime convolves no bfloat16, and jax2onnx knows no batch of networks
+        config.precision, config.run.strategy = "float32", "unroll"
     # XLA's convolutions: our own are compiled for one CPU.
     predictor = build.predictor(config, facts.num_classes, convolve=convolve, adjust=adjust, temperature=divide)
-    chosen = weights.variables if expert is None else jax.tree.map(lambda leaf: leaf[[expert]], weights.variables)
+    chosen = weights.variables if expert is None else jax.tree.map(lambda leaf: leaf[expert][None], weights.variables)
     predict = lambda images: jax.nn.softmax(predictor.scores(chosen, images))  # noqa: E731
     about = describe(config, facts, weights.step) | {"format": form, "expert": expert, "prior": prior}
     about |= {"temperature": divide}

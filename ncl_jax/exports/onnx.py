@@ -4,7 +4,6 @@ To use it: `onnxruntime.InferenceSession(FILE).run(None, {"images": images})`; t
 """
 
 import json
-import pathlib
 from typing import Any
 
 import jax
