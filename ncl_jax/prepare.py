@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from ncl_jax import build, console, inputs, metrics, pretrained, records, sharding, steps
+from ncl_jax import build, console, inputs, metrics, pretrained, records, sharding, steps, trackers
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data import feeds, pipeline
 from ncl_jax.data.sources import Split
@@ -66,6 +66,7 @@ def prepare(
     checkpoints: Checkpoints,
     extend: int,
     start: pretrained.Start | None = None,
+    tracker: str = "",
 ) -> Run:
     """Restores or initialises the state, puts the data on the devices and compiles the training step."""
     facts, place, epochs = data.facts, sharding.replicated(mesh), config.epochs + extend
@@ -89,7 +90,7 @@ def prepare(
         raise CheckpointError(
             f"{directory} holds a run of {step // length} epochs, more than {epochs}: give its --extend again"
         )
-    log = RunLog(directory, step, epochs * length, config.optim.batch_size) if is_first() else SilentLog()
+    log = open_log(directory, step, epochs * length, config.optim.batch_size, tracker)
     for line in (*lines, *log.notes, records.size(state.params)):
         log.print(line)
     for line in records.other_convolution(
@@ -114,6 +115,16 @@ def prepare(
         evaluate=make_evaluate(build.predictor(config, facts.num_classes, mesh), test, mesh),
         state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip
+
+
+def open_log(directory: RunDir, step: int, total_steps: int, batch_size: int, tracker: str) -> RunLog:
+    """The log, and the tracker if one is named; the first process alone has them. Raises WriteError, see `RunLog`."""
+    if not is_first():
+        return SilentLog()
+    log = RunLog(directory, step, total_steps, batch_size)
+    if tracker:
+        log.add(trackers.Guarded(tracker, directory, log.print))
+    return log
 
 
 def restore_or_start(
