@@ -32,7 +32,8 @@ def run(tmp_path):
 
 def draw(path, leaf):
     """Random weights, or a running statistic."""
-    values = RNG.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[1:-1]))
+    rng = np.random.default_rng(len(str(path)))  # the same whatever was drawn before
+    values = rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[1:-1]))
     return np.float32(abs(values) + 0.5 if path[-1].key == "var" else values)
 
 
