@@ -29,6 +29,13 @@ def serialize(artifact: Artifact) -> bytes:
       ConfigError: the packages are not installed.
       ExportError: the network cannot be converted, or the graph gives other probabilities than JAX, see `check`.
     """
+    content = convert(artifact)
+    check(content, artifact)
+    return content
+
+
+def convert(artifact: Artifact) -> bytes:
+    """The graph as jax2onnx makes it; see `serialize`."""
     try:
         import jax2onnx
         import onnxruntime  # noqa: F401
@@ -38,13 +45,11 @@ def serialize(artifact: Artifact) -> bytes:
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["probabilities"], "model_name": "ncl_jax"}
     try:
         model = jax2onnx.to_onnx(artifact.predict, [images], opset=OPSET, **names)
-    except Exception as error:  # whatever an operation provokes that it does not know
+        for name, value in artifact.about.items():
+            model.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
+        return model.SerializeToString()
+    except Exception as error:  # whatever an operation provokes that it does not know, or more than 2 GiB
         raise ExportError(f"--format=onnx: jax2onnx cannot convert this network: {one_line(error)}") from error
-    for name, value in artifact.about.items():
-        model.metadata_props.add(key=name, value=value if isinstance(value, str) else json.dumps(value))
-    content = model.SerializeToString()
-    check(content, artifact)
-    return content
 
 
 def check(content: bytes, artifact: Artifact) -> None:
