@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import optax
 
-from ncl_jax import build, metrics, optim, startup, steps
+from ncl_jax import build, inputs, metrics, optim, startup, steps
 from ncl_jax.config import base_config
 from ncl_jax.evaluate import make_evaluate
 from ncl_jax.sharding import make_mesh
@@ -52,7 +52,7 @@ def run(name, seed, num_steps, data_dir):
     config.seed, config.data.dir, config.data.download = seed, data_dir, False
     config.model.num_experts = 2
     config.loss.ramp_steps = REMEDIES[name].get("ramp", 0)
-    split = build.data(config)
+    split = inputs.data(config)
     length = build.steps_per_epoch(config, split.facts)
     optimizer = make_optimizer(REMEDIES[name], length, num_steps)
     state = jax.jit(lambda: build.initial_state(config, split.facts))()
@@ -62,7 +62,7 @@ def run(name, seed, num_steps, data_dir):
         build.network(config, 100, build.convolution(config, mesh)), optimizer,
         build.objective(config, split.facts.class_counts), build.view(config, "autoaugment"), strategy="unroll",
     )  # fmt: skip
-    feed = build.training_feed(config, split, keys.order, mesh)
+    feed = inputs.training_feed(config, split, keys.order, mesh)
     advance = jax.jit(steps.make_advance(step, feed.take, several=False), donate_argnums=(0, 1))
     history = steps.zero_history(step, feed.take, state, keys.step, next(feed.batches(0))[0], num_steps)
     left = num_steps
@@ -74,7 +74,7 @@ def run(name, seed, num_steps, data_dir):
             break
     history = jax.tree.map(np.asarray, history)
     evaluate = make_evaluate(
-        build.predictor(config, 100, mesh), build.test_feed(config, split.test, "test", split.facts, mesh), mesh
+        build.predictor(config, 100, mesh), inputs.test_feed(config, split.test, "test", split.facts, mesh), mesh
     )
     sums = evaluate({"params": state.params, "batch_stats": state.batch_stats}).sums
     figures = metrics.summarize(sums, split.facts.groups())

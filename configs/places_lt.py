@@ -2,7 +2,9 @@
 
     python -m ncl_jax.main --config=configs/places_lt.py[:method=ncl,epochs=90,...] --config.data.dir=DIR
 
-DIR holds the images and the lists; docs/data.md says what to download and how to lay it out.
+DIR holds the images and the lists; docs/data.md says what to download and how to lay it out. The backbones start from
+ImageNet's weights, which come from the Hugging Face hub, or from a file: --config.model.pretrained=FILE
+(docs/pretrained.md).
 """
 
 from ncl_jax import recipes
@@ -17,6 +19,7 @@ def get_config(arguments: str | None = None):
         epochs=30,
         data__augment="places",
         model__depth=152,
+        model__pretrained="timm/resnet152.tv_in1k",
         loss__num_hard=122,
         contrast__augment="places",
         contrast__queue=65536,

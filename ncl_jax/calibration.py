@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from ncl_jax import build, priors
+from ncl_jax import build, inputs, priors
 from ncl_jax.data import feeds
 from ncl_jax.data.pipeline import Facts
 from ncl_jax.errors import ConfigError, DataError
@@ -94,7 +94,7 @@ def _read(directory: RunDir) -> dict[str, float]:
 def _fit_on_val(config, facts, variables, expert) -> float:
     config = ml_collections.ConfigDict(config.to_dict())
     config.data.download = False
-    data = build.data(config)
+    data = inputs.data(config)
     if data.facts != facts:
         raise DataError(f"--temperature=val: the data in {config.data.dir} is not what the run was trained on")
     val = data.splits().get("val")
@@ -104,10 +104,14 @@ def _fit_on_val(config, facts, variables, expert) -> float:
             "--config.data.val_share=0.1, which holds a part of the training images out"
         )
     mesh = make_mesh(1)
-    predictor, feed = build.predictor(config, facts.num_classes, mesh), build.test_feed(config, val, "val", facts, mesh)
-    scores = lambda batch, variables: (combine(predictor.logits(variables, batch.images[:, 0]), expert), batch.valid)  # noqa: E731
+    predictor = build.predictor(config, facts.num_classes, mesh)
+    feed = inputs.test_feed(config, val, "val", facts, mesh)
+
+    def scores(batch, variables):
+        return combine(predictor.logits(variables, batch.images[:, 0]), expert), batch.valid
+
     batches = jax.device_get(feeds.over(feed, mesh, scores)(variables))
-    logits = np.concatenate([scores if valid is None else scores[valid] for scores, valid in batches])
+    logits = np.concatenate([rows if valid is None else rows[valid] for rows, valid in batches])
     counts = np.bincount(val.labels, minlength=facts.num_classes)
     own = priors.own(facts.class_counts, config.loss.balanced)
     return fit(logits.astype(np.float64), val.labels, priors.log_ratio(counts / counts.sum(), own))

@@ -24,7 +24,7 @@ COMMANDS = {
     "evaluate": Command("ncl_jax.evaluate", "evaluate a checkpoint of a run again"),
     "predict": Command("ncl_jax.predicting", "name the classes of image files"),
     "report": Command("ncl_jax.reporting", "write a page about a run, or one that compares several"),
-    "export": Command("ncl_jax.exports", "write a run's model as one file"),
+    "export": Command("ncl_jax.exporting", "write a run's model as one file"),
     "import": Command("ncl_jax.importing", "make a run of a checkpoint of the authors' program"),
     "distill": Command("ncl_jax.distilling", "let one network learn from a finished run's ensemble"),
     "ablate": Command("ncl_jax.ablate", "compare methods over several seeds"),

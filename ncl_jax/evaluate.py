@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from ncl_jax import build, calibration, console, metrics, records, report, shifts, startup
+from ncl_jax import build, calibration, console, inputs, metrics, records, report, shifts, startup
 from ncl_jax.calibration import TEMPERATURE_HELP
 from ncl_jax.data import feeds
 from ncl_jax.data.feeds import Feed
@@ -80,13 +80,13 @@ def _evaluate(
     config.data.download = False
     if data_dir is not None:
         config.data.dir = data_dir
-    data = build.data(config)
+    data = inputs.data(config)
     if data.facts != facts:
         raise DataError(f"the data in {config.data.dir} is not what the run was trained on ({directory.facts})")
     divide = calibration.resolve(directory, config, facts, restored.variables, restored.step, None, temperature)
     adjust = build.adjustment(config, facts, prior)
     predictor = build.predictor(config, facts.num_classes, mesh, adjust=adjust, temperature=divide)
-    feed = build.test_feed(config, data.test, facts.split, facts, mesh)
+    feed = inputs.test_feed(config, data.test, facts.split, facts, mesh)
     sums, answers = make_evaluate(predictor, feed, mesh)(restored.variables)
     for line in restored.skipped:
         print(line)

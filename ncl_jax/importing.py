@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from ncl_jax import build, checks, config_file, console, convert, evaluate, report, startup, steps, weights
+from ncl_jax import build, checks, config_file, console, convert, evaluate, inputs, report, startup, steps, weights
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.config import expand
 from ncl_jax.data.pipeline import Facts
@@ -42,13 +42,13 @@ def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathl
       WriteError, CheckpointError: the run cannot be written.
     """
     config, directory = ml_collections.ConfigDict(config.to_dict()), RunDir(workdir)
-    build.absolute_paths(config)
+    inputs.absolute_paths(config)
     checks.validate(config)
     if directory.config.exists():
         raise ConfigError(f"{directory} holds a run already: give another --workdir")
     file = expand("--checkpoint", checkpoint)
     tensors = weights.read(file)
-    data = build.data(config)
+    data = inputs.data(config)
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     state = make_state(config, data.facts, tensors, file)
     progress = {

@@ -15,7 +15,7 @@ from absl import flags
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ncl_jax import build, checks, console, recipes
+from ncl_jax import checks, console, inputs, recipes
 from ncl_jax.config import expand, flatten
 from ncl_jax.data import examine, pipeline, storing
 from ncl_jax.data.examine import Examined
@@ -72,7 +72,7 @@ def suggestions(config: ml_collections.ConfigDict, data: pipeline.Data, sizes: n
         sizes = sizes[sizes.min(1) > 0]
         size = recipes.size_for(sizes) if len(sizes) else 0
         small = storing.decoded_bytes(len(data.train), size) <= storing.LARGEST_RESIDENT
-        whole = not build.resizes(config) or storing.alike(sizes)
+        whole = not inputs.resizes(config) or storing.alike(sizes)
         values |= {"data.image_size": size, "data.feed": "resident" if small and whole else "stream"}
     present = flatten(config)
     marks = {
@@ -152,7 +152,7 @@ def inspect(config: ml_collections.ConfigDict, file: pathlib.Path) -> list[str]:
     whole = ml_collections.ConfigDict(config.to_dict())
     whole.data.skip_unreadable = False  # they are to be found
     whole.data.image_size = config.data.image_size or 1  # not needed here, and perhaps not known yet
-    data = build.data(whole)
+    data = inputs.data(whole)
     console.say(class_table(data))
     examined = {name: examine.examine(split, f"decoding {name}") for name, split in data.splits().items()}
     console.say(summary(data, examined))

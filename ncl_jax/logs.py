@@ -1,4 +1,4 @@
-"""What a run writes while it goes on: console, progress bar, JSON lines, TensorBoard events."""
+"""What a run writes while it goes on: console, progress bar, and writers: JSON lines, TensorBoard events."""
 
 import contextlib
 import json
@@ -15,6 +15,58 @@ from tqdm import tqdm
 
 from ncl_jax import console
 from ncl_jax.rundir import RunDir, write_text
+
+
+class Writer:
+    """Takes a run's log. This one keeps nothing; each kind of log overrides what it needs."""
+
+    def write(self, kind: str, record: dict) -> None:
+        """A record, with its `step` and `epoch`."""
+
+    def flush(self) -> None:
+        """Puts everything on disk."""
+
+    def finish(self, results: dict) -> None:
+        """The content of `results.json`, of a run that has come to its end."""
+
+    def close(self) -> None:
+        """Nothing is written after this."""
+
+
+class JsonLines(Writer):
+    """`metrics.jsonl`: one object a line; lines after `step` are dropped, `notes` says which."""
+
+    def __init__(self, directory: RunDir, step: int):
+        self.notes = _drop_after(directory.metrics, step)
+        self._file = directory.metrics.open("a")
+
+    def write(self, kind: str, record: dict) -> None:
+        self._file.write(json.dumps({"kind": kind, **record}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoard(Writer):
+    """Event files: a record's numbers as scalars `kind/name`; TensorBoard drops earlier ones after `step`."""
+
+    def __init__(self, directory: RunDir, step: int):
+        directory.events.mkdir(exist_ok=True)
+        # Written here and now: the library's own thread would hang the run once the disk is full.
+        self._events = EventsWriter(str(directory.events / "events"))
+        self._events.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, kind: str, record: dict) -> None:
+        for name, value in scalars(record):
+            summary = scalar(f"{kind}/{name}", value)
+            self._events.write_event(Event(step=record["step"], wall_time=time.time(), summary=summary))
+
+    def flush(self) -> None:
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
 
 
 class RunLog:
@@ -34,15 +86,11 @@ class RunLog:
     """
 
     def __init__(self, directory: RunDir, step: int, total_steps: int, batch_size: int):
-        self._batch_size = batch_size
+        self._batch_size, self._directory = batch_size, directory
         with directory.writing():
-            self.notes = _drop_after(directory.metrics, step)
-            self._lines = directory.metrics.open("a")
-            directory.events.mkdir(exist_ok=True)
-            # Written here and now: the library's own thread would hang the run once the disk is full.
-            self._events = EventsWriter(str(directory.events / "events"))
-            self._events.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
-        self._directory = directory
+            lines = JsonLines(directory, step)
+            self._writers: list[Writer] = [lines, TensorBoard(directory, step)]
+        self.notes = lines.notes
         self._bar = tqdm(
             total=total_steps * batch_size,
             initial=step * batch_size,
@@ -52,6 +100,10 @@ class RunLog:
             disable=not sys.stderr.isatty(),
             leave=False,
         )
+
+    def add(self, writer: Writer) -> None:
+        """Lets one more take what follows."""
+        self._writers.append(writer)
 
     def print(self, line: str) -> None:
         """A line on the console, above the progress bar."""
@@ -65,24 +117,27 @@ class RunLog:
             self._bar.update(steps * self._batch_size)
 
     def write(self, kind: str, record: dict) -> None:
-        """One object a line in `metrics.jsonl`, and its numbers as TensorBoard scalars `kind/name`."""
+        """A record, with its `step` and `epoch`, to all logs."""
         with self._directory.writing():
-            self._lines.write(json.dumps({"kind": kind, **record}) + "\n")
-            self._lines.flush()
-            for name, value in _scalars(record):
-                summary = scalar(f"{kind}/{name}", value)
-                self._events.write_event(Event(step=record["step"], wall_time=time.time(), summary=summary))
+            for writer in self._writers:
+                writer.write(kind, record)
 
     def flush(self) -> None:
         """Puts everything on disk: to be called before a checkpoint, after which nothing is written again."""
         with self._directory.writing():
-            self._events.flush()
+            for writer in self._writers:
+                writer.flush()
+
+    def finish(self, results: dict) -> None:
+        """The content of `results.json`, once it is written."""
+        for writer in self._writers:
+            writer.finish(results)
 
     def close(self) -> None:
-        """Closes the bar and the files, as far as they can be."""
-        for close in (self._bar.close, self._lines.close, self._events.close):
+        """Closes the bar and the logs, as far as they can be."""
+        for closing in (self._bar, *self._writers):
             with contextlib.suppress(OSError, ValueError):
-                close()
+                closing.close()
 
     @contextlib.contextmanager
     def _surviving(self) -> Iterator[None]:
@@ -107,17 +162,19 @@ class SilentLog(RunLog):
 
     def flush(self) -> None: ...
 
+    def finish(self, results: dict) -> None: ...
+
     def close(self) -> None: ...
 
 
-def _scalars(record, prefix=""):
+def scalars(record: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
     """The numbers of a nested record as (path, value); lists, such as figures by class, are left to the JSON lines."""
     for name, value in record.items():
         if isinstance(value, dict):
-            yield from _scalars(value, f"{prefix}{name}/")
+            yield from scalars(value, f"{prefix}{name}/")
         elif name == "experts":
             for index, expert in enumerate(value):
-                yield from _scalars(expert, f"{prefix}expert_{index}/")
+                yield from scalars(expert, f"{prefix}expert_{index}/")
         elif isinstance(value, int | float) and np.isfinite(value):
             yield prefix + name, value
 

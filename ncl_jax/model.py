@@ -9,7 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ncl_jax import build, calibration
+from ncl_jax import build, calibration, inputs
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data.images import Images, prepare
 from ncl_jax.data.pipeline import Facts
@@ -39,7 +39,7 @@ class Model:
         temperature: float = 1.0,
     ):
         self._parts = (config, facts, weights, expert, prior, temperature)
-        self._image_shape, self._sizes = facts.image_shape, build.image_sizes(config, facts)
+        self._image_shape, self._sizes = facts.image_shape, inputs.image_sizes(config, facts)
         self.class_names, self.config, self.step = facts.class_names, config, weights.step
         adjust = build.adjustment(config, facts, prior)
         predictor = build.predictor(config, facts.num_classes, make_mesh(1), adjust=adjust, temperature=temperature)

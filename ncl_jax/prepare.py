@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from ncl_jax import build, console, metrics, pretrained, records, sharding, steps
+from ncl_jax import build, console, inputs, metrics, pretrained, records, sharding, steps, trackers
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data import feeds, pipeline
 from ncl_jax.data.sources import Split
@@ -66,6 +66,7 @@ def prepare(
     checkpoints: Checkpoints,
     extend: int,
     start: pretrained.Start | None = None,
+    tracker: str = "",
 ) -> Run:
     """Restores or initialises the state, puts the data on the devices and compiles the training step."""
     facts, place, epochs = data.facts, sharding.replicated(mesh), config.epochs + extend
@@ -89,7 +90,7 @@ def prepare(
         raise CheckpointError(
             f"{directory} holds a run of {step // length} epochs, more than {epochs}: give its --extend again"
         )
-    log = RunLog(directory, step, epochs * length, config.optim.batch_size) if is_first() else SilentLog()
+    log = open_log(directory, step, epochs * length, config.optim.batch_size, tracker)
     for line in (*lines, *log.notes, records.size(state.params)):
         log.print(line)
     for line in records.other_convolution(
@@ -98,7 +99,7 @@ def prepare(
         log.print(line)
     progress |= {"config": config.to_dict() | {"extend": extend}, "convolution": convolution}
     keys = jax.jit(build.keys, static_argnums=0, out_shardings=place)(config.seed)
-    feed = build.training_feed(config, data, keys.order, mesh)
+    feed = inputs.training_feed(config, data, keys.order, mesh)
     train_step = build.train_step(config, facts, mesh, cut=feed.cut)
     zeros = steps.zero_history(train_step, feed.take, state, keys.step, feed.like(), length)
     known, known_from = restore_history(zeros, progress.pop("history", {}), step % length)
@@ -106,7 +107,7 @@ def prepare(
     began = time.perf_counter()
     advance = compile_step(train_step, feed, build.steps_per_call(config, mesh), place, (state, history, keys.step))
     log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
-    test = build.test_feed(config, data.test, facts.split, facts, mesh)
+    test = inputs.test_feed(config, data.test, facts.split, facts, mesh)
     return Run(
         config=config, directory=directory, facts=facts, test=data.test, device=device, checkpoints=checkpoints,
         log=log, length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])),
@@ -114,6 +115,16 @@ def prepare(
         evaluate=make_evaluate(build.predictor(config, facts.num_classes, mesh), test, mesh),
         state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip
+
+
+def open_log(directory: RunDir, step: int, total_steps: int, batch_size: int, tracker: str) -> RunLog:
+    """The log, and the tracker if one is named; the first process alone has them. Raises WriteError, see `RunLog`."""
+    if not is_first():
+        return SilentLog()
+    log = RunLog(directory, step, total_steps, batch_size)
+    if tracker:
+        log.add(trackers.Guarded(tracker, directory, log.print))
+    return log
 
 
 def restore_or_start(

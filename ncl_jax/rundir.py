@@ -125,6 +125,18 @@ class RunDir:
             return []
         return text.split("\n")[1:-1]
 
+    def tracker(self, name: str) -> pathlib.Path:
+        """The file that keeps what the run is called in a tracker."""
+        return self.path / f"{name}.id"
+
+    def read_tracker(self, name: str) -> str:
+        """What the run is called in a tracker; nothing where it has not been there."""
+        return self.tracker(name).read_text().strip() if self.tracker(name).exists() else ""
+
+    def write_tracker(self, name: str, value: str) -> None:
+        """Keeps what the run is called in a tracker."""
+        write_text(self.tracker(name), value + "\n")
+
     def read_results(self) -> dict | None:
         """The final figures, written last; None without them, and for a file that is cut short or something else."""
         try:

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ncl_jax import build, checks, console, metrics, pretrained, records, report, sharding, steps
+from ncl_jax import build, checks, console, inputs, metrics, pretrained, records, report, sharding, steps, trackers
 from ncl_jax.checkpoint import Checkpoints, agree
 from ncl_jax.config import flatten
 from ncl_jax.data import pipeline
@@ -20,7 +20,7 @@ from ncl_jax.prepare import Run, is_first, prepare
 from ncl_jax.rundir import RunDir
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend: int = 0) -> dict:
+def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend: int = 0, tracker: str = "") -> dict:
     """Trains, or continues what `workdir` holds, and returns the content of `results.json`.
 
     The continued run equals one that was never stopped, bit for bit on the same hardware: the state holds the weights,
@@ -31,9 +31,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
       config: of the run; it is not changed.
       workdir: the run's directory, created if need be.
       extend: epochs beyond `config.epochs`, at the schedule's last learning rate; everything before is as without.
+      tracker: one of `trackers.TRACKERS`, which gets the log and the results as well; none if empty.
 
     Raises:
-      ConfigError: a bad value, `workdir` holds a run of another configuration, or another process works in it.
+      ConfigError: a bad value, `workdir` holds a run of another configuration, another process works in it, or the
+        tracker's library is not installed.
       DataError: the data cannot be read.
       CheckpointError: there are checkpoints and none can be read, or one cannot be saved.
       WriteError: the log cannot be written.
@@ -41,8 +43,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
       Interrupted: SIGTERM, SIGINT or SIGHUP came; the state has been saved.
     """
     config, directory = ml_collections.ConfigDict(config.to_dict()), RunDir(workdir)
-    build.absolute_paths(config)  # evaluation may start elsewhere
+    inputs.absolute_paths(config)  # evaluation may start elsewhere
     checks.validate(config)
+    trackers.check(tracker)
     saved = saved_config(directory)
     directory.check(config, saved=saved)
     extend = max(checks.within("--extend", extend, 0), directory.read_extend(), (saved or {}).get("extend", 0))
@@ -56,7 +59,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
     directory.check_version()
     mesh = build.mesh(config)
     build.convolution(config, mesh)  # refused before anything is written
-    data = build.data(config)
+    data = inputs.data(config)
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     directory.check(config, data)
     start = None if directory.has_checkpoints() else pretrained.load(config, data.facts)
@@ -65,7 +68,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
         interrupt = stack.enter_context(Interrupt())
         earlier = (directory.read_results() or {}).get("step")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path, results=earlier)))
-        run = prepare(config, data, mesh, directory, checkpoints, extend, start)
+        run = prepare(config, data, mesh, directory, checkpoints, extend, start, tracker)
         stack.callback(run.log.close)
         stack.callback(run.feed.close)
         for epoch in range(int(run.state.step) // run.length, run.epochs):
@@ -203,6 +206,7 @@ def finish(run: Run) -> dict:
     if is_first():
         with run.directory.writing():
             report.write(run.directory, results, run.answers, run.test)
+    run.log.finish({name: value for name, value in results.items() if name != "config"})
     run.log.print(f"\n{results['dataset']}: {run.directory}\n{report.table(results)}")
     return results
 

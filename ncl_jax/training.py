@@ -17,6 +17,7 @@ from ncl_jax._version import __version__
 from ncl_jax.config import describe_fields, flatten
 from ncl_jax.errors import ConfigError, NclError, one_line
 from ncl_jax.methods import METHODS
+from ncl_jax.trackers import TRACKERS
 from ncl_jax.train import train
 
 
@@ -27,6 +28,8 @@ def make_flags() -> flags.FlagValues:
     flags.DEFINE_string("workdir", None, default, flag_values=values)
     longer = "train this many epochs longer than the configuration says, at its last learning rate"
     flags.DEFINE_integer("extend", 0, longer, flag_values=values)
+    also = f"where the log goes besides the run's directory: {', '.join(TRACKERS)}"
+    flags.DEFINE_string("tracker", "", also, flag_values=values)
     together = "join the other processes that the cluster's environment names"
     flags.DEFINE_bool("distributed", False, together, flag_values=values)
     flags.DEFINE_string(
@@ -152,7 +155,8 @@ def main(argv: list[str]) -> None:
     connect(values)
     startup.prepare()
     try:
-        train(config, values.workdir or f"runs/{config_file.run_name(name)}", extend=values.extend)
+        workdir = values.workdir or f"runs/{config_file.run_name(name)}"
+        train(config, workdir, extend=values.extend, tracker=values.tracker)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise NclError(

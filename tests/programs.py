@@ -30,19 +30,23 @@ def command(workdir, config="configs/quickstart.py", **fields):
     return [sys.executable, "-m", "ncl_jax.main", f"--config={config}", f"--workdir={workdir}", *overrides]
 
 
-def start(arguments, cache, new_group=False):
-    """Starts a command with a compilation cache shared between the tests, in a process group of its own if asked."""
-    env = os.environ | {
+def environment(cache):
+    """The variables of a program on CPU, with a compilation cache shared between the tests."""
+    return os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(ROOT),
     }
+
+
+def start(arguments, cache, new_group=False):
+    """Starts a command in the tests' `environment`, in a process group of its own if asked."""
     return subprocess.Popen(
         arguments,
         cwd=ROOT,
-        env=env,
+        env=environment(cache),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

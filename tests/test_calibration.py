@@ -13,7 +13,7 @@ import tiny
 from PIL import Image
 
 import ncl_jax
-from ncl_jax import build, calibration
+from ncl_jax import calibration, inputs
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.evaluate import evaluate_run
 from ncl_jax.exports import export
@@ -77,7 +77,7 @@ def test_the_held_out_images_were_not_trained_on(run):
 
 
 def test_val_is_a_share_of_every_class():
-    whole, part = (build.data(tiny.load_config("quickstart", data__val_share=share)) for share in (0.0, 0.2))
+    whole, part = (inputs.data(tiny.load_config("quickstart", data__val_share=share)) for share in (0.0, 0.2))
     counts = np.bincount(part.others["val"].labels)
     expected = [min(max(1, round(0.2 * count)), count - 1) for count in whole.facts.class_counts]
     assert counts.tolist() == expected
@@ -96,4 +96,4 @@ def test_a_second_val_split_is_refused(tmp_path):
     config.update_from_flattened_dict({"data.name": "folder", "data.dir": str(tmp_path), "data.eval_split": "val"})
     config.data.imbalance, config.data.image_size = 0.0, 8
     with pytest.raises(DataError, match="data.val_share=0.2: the data has a val split already"):
-        build.data(config)
+        inputs.data(config)

@@ -17,6 +17,7 @@ from ncl_jax.exports import export, onnx
 from ncl_jax.exports.artifact import Artifact
 from ncl_jax.models.layers import convolve
 
+RNG = np.random.default_rng(0)
 RESNET = {"model__backbone": "resnet", "model__depth": 18, "model__width": 8, "model__classifier": "cosine"}
 RESNEXT = {"model__backbone": "resnext", "model__depth": 50, "model__width": 16, "model__classifier": "linear"}
 
@@ -29,22 +30,19 @@ def run(tmp_path):
     return tmp_path / "run_v0"
 
 
-def draw(shapes):
-    """Random weights and running statistics, as `{"params", "batch_stats"}`."""
-    rng = np.random.default_rng(0)
-
-    def leaf(path, shape):
-        values = rng.normal(size=shape.shape) / np.sqrt(np.prod(shape.shape[1:-1]))
-        return np.float32(abs(values) + 0.5 if path[-1].key == "var" else values)
-
-    return jax.tree_util.tree_map_with_path(leaf, {"params": shapes.params, "batch_stats": shapes.batch_stats})
+def draw(path, leaf):
+    """Random weights, or a running statistic."""
+    rng = np.random.default_rng(len(str(path)))  # the same whatever was drawn before
+    values = rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[1:-1]))
+    return np.float32(abs(values) + 0.5 if path[-1].key == "var" else values)
 
 
 def make_artifact(side=64, **fields):
     """A model of random weights for images of a size, and four classes."""
     config = tiny.load_config("quickstart", model__num_experts=1, **fields)
     facts = tiny.FACTS._replace(image_shape=(side, side, 3))
-    variables = draw(jax.eval_shape(lambda: build.initial_model(config, facts)))
+    shapes = jax.eval_shape(lambda: build.initial_model(config, facts))
+    variables = jax.tree_util.tree_map_with_path(draw, {"params": shapes.params, "batch_stats": shapes.batch_stats})
     predictor = build.predictor(config, facts.num_classes, convolve=convolve)
     about = {"resize": side, "class_names": list(facts.class_names)}
     predict = jax.jit(lambda images: jax.nn.softmax(predictor.scores(variables, images)))
@@ -87,7 +85,7 @@ def test_large_networks(fields):
     pytest.importorskip("jax2onnx")
     artifact = make_artifact(**fields)
     brightness = np.array([1, 2, 4, 16], np.uint8).reshape(4, 1, 1, 1)
-    images = np.random.default_rng(1).integers(0, 256, (4, *artifact.image_shape), np.uint8) // brightness
+    images = RNG.integers(0, 256, (4, *artifact.image_shape), np.uint8) // brightness
     same(onnx.serialize(artifact), images, artifact.predict(images))
 
 

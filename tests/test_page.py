@@ -117,6 +117,11 @@ def test_a_run_without_predictions_says_how_to_get_them():
     assert Text(text).headings[1:] == [name for name in SECTIONS if name not in SECTIONS[3:5] + SECTIONS[6:]]
 
 
+def test_own_images_are_named_by_their_folder():
+    run = content(**{"data.name": "folder", "data.dir": "photos/of birds"})
+    assert Text(page.page(run)).headings[0].startswith("ncl_supervised on of birds: ")
+
+
 def test_a_page_without_a_log_has_no_curves():
     assert "Training" not in Text(page.page(content()._replace(metrics=[]))).headings
 

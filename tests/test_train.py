@@ -8,7 +8,7 @@ import pytest
 from programs import SHRINK
 from tiny import load_config
 
-from ncl_jax import build, records
+from ncl_jax import inputs, records
 from ncl_jax.errors import ConfigError, DataError, Diverged, WriteError
 from ncl_jax.prepare import restore_history
 from ncl_jax.rundir import RunDir
@@ -65,7 +65,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
 
 def test_other_data_in_the_same_directory_is_refused(tmp_path):
     config = load_config("quickstart")
-    data = build.data(config)
+    data = inputs.data(config)
     config.data.dir = str(tmp_path)
     RunDir(tmp_path).begin(config, data._replace(facts=data.facts._replace(rows_checksum="0")))
     with pytest.raises(ConfigError, match="the data: another than in"):

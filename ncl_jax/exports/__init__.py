@@ -1,20 +1,15 @@
-"""A run's model as one file, for use without the run. One more format is one file and one line in `FORMATS`.
-
-ncl-jax export --run=runs/quickstart --out=model.stablehlo [--format=stablehlo] [--expert=N] [--step=N]
-"""
+"""A run's model as one file, for use without the run. One more format is one file and one line in `FORMATS`."""
 
 import hashlib
 import json
 import pathlib
-import sys
 from collections.abc import Callable
 
 import jax
 import ml_collections
 
-from ncl_jax import build, calibration, console, startup
+from ncl_jax import build, calibration, inputs
 from ncl_jax._version import __version__
-from ncl_jax.calibration import TEMPERATURE_HELP
 from ncl_jax.config import expand
 from ncl_jax.data.pipeline import Facts
 from ncl_jax.errors import ConfigError, WriteError
@@ -23,7 +18,6 @@ from ncl_jax.exports import onnx, stablehlo, torch
 from ncl_jax.exports.artifact import Artifact
 from ncl_jax.model import restore
 from ncl_jax.models.layers import convolve
-from ncl_jax.priors import PRIOR_HELP
 from ncl_jax.rundir import RunDir
 
 # Each turns a model into the content of a file.
@@ -90,7 +84,7 @@ def export(
 
 def describe(config: ml_collections.ConfigDict, facts: Facts, step: int) -> dict:
     """What must be known of a model to use it, as JSON."""
-    resize, _ = build.image_sizes(config, facts)
+    resize, _ = inputs.image_sizes(config, facts)
     return {
         "version": VERSION, "class_names": list(facts.class_names), "image_shape": list(facts.image_shape),
         "resize": resize, "mean": list(config.data.mean), "std": list(config.data.std),
@@ -99,26 +93,3 @@ def describe(config: ml_collections.ConfigDict, facts: Facts, step: int) -> dict
         "class_counts": list(facts.class_counts), "step": step, "ncl_jax": __version__, "jax": jax.__version__,
         "license": "of the data and of any pretrained weights that the run used",
     }  # fmt: skip
-
-
-def main(argv: list[str]) -> None:
-    """The command."""
-    parser = console.Parser(prog="ncl-jax export", description="Writes a run's model as one file.")
-    parser.add_argument("--run", required=True, help="directory of the run")
-    parser.add_argument("--out", required=True, help="the file to write")
-    parser.add_argument("--format", default="stablehlo", help=f"one of: {', '.join(FORMATS)}")
-    parser.add_argument("--prior", help=PRIOR_HELP)
-    parser.add_argument("--temperature", help=TEMPERATURE_HELP)
-    parser.add_argument("--force", action="store_true", help="write over a file that exists")
-    parser.add_argument("--expert", type=int, help="one expert's number; the ensemble, or all experts, if not given")
-    parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
-    args = parser.parse_args(argv)
-    startup.prepare()
-    export(args.run, args.out, args.format, args.step, args.expert, args.force, args.prior, args.temperature)
-    console.say(f"wrote {args.out} and {description_of(pathlib.Path(args.out))}")
-
-
-if __name__ == "__main__":
-    from ncl_jax import cli
-
-    cli.run("export", sys.argv[1:])

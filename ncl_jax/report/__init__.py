@@ -2,7 +2,7 @@
 
 import json
 
-from ncl_jax import build, metrics, predictions
+from ncl_jax import inputs, metrics, predictions
 from ncl_jax.data.sources import Split
 from ncl_jax.logs import read_metrics
 from ncl_jax.report import page
@@ -26,7 +26,7 @@ def write(directory: RunDir, results: dict, answers: list[metrics.Answers], test
     records = read_metrics(directory.metrics)
     curve_figure(records, config.loss.balanced).savefig(directory.curve, dpi=130)
     per_class_figure(results, facts.class_names).savefig(directory.per_class, dpi=130)
-    sizes = build.image_sizes(config, facts)
+    sizes = inputs.image_sizes(config, facts)
     found = predictions.make(metrics.join(answers), test, facts.class_counts, *sizes)
     predictions.write(directory.predictions, found)
     content = page.RunContent(directory.path.name, results, facts, records, found)

@@ -94,7 +94,7 @@ def page(runs: Sequence[RunContent]) -> str:
     """The page of several runs. Raises ConfigError for runs on different data."""
     check_same_data(runs)
     groups = group(runs)
-    title = f"{len(runs)} runs on {runs[0].results['dataset']}"
+    title = f"{len(runs)} runs on {runs[0].data}"
     parts = [
         f"<h1>{escape(title)}</h1>",
         means(groups),

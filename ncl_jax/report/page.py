@@ -3,6 +3,7 @@
 import base64
 import importlib.resources
 import io
+import pathlib
 from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from ncl_jax.report.charts import percent
 from ncl_jax.report.tables import COLUMNS, predictors
 from ncl_jax.rundir import RunDir
 
+OWN_IMAGES = ("folder", "list", "tfds")
 SHOWN_FIELDS = (
     "data.augment", "data.image_size", "model.backbone", "model.depth", "model.num_experts", "model.classifier",
     "loss.name", "loss.num_hard", "optim.batch_size", "optim.learning_rate", "optim.schedule", "seed",
@@ -40,6 +42,12 @@ class RunContent(NamedTuple):
     def method(self) -> str:
         """The method by its name, or what the loss is called."""
         return method_of(complete(self.results["config"]))
+
+    @property
+    def data(self) -> str:
+        """What it was trained on: the data set's name, of own images their folder's."""
+        fields = self.results["config"]["data"]
+        return pathlib.PurePath(fields["dir"]).name if fields["name"] in OWN_IMAGES else self.results["dataset"]
 
 
 def read(directory: RunDir) -> RunContent:
@@ -68,7 +76,7 @@ def document(title: str, body: str) -> str:
 def page(run: RunContent) -> str:
     """A run's page."""
     accuracy = percent(run.results["ensemble"]["accuracy"])
-    heading = f"<h1>{escape(run.method)} on {escape(run.results['dataset'])}: {accuracy} %</h1>"
+    heading = f"<h1>{escape(run.method)} on {escape(run.data)}: {accuracy} %</h1>"
     return document(f"{run.name}: {accuracy} %", heading + sections(run, "run"))
 
 
@@ -98,7 +106,7 @@ def facts(run: RunContent) -> str:
     speed, most, least = results["images_per_second"], max(counts), min(counts)
     versions = results.get("versions", {})
     rows = {
-        "data": f"{results['dataset']}: {results['num_train']:,} training images, {len(counts)} classes of {most:,} to "
+        "data": f"{run.data}: {results['num_train']:,} training images, {len(counts)} classes of {most:,} to "
         f"{least:,} (imbalance {most / max(least, 1):.4g})",
         "groups": ", ".join(f"{mask.sum()} {name}" for name, mask in groups.items())
         + " (more than 100, 20 to 100, fewer than 20 images)",

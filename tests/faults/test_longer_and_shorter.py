@@ -10,7 +10,7 @@ import pytest
 import tiny
 
 import ncl_jax
-from ncl_jax import checks, cli, records
+from ncl_jax import checks, cli, inputs, records
 from ncl_jax.errors import CheckpointError
 from ncl_jax.rundir import RunDir
 
@@ -101,9 +101,9 @@ def test_the_time_left_is_that_of_the_epochs_to_come():
 
 
 def test_eval_batches_are_no_larger_than_the_test_set():
-    from ncl_jax import build, sharding
+    from ncl_jax import sharding
 
     config = tiny.tiny("", run__eval_batch=100000)
     checks.validate(config)
-    source, count = next(build.test_feed(config, build.data(config), sharding.make_mesh(8)).batches(0))
+    source, count = next(inputs.test_feed(config, inputs.data(config), sharding.make_mesh(8)).batches(0))
     assert count == 1 and source.images.shape[1] == 1000

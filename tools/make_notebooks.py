@@ -1,0 +1,240 @@
+"""Writes the notebooks in colab/ from their sources here, with links to `project.urls.Repository` of pyproject.toml.
+
+python tools/make_notebooks.py
+"""
+
+import json
+import pathlib
+import tomllib
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+class Cell(NamedTuple):
+    """Markdown, or code with a tag for the tests: "setup" is left out there, "parameters" followed by their own."""
+
+    kind: str
+    source: str
+    tag: str = ""
+
+
+class Site(NamedTuple):
+    """Where a notebook runs: its name, the address that opens one (before `.../blob/main/FILE`), its metadata."""
+
+    name: str
+    address: str
+    metadata: dict
+
+
+def text(source: str) -> Cell:
+    """A cell of Markdown."""
+    return Cell("markdown", source.strip())
+
+
+def code(source: str, tag: str = "") -> Cell:
+    """A cell of code."""
+    return Cell("code", source.strip(), tag)
+
+
+def read_address() -> str:
+    """The repository's address: the one place where it stands."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+
+
+ADDRESS = read_address()
+COLAB = Site("Colab", ADDRESS.replace("github.com", "colab.research.google.com/github", 1), {"accelerator": "TPU"})
+KAGGLE = Site(
+    "Kaggle",
+    f"https://kaggle.com/kernels/welcome?src={ADDRESS}",
+    {"kaggle": {"accelerator": "tpuV5e8", "isInternetEnabled": True}},
+)
+TPU_ON_COLAB = "Runtime > Change runtime type > TPU; a GPU (`ncl-jax[cuda12]` below) or a CPU (`ncl-jax`) does as well."
+INSTALL = code(f'%pip install -q "ncl-jax[tpu] @ git+{ADDRESS}"', "setup")
+DRIVE = code("""
+from google.colab import drive
+
+drive.mount("/content/drive")
+""", "setup")  # fmt: skip
+FIELDS = 'fields = ""  # any field: "--config.optim.batch_size=128 --config.seed=1"; ncl-jax train --help lists them'
+ONE_PROCESS = (
+    "Only one process at a time can use a TPU. From here on it is this notebook: to train again, restart its session."
+)
+SHOW = code("""
+import html
+import pathlib
+
+from IPython.display import HTML, Image, display
+
+display(Image(f"{run}/curve.png"))
+page = html.escape(pathlib.Path(f"{run}/report.html").read_text())
+HTML(f'<iframe srcdoc="{page}" width="100%" height="900"></iframe>')
+""")
+
+QUICKSTART = [
+    text(f"""
+# NCL on long-tailed images
+
+On the images that come with the package: Fashion-MNIST, ten classes of 500 to 5 images. {TPU_ON_COLAB}
+"""),
+    INSTALL,
+    code(f"""
+config = "quickstart"  # "quickstart:method=ce,seed=1" for another method or seed
+run = "runs/quickstart"  # the run's directory
+{FIELDS}
+""", "parameters"),
+    text("## Train\n\nThe same cell continues a run that was stopped."),
+    code('!ncl-jax train --config="{config}" --workdir="{run}" {fields}'),
+    SHOW,
+    text(f"## Use the model\n\n{ONE_PROCESS}"),
+    code("""
+import ncl_jax
+from ncl_jax.data import sources
+
+model = ncl_jax.load(run)
+images = sources.load(sources.Request("fashion_mnist_lt")).splits["test"].images[:8]
+print([model.class_names[i] for i in model(images).argmax(-1)])
+"""),
+]  # fmt: skip
+
+CIFAR100LT = [
+    text(f"""
+# NCL on CIFAR-100-LT, continued over several sessions
+
+The run is kept on Google Drive. When the runtime is lost, run all cells again: training goes on at the last checkpoint,
+and ends with what an unbroken run ends with. {TPU_ON_COLAB}
+"""),
+    INSTALL,
+    DRIVE,
+    code(f"""
+config = "cifar100lt:imbalance=100,epochs=400"  # also method=nclpp, seed=1; fewer epochs scale the schedule
+data = "data"  # where CIFAR's archive lies, or is fetched to
+run = "/content/drive/MyDrive/ncl_jax/cifar100lt"  # the run's directory
+{FIELDS}
+""", "parameters"),
+    text("## Train, or continue"),
+    code('!ncl-jax train --config="{config}" --workdir="{run}" --config.data.dir="{data}" {fields}'),
+    text("## See\n\nWhat a run leaves when it has ended; `ncl-jax evaluate` makes it for one that has not."),
+    SHOW,
+]  # fmt: skip
+
+
+def own_images(train: str) -> list[Cell]:
+    """From a folder `images` to an exported model, after the parameters; `train` is said where training begins."""
+    return [
+        text("## Look at the images\n\nThe classes, their sizes, files that cannot be read, settings that suit them."),
+        code("""
+from IPython.display import Image
+
+!ncl-jax inspect --config="folder:dir={images}" {fields}
+Image("class_sizes.png")
+"""),
+        text(f"## Train\n\n{train}"),
+        code('!ncl-jax train --config="folder:dir={images},{arguments}" --workdir="{run}" {fields}'),
+        SHOW,
+        text("## Name the classes of new images\n\n`--out=answers.csv` writes a table."),
+        code('!ncl-jax predict --run="{run}" "{new}" --top=3'),
+        text(f"""
+## Take the model along
+
+One file, and a description beside it, which need nothing but JAX, NumPy and Pillow, on CPU, GPU and TPU. {ONE_PROCESS}
+"""),
+        code('!ncl-jax export --run="{run}" --out="{run}/model.stablehlo" --force'),
+        code("""
+import ncl_jax
+from ncl_jax.predicting import find_files
+
+model = ncl_jax.load_exported(f"{run}/model.stablehlo")
+files = find_files([new])[:8]
+for file, probabilities in zip(files, model(files), strict=True):
+    print(file, model.class_names[probabilities.argmax()], probabilities.max())
+"""),
+    ]
+
+
+ON_COLAB = [
+    text(f"""
+# NCL on your own images: from a zip file to a model
+
+The zip file holds a folder for each class, or `train/` and `test/` with such folders. {TPU_ON_COLAB}
+"""),
+    INSTALL,
+    DRIVE,
+    code(f"""
+archive = "/content/drive/MyDrive/images.zip"
+images = "images"  # where the folders of the classes are once unpacked: images/NAME if the zip file starts with NAME/
+new = "/content/drive/MyDrive/new_images"  # an image or a folder of images to be classified at the end
+arguments = "epochs=30"  # also image_size=64, method=ncl, seed=1
+run = "/content/drive/MyDrive/ncl_jax/own_images"  # the run's directory
+{FIELDS}
+""", "parameters"),
+    code("""
+import shutil
+
+shutil.unpack_archive(archive, "images")
+"""),
+    *own_images("When the runtime is lost, run all cells again: training goes on at the last checkpoint."),
+]  # fmt: skip
+
+ON_KAGGLE = [
+    text("""
+# NCL on your own images, on Kaggle
+
+Settings: Accelerator > TPU, Internet on. Upload > New Dataset takes a zip file and unpacks it; it holds a folder for
+each class, or `train/` and `test/` with such folders. A GPU (`ncl-jax[cuda12]` below) or a CPU does as well.
+"""),
+    INSTALL,
+    code(f"""
+images = "/kaggle/input/images"  # where the folders of the classes are
+new = "/kaggle/input/new-images"  # an image or a folder of images to be classified at the end
+arguments = "epochs=30"  # also image_size=64, method=ncl, seed=1
+run = "/kaggle/working/own_images"  # the run's directory
+{FIELDS}
+""", "parameters"),
+    *own_images(
+        "The same cell continues a run that was stopped. Save Version keeps `/kaggle/working`: to go on in another "
+        "session, add that version's output as an input and copy the run's directory back."
+    ),
+]  # fmt: skip
+
+NOTEBOOKS = {
+    "quickstart": (COLAB, QUICKSTART),
+    "cifar100lt": (COLAB, CIFAR100LT),
+    "own_images": (COLAB, ON_COLAB),
+    "kaggle": (KAGGLE, ON_KAGGLE),
+}
+
+
+def cell(number: int, content: Cell) -> dict:
+    """A cell as notebooks store it."""
+    stored = {
+        "cell_type": content.kind,
+        "id": f"cell{number}",
+        "metadata": {"tags": [content.tag]} if content.tag else {},
+        "source": content.source.splitlines(keepends=True),
+    }
+    return stored | ({"execution_count": None, "outputs": []} if content.kind == "code" else {})
+
+
+def notebook(name: str) -> str:
+    """A notebook's file, under a link that opens it."""
+    site, cells = NOTEBOOKS[name]
+    link = text(f"[Open in {site.name}]({site.address}/blob/main/colab/{name}.ipynb)")
+    content = {
+        "cells": [cell(number, content) for number, content in enumerate([link, *cells])],
+        "metadata": site.metadata
+        | {"kernelspec": {"display_name": "Python 3", "name": "python3"}, "language_info": {"name": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Writes all of them."""
+    for name in NOTEBOOKS:
+        (ROOT / "colab" / f"{name}.ipynb").write_text(notebook(name))
+
+
+if __name__ == "__main__":
+    main()
