@@ -135,4 +135,4 @@ def test_a_methods_memory_lives_where_it_says(tables):
     shapes = jax.eval_shape(lambda: build.initial_state(queue, tiny.FACTS))
     places = build.state_places(queue, tiny.FACTS, sharding.make_mesh(2, 2), shapes)
     assert places.memory["contrast"].keys.spec == P("expert") and places.memory["contrast"].position.spec == P()
-    assert methods.objectives().keys() == {"ncl", "nclpp", "centres"}
+    assert methods.objectives().keys() == {"ncl", "nclpp", "distilled", "centres"}

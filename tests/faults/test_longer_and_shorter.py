@@ -105,5 +105,7 @@ def test_eval_batches_are_no_larger_than_the_test_set():
 
     config = tiny.tiny("", run__eval_batch=100000)
     checks.validate(config)
-    source, count = next(inputs.test_feed(config, inputs.data(config), sharding.make_mesh(8)).batches(0))
+    data = inputs.data(config)
+    feed = inputs.test_feed(config, data.test, "test", data.facts, sharding.make_mesh(8))
+    source, count = next(feed.batches(0))
     assert count == 1 and source.images.shape[1] == 1000
