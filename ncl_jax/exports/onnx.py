@@ -4,6 +4,7 @@ To use it: `onnxruntime.InferenceSession(FILE).run(None, {"images": images})`; t
 """
 
 import json
+import logging
 from typing import Any
 
 import jax
@@ -36,6 +37,7 @@ def serialize(artifact: Artifact) -> bytes:
 
 def convert(artifact: Artifact) -> bytes:
     """The graph as jax2onnx makes it; see `serialize`."""
+    logging.getLogger("jax2onnx").setLevel(logging.CRITICAL)  # it tells of libraries that it could not find
     try:
         import jax2onnx
         import onnxruntime  # noqa: F401
