@@ -9,6 +9,7 @@ from PIL import Image
 
 from ncl_jax.data import decoding, longtail
 from ncl_jax.data.sources import Split
+from ncl_jax.errors import DataError
 from ncl_jax.metrics import Answers
 
 CONFIDENT = 12  # mistakes that are shown
@@ -25,17 +26,22 @@ class Predictions(NamedTuple):
     rows: np.ndarray  # int32 [K]: images that are shown
     thumbnails: np.ndarray  # uint8 [K, S, S, 3]: those images
 
-    def picture(self, row: int) -> np.ndarray:
-        """An image that is shown, uint8 [S, S, 3]."""
-        return self.thumbnails[np.searchsorted(self.rows, row)]
+    def picture(self, row: int) -> np.ndarray | None:
+        """An image that is shown, uint8 [S, S, 3]; None where there is no picture of it."""
+        found = np.flatnonzero(self.rows == row)
+        return self.thumbnails[found[0]] if len(found) else None
 
 
 def make(answers: Answers, split: Split, class_counts: tuple[int, ...], resize: int, size: int) -> Predictions:
-    """Adds small pictures of the mistakes that a report shows, by the test transform (`transforms.fit`)."""
+    """Adds small pictures of the mistakes that a report shows, by the test transform (`transforms.fit`); none where the
+    files have gone since they were evaluated."""
     top = (answers.labels, answers.top[0], answers.confidence[0])
     pairs = confident_mistakes(*top) + [pair for _, pairs in worst_classes(*top, class_counts) for pair in pairs]
     rows = np.unique(np.array([row for pair in pairs for row in pair if row >= 0], np.int32))
-    images = decoding.fitted(split.take(rows), resize, size, "pictures for the report")
+    try:
+        images = decoding.fitted(split.take(rows), resize, size, "pictures for the report")
+    except DataError:
+        rows, images = rows[:0], np.zeros((0, size, size, 3), np.uint8)
     small = min(size, THUMBNAIL)
     thumbnails = [np.asarray(Image.fromarray(image).resize((small, small))) for image in images]
     stacked = np.stack(thumbnails) if thumbnails else np.zeros((0, small, small, 3), np.uint8)

@@ -13,6 +13,7 @@ from ncl_jax import methods, metrics, predictions, report, reporting
 from ncl_jax.config import base_config, choose_method, method_of
 from ncl_jax.data.pipeline import Data, Facts
 from ncl_jax.data.sources import Split
+from ncl_jax.data.sources.source import Files
 from ncl_jax.errors import ConfigError, NclError
 from ncl_jax.predictions import Predictions
 from ncl_jax.report import comparison, confusion, page, svg
@@ -165,6 +166,15 @@ def test_only_the_pictures_that_are_shown_are_kept(tmp_path):
     assert found.picture(4).max() == 4 and all((a == b).all() for a, b in zip(found, made, strict=True))
     (tmp_path / "p.npz").write_bytes((tmp_path / "p.npz").read_bytes()[:100])
     assert predictions.read(tmp_path / "p.npz") is None
+
+
+def test_files_that_have_gone_leave_a_page_without_pictures(tmp_path):
+    answers = metrics.Answers(LABELS, LABELS >= 0, TOP[None].astype(np.int32), CONFIDENCE[None].astype(np.float32))
+    gone = Files(tmp_path, np.array([f"{row}.png" for row in range(8)]), np.zeros(8, int))
+    found = predictions.make(answers, Split(gone, LABELS), COUNTS, 4, 4)
+    run = content()
+    run = run._replace(predictions=run.predictions._replace(rows=found.rows, thumbnails=found.thumbnails))
+    assert not len(found.rows) and "<img" not in page.page(run) and "<img" in page.page(content())
 
 
 def test_answers_are_joined_in_order_without_padding():

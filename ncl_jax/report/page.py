@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from ncl_jax import predictions
@@ -215,14 +214,16 @@ def gallery(run: RunContent, found: Predictions, pairs: predictions.Pairs) -> st
     names, items = run.facts.class_names, []
     for row, other in pairs:
         true, taken = names[found.labels[row]], names[found.top[0, row]]
-        pictures = _picture(found, row, true) + (_picture(found, other, taken) if other >= 0 else "")
+        pictures = _picture(found, row, true) + _picture(found, other, taken)
         text = f"{true}, taken for {taken} ({percent(float(found.confidence[0, row]), 0)} %)"
         items.append(f"<figure><div>{pictures}</div><figcaption>{escape(text)}</figcaption></figure>")
     return f'<div class="gallery">{"".join(items)}</div>'
 
 
 def _picture(found: Predictions, row: int, text: str) -> str:
-    file = io.BytesIO()
-    Image.fromarray(np.asarray(found.picture(row))).save(file, "webp", quality=85)
+    picture, file = found.picture(row), io.BytesIO()
+    if picture is None:
+        return ""
+    Image.fromarray(picture).save(file, "webp", quality=85)
     encoded = base64.b64encode(file.getvalue()).decode()
     return f'<img alt="{escape(text)}" src="data:image/webp;base64,{encoded}">'
