@@ -1,4 +1,4 @@
-"""An exported model for use: `ncl_jax.load_exported(FILE)`. It needs JAX, NumPy and Pillow, and nothing of the run."""
+"""An exported model for use: `ncl_jax.load_exported(FILE)`. It needs JAX, flatbuffers, NumPy and Pillow, not the run."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def load_exported(file: str | pathlib.Path) -> Exported:
     """Loads what `ncl-jax export --format=stablehlo` wrote, with the description beside it.
 
     Raises:
-      ExportError: one of the files is missing, damaged, or of another version.
+      ExportError: one of the files is missing, damaged, or of another version; flatbuffers is not installed.
     """
     path = pathlib.Path(file).expanduser()
     try:
@@ -62,4 +62,8 @@ def load_exported(file: str | pathlib.Path) -> Exported:
         raise ExportError(f"{path} was changed or cut short since it was exported: export the run again")
     if about["format"] != "stablehlo":
         raise ExportError(f"{path} holds {about['format']}, no program for JAX: export the run with --format=stablehlo")
-    return Exported(jax.export.deserialize(bytearray(content)), about)
+    try:
+        program = jax.export.deserialize(bytearray(content))
+    except ImportError as error:
+        raise ExportError(f"{path} cannot be read ({error}): pip install flatbuffers") from error
+    return Exported(program, about)

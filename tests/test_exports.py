@@ -78,6 +78,16 @@ def test_artifacts_that_cannot_be_trusted(run, tmp_path):
         ncl_jax.load_exported(tmp_path / "model")
 
 
+def test_a_missing_library_is_named(run, tmp_path, monkeypatch):
+    def missing(content):
+        raise ImportError("no flatbuffers")
+
+    export(run, tmp_path / "model")
+    monkeypatch.setattr(jax.export, "deserialize", missing)
+    with pytest.raises(ExportError, match=r"\(no flatbuffers\): pip install flatbuffers"):
+        ncl_jax.load_exported(tmp_path / "model")
+
+
 def test_bad_arguments_are_named(run, tmp_path):
     with pytest.raises(ConfigError, match="--format=caffe must be one of: stablehlo, safetensors"):
         export(run, tmp_path / "model", "caffe")

@@ -1,6 +1,6 @@
 """StableHLO by `jax.export`: one program with its weights, for CPU, CUDA and TPU and any number of images.
 
-To use it: `jax.export.deserialize(bytearray(open(FILE, "rb").read())).call(images)`; that needs JAX alone.
+To use it: `jax.export.deserialize(bytearray(open(FILE, "rb").read())).call(images)`; that needs JAX and flatbuffers.
 """
 
 import jax
