@@ -12,7 +12,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from ncl_jax import build, inputs, priors
-from ncl_jax.data import feeds
+from ncl_jax.data import feeds, pipeline
 from ncl_jax.data.pipeline import Facts
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.predict import combine
@@ -103,6 +103,8 @@ def _fit_on_val(config, facts, variables, expert) -> float:
             f"--temperature=val: {facts.name} has no val split. Give a number, or train with "
             "--config.data.val_share=0.1, which holds a part of the training images out"
         )
+    if config.data.skip_unreadable:
+        val, _ = pipeline.readable(val, facts.class_names, "val")
     mesh = make_mesh(1)
     predictor = build.predictor(config, facts.num_classes, mesh)
     feed = inputs.test_feed(config, val, "val", facts, mesh)

@@ -148,6 +148,10 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
             f"loss.copies={copies}, contrast.weight={config.contrast.weight}: loss.name=distilled has neither copies "
             "nor self-supervision; set 1 and 0"
         )
+    if name == "distilled" and not (config.loss.distill_weight or config.loss.hard_distill_weight):
+        raise ConfigError(
+            "loss.distill_weight=0, loss.hard_distill_weight=0: one must be above 0 for a student to learn"
+        )
     if (name == "distilled") != bool(config.teacher.run):
         raise ConfigError(
             f"loss.name={name} and teacher.run={config.teacher.run!r} do not belong together: ncl-jax distill "

@@ -1,4 +1,4 @@
-"""An exported model for use: `ncl_jax.load_exported(FILE)`. It needs JAX, flatbuffers, NumPy and Pillow, not the run."""
+"""An exported model for use: `ncl_jax.load_exported(FILE)`. It needs JAX, flatbuffers, NumPy and Pillow."""
 
 import hashlib
 import json

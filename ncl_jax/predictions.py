@@ -2,6 +2,7 @@
 
 import pathlib
 import zipfile
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -108,5 +109,5 @@ def read(path: pathlib.Path) -> Predictions | None:
     try:
         with np.load(path) as file:
             return Predictions(**{name: file[name] for name in Predictions._fields})
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
         return None

@@ -94,7 +94,7 @@ def test_a_student_learns_and_goes_on_without_its_teacher(teacher, tmp_path):
     last = max((tmp_path / "student" / "checkpoints").glob("[0-9]*"), key=lambda path: int(path.name))
     shutil.rmtree(last)
     (tmp_path / "student" / "results.json").unlink()
-    shutil.move(moved / "checkpoints", tmp_path / "gone")
+    shutil.rmtree(moved)
     assert distill(moved, tmp_path / "student") == ("", 0)
     assert programs.content(tmp_path / "student") == whole
 
@@ -108,6 +108,20 @@ def test_parts_of_a_batch_see_their_teacher(teacher, tmp_path):
         json.loads((tmp_path / name / "metrics.jsonl").read_text().splitlines()[0]) for name in ("whole", "parts")
     )
     np.testing.assert_allclose(parts["parts"]["nbod"], whole["parts"]["nbod"], rtol=0.05)  # batch statistics differ
+
+
+@pytest.mark.slow
+def test_a_students_settings_are_those_of_one_network_that_learns(teacher, tmp_path):
+    other = shutil.copytree(teacher, tmp_path / "teacher")
+    stored = json.loads((other / "config.json").read_text())
+    stored["loss"] |= {"distill_weight": 0.0, "hard_distill_weight": 0.0}
+    stored["model"] |= {"freeze": 2, "pretrained": "weights.pth"}
+    stored["run"]["expert_devices"], stored["optim"]["backbone_scale"] = 2, 0.1
+    (other / "config.json").write_text(json.dumps(stored))
+    made = student(other)
+    assert (made.loss.distill_weight, made.loss.hard_distill_weight) == (0.6, 0.6)
+    assert (made.model.freeze, made.model.pretrained, made.model.num_experts) == (0, "", 1)
+    assert (made.run.expert_devices, made.optim.backbone_scale) == (1, 1.0)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from ncl_jax.data.sources.source import Files
 from ncl_jax.errors import ConfigError, NclError
 from ncl_jax.predictions import Predictions
 from ncl_jax.report import comparison, confusion, page, svg
+from ncl_jax.report.plots import per_class_figure
 from ncl_jax.rundir import RunDir
 
 SECTIONS = ["Figures", "Head and tail", "Training", "Confusions", "Confidence", "Do the experts agree?",
@@ -123,6 +124,13 @@ def test_own_images_are_named_by_their_folder():
     assert Text(page.page(run)).headings[0].startswith("ncl_supervised on of birds: ")
 
 
+def test_names_that_are_no_text_are_shown_as_far_as_they_are(tmp_path):
+    run = content()
+    run = run._replace(facts=run.facts._replace(class_names=("caf\udce9", *run.facts.class_names[1:])))
+    assert "caf?" in page.page(run)
+    per_class_figure(run.results, run.facts.class_names).savefig(tmp_path / "plot.png")
+
+
 def test_a_page_without_a_log_has_no_curves():
     assert "Training" not in Text(page.page(content()._replace(metrics=[]))).headings
 
@@ -164,8 +172,9 @@ def test_only_the_pictures_that_are_shown_are_kept(tmp_path):
     found = predictions.read(tmp_path / "p.npz")
     assert isinstance(found, Predictions) and found.rows.tolist() == [0, 1, 2, 4, 5, 6]
     assert found.picture(4).max() == 4 and all((a == b).all() for a, b in zip(found, made, strict=True))
-    (tmp_path / "p.npz").write_bytes((tmp_path / "p.npz").read_bytes()[:100])
-    assert predictions.read(tmp_path / "p.npz") is None
+    for damaged in ((tmp_path / "p.npz").read_bytes()[:100], b""):
+        (tmp_path / "p.npz").write_bytes(damaged)
+        assert predictions.read(tmp_path / "p.npz") is None
 
 
 def test_files_that_have_gone_leave_a_page_without_pictures(tmp_path):
@@ -239,6 +248,23 @@ def test_differences_are_paired_by_seed():
     assert comparison.spread([0.1, None]) == "-" and comparison.spread([0.123]) == "12.3"
 
 
+def test_runs_of_other_lengths_are_groups_of_their_own_and_none_counts_twice():
+    longer = content(1, name="longer")
+    longer.results["epoch"] = 9
+    assert [one.name for one in comparison.group([content(0), longer])] == [
+        "ncl_supervised, trained epochs=3", "ncl_supervised, trained epochs=9",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="a and b have the same configuration and seed 0: give one of them"):
+        comparison.group([content(name="a"), content(name="b")])
+
+
+def test_a_class_without_test_images_is_left_out_of_the_lines():
+    runs = [content(seed, name=f"run {seed}") for seed in (0, 1)]
+    for run in runs:
+        run.results["ensemble"]["per_class"][4] = None
+    assert "nan" not in comparison.lines(comparison.group(runs))
+
+
 def test_runs_on_different_data_are_refused():
     other = content(name="other")
     other.results["rows_checksum"] = "1"
@@ -258,9 +284,9 @@ def test_a_configurations_method_is_recognised(method):
     assert method_of(config) == config.loss.name
 
 
-def finished(path, log=True):
+def finished(path, log=True, seed=0):
     """A run's directory as training leaves it."""
-    directory, run = RunDir(path), content()
+    directory, run = RunDir(path), content(seed)
     directory.path.mkdir()
     test = Split(np.zeros((40, 8, 8, 3), np.uint8), run.predictions.labels)
     directory.begin(base_config(), Data(run.facts, test, test, {}))
@@ -285,7 +311,7 @@ def test_a_finished_run_has_its_plots_its_page_and_its_results(tmp_path, log):
 
 def test_the_command_writes_a_page_of_one_run_and_of_several(tmp_path, monkeypatch, capsys):
     finished(tmp_path / "a")
-    finished(tmp_path / "b")
+    finished(tmp_path / "b", seed=1)
     monkeypatch.chdir(tmp_path)
     reporting.main(["a"])
     assert "wrote report.html: open it in a browser" in capsys.readouterr().out

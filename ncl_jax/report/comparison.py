@@ -53,14 +53,29 @@ def group(runs: Sequence[RunContent]) -> list[Group]:
     kinds: dict[tuple, list[RunContent]] = {}
     for run, values in zip(runs, fields, strict=True):
         kinds.setdefault(tuple(sorted((name, str(value)) for name, value in values.items())), []).append(run)
+    for members in kinds.values():
+        _check_seeds(members)
     groups = [Group(members[0].method, members) for members in kinds.values()]
     names = [one.name for one in groups]
     return [Group(_distinct(one, groups) if names.count(one.name) > 1 else one.name, one.runs) for one in groups]
 
 
+def _check_seeds(members: Sequence[RunContent]) -> None:
+    """Raises ConfigError where two runs of one configuration have the same seed: they would count twice."""
+    seen: dict[int, str] = {}
+    for run in members:
+        seed = run.results["config"]["seed"]
+        if seed in seen:
+            raise ConfigError(
+                f"{seen[seed]} and {run.name} have the same configuration and seed {seed}: give one of them"
+            )
+        seen[seed] = run.name
+
+
 def _fields(run: RunContent) -> dict:
     config = flatten(complete(run.results["config"]))
-    return {name: value for name, value in config.items() if name != "seed" and not name.startswith(MAY_CHANGE)}
+    fields = {name: value for name, value in config.items() if name != "seed" and not name.startswith(MAY_CHANGE)}
+    return fields | {"trained epochs": run.results["epoch"]}
 
 
 def _distinct(one: Group, groups: Sequence[Group]) -> str:
@@ -156,7 +171,8 @@ def strips(groups: Sequence[Group]) -> str:
 def lines(groups: Sequence[Group]) -> str:
     """Accuracy by class size, the mean over each group's runs and over neighbouring classes."""
     counts = np.asarray(groups[0].runs[0].facts.class_counts)
-    order = [c for c in np.argsort(counts, kind="stable") if counts[c]]
+    per_class = groups[0].runs[0].results["ensemble"]["per_class"]
+    order = [c for c in np.argsort(counts, kind="stable") if counts[c] and per_class[c] is not None]
     parts = np.array_split(order, min(charts.SMOOTHED, len(order)))
     axis = charts.size_axis(counts.tolist())
     chart = svg.Chart("accuracy by class size", axis, svg.linear("test accuracy (%)", 0, charts.HEADROOM))

@@ -46,7 +46,8 @@ class RunContent(NamedTuple):
     def data(self) -> str:
         """What it was trained on: the data set's name, of own images their folder's."""
         fields = self.results["config"]["data"]
-        return pathlib.PurePath(fields["dir"]).name if fields["name"] in OWN_IMAGES else self.results["dataset"]
+        parts = pathlib.PurePath(fields["dir"]).parts[-2 if fields["name"] == "tfds" else -1 :]  # NAME/VERSION
+        return "/".join(parts) if fields["name"] in OWN_IMAGES else self.results["dataset"]
 
 
 def read(directory: RunDir) -> RunContent:
@@ -64,12 +65,13 @@ def read(directory: RunDir) -> RunContent:
 def document(title: str, body: str) -> str:
     """The whole page around its content."""
     style = importlib.resources.files("ncl_jax.report").joinpath("style.css").read_text()
-    return (
+    html = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="color-scheme" '
         f'content="light dark"><link rel="icon" href="data:,"><title>{escape(title)}</title>\n<style>\n{style}</style>'
         f"</head>\n<body>\n{body}\n</body></html>\n"
     )
+    return html.encode("utf-8", "replace").decode()  # names of files may hold bytes that are no text
 
 
 def page(run: RunContent) -> str:

@@ -146,7 +146,8 @@ def _name_classes(ax: Axes, counts: np.ndarray, accuracy: np.ndarray, class_name
     frame: dict[str, Any] = {"transform": ax.transAxes, "clip_on": False}
     for index, x, y, place in zip(order, across, up, _spread(across, 0.04), strict=True):
         ax.plot([x, x, place], [y, 1, 1.03], color="0.8", linewidth=0.8, zorder=0, **frame)
-        name = class_names[index] if len(class_names[index]) <= 24 else class_names[index][:23] + "…"
+        name = class_names[index].encode("utf-8", "replace").decode()
+        name = name if len(name) <= 24 else name[:23] + "…"
         ax.text(place, 1.05, name, fontsize=9, rotation=40, rotation_mode="anchor", parse_math=False, **frame)
 
 
