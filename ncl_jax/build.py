@@ -18,6 +18,8 @@ from ncl_jax.methods.contrast import contrast
 from ncl_jax.models import Network, cpu_conv, layers, make_network
 from ncl_jax.predict import Predictor
 
+ARCHITECTURE = ("backbone", "depth", "width", "classifier", "cosine_scale")  # of `model` and `teacher`
+
 
 class Keys(NamedTuple):
     """The run's independent random streams."""
@@ -85,7 +87,7 @@ def network(
 
 
 def _architecture(section: ml_collections.ConfigDict) -> dict[str, Any]:
-    return {name: section[name] for name in ("backbone", "depth", "width", "classifier", "cosine_scale")}
+    return {name: section[name] for name in ARCHITECTURE}
 
 
 def teacher(

@@ -13,14 +13,12 @@ import sys
 import ml_collections
 from absl import flags
 
-from ncl_jax import startup
+from ncl_jax import build, startup
 from ncl_jax.config import base_config, complete, expand
 from ncl_jax.errors import ConfigError
 from ncl_jax.rundir import RunDir
 from ncl_jax.train import train
 from ncl_jax.training import help_if_asked, parse_fields
-
-NETWORK = ("backbone", "depth", "width", "classifier", "cosine_scale", "num_experts")
 
 
 def student(run: str | pathlib.Path) -> ml_collections.ConfigDict:
@@ -30,7 +28,7 @@ def student(run: str | pathlib.Path) -> ml_collections.ConfigDict:
     if directory.read_results() is None:
         raise ConfigError(f"--run={run} has no results yet: let the run end before a student learns from it")
     config.teacher.run = str(directory.path.absolute())
-    config.teacher.update({name: config.model[name] for name in NETWORK})
+    config.teacher.update({name: config.model[name] for name in (*build.ARCHITECTURE, "num_experts")})
     config.model.update({"num_experts": 1, "pretrained": "", "pretrained_expert": -1, "freeze": 0})
     config.loss.update({"name": "distilled", "copies": 1})
     for weight in ("distill_weight", "hard_distill_weight"):  # methods without distillation have 0

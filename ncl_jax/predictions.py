@@ -1,5 +1,6 @@
 """What a run's model says of every image that it was evaluated on, kept for its report."""
 
+import io
 import pathlib
 import zipfile
 import zlib
@@ -12,6 +13,7 @@ from ncl_jax.data import decoding, longtail
 from ncl_jax.data.sources import Split
 from ncl_jax.errors import DataError
 from ncl_jax.metrics import Answers
+from ncl_jax.rundir import write_bytes
 
 CONFIDENT = 12  # mistakes that are shown
 WORST, OF_EACH = 5, 3  # classes of the tail that are shown, and mistakes of each
@@ -98,10 +100,9 @@ def _mistakes(labels, top, confidence) -> list[int]:
 
 def write(path: pathlib.Path, predictions: Predictions) -> None:
     """Writes them as an `.npz`, whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **predictions._asdict())
-    partial.replace(path)
+    file = io.BytesIO()
+    np.savez_compressed(file, **predictions._asdict())
+    write_bytes(path, file.getvalue())
 
 
 def read(path: pathlib.Path) -> Predictions | None:

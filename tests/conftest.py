@@ -2,6 +2,7 @@
 
 import pathlib
 import signal
+import zipfile
 
 import jax
 import pytest
@@ -25,6 +26,14 @@ def golden():
     import numpy as np
 
     return lambda name: np.load(GOLDEN / f"{name}.npz")
+
+
+@pytest.fixture
+def old_run(tmp_path):
+    """A finished run of an older version: quickstart's method=ncl, tiny, two experts with projection heads."""
+    with zipfile.ZipFile(pathlib.Path(__file__).parent / "data" / "run_v0.zip") as file:
+        file.extractall(tmp_path)
+    return tmp_path / "run_v0"
 
 
 @pytest.fixture(scope="session")

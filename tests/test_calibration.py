@@ -1,8 +1,6 @@
 """Temperatures: found again where they are known, fitted on images that were held out, the same in every command."""
 
 import json
-import pathlib
-import zipfile
 
 import jax
 import numpy as np
@@ -37,14 +35,12 @@ def test_what_is_no_temperature(wanted):
         calibration.resolve(None, None, None, None, 0, None, wanted)
 
 
-def test_a_number_divides_the_scores(tmp_path):
-    with zipfile.ZipFile(pathlib.Path(__file__).parent / "data" / "run_v0.zip") as file:
-        file.extractall(tmp_path)
+def test_a_number_divides_the_scores(old_run):
     images = tiny.load_source("fashion_mnist_lt", "").splits["test"].images[:3]
-    plain, divided = (ncl_jax.load(tmp_path / "run_v0", temperature=t)(images) for t in (None, 2))
+    plain, divided = (ncl_jax.load(old_run, temperature=t)(images) for t in (None, 2))
     np.testing.assert_allclose(divided, plain / 2, rtol=1e-6)
     with pytest.raises(DataError, match=r"fashion_mnist_lt has no val split.*data.val_share=0.1"):
-        ncl_jax.load(tmp_path / "run_v0", temperature="val")
+        ncl_jax.load(old_run, temperature="val")
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,8 @@
 """A run's model as a file: the same probabilities as the loaded model, for any batch and every platform."""
 
 import json
-import pathlib
 import shutil
 import sys
-import zipfile
 
 import jax
 import numpy as np
@@ -18,26 +16,19 @@ from ncl_jax.errors import ConfigError, ExportError, WriteError
 from ncl_jax.exports import export
 
 
-@pytest.fixture
-def run(tmp_path):
-    with zipfile.ZipFile(pathlib.Path(__file__).parent / "data" / "run_v0.zip") as file:
-        file.extractall(tmp_path)
-    return tmp_path / "run_v0"
-
-
-def test_stablehlo_gives_the_models_probabilities_for_any_batch(run, tmp_path):
-    export(run, tmp_path / "model")
+def test_stablehlo_gives_the_models_probabilities_for_any_batch(old_run, tmp_path):
+    export(old_run, tmp_path / "model")
     exported = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes()))
     assert exported.platforms == ("cpu", "cuda", "tpu")
-    images, model = tiny.load_source("fashion_mnist_lt", "").splits["test"].images, ncl_jax.load(run)
+    images, model = tiny.load_source("fashion_mnist_lt", "").splits["test"].images, ncl_jax.load(old_run)
     for count in (1, 5):
         expected = jax.nn.softmax(model(images[:count]))
         np.testing.assert_allclose(exported.call(images[:count]), expected, atol=1e-5)
 
 
-def test_an_exported_model_needs_neither_the_run_nor_its_libraries(run, tmp_path):
-    export(run, tmp_path / "model")
-    images, model = tiny.load_source("fashion_mnist_lt", "").splits["test"].images[:3], ncl_jax.load(run)
+def test_an_exported_model_needs_neither_the_run_nor_its_libraries(old_run, tmp_path):
+    export(old_run, tmp_path / "model")
+    images, model = tiny.load_source("fashion_mnist_lt", "").splits["test"].images[:3], ncl_jax.load(old_run)
     np.save(tmp_path / "images.npy", images)
     Image.fromarray(images[0]).save(tmp_path / "image.png")
     program = f"""
@@ -52,7 +43,7 @@ np.save("{tmp_path}/file.npy", model("{tmp_path}/image.png"))
 print(*model.class_names)
 """
     (tmp_path / "program.py").write_text(program)
-    shutil.rmtree(run)
+    shutil.rmtree(old_run)
     output = programs.run([sys.executable, str(tmp_path / "program.py")], tmp_path)
     assert "Sandal" in output
     expected = jax.nn.softmax(model(images))
@@ -60,8 +51,8 @@ print(*model.class_names)
     np.testing.assert_allclose(np.load(tmp_path / "file.npy"), expected[:1], atol=1e-5)
 
 
-def test_artifacts_that_cannot_be_trusted(run, tmp_path):
-    export(run, tmp_path / "model")
+def test_artifacts_that_cannot_be_trusted(old_run, tmp_path):
+    export(old_run, tmp_path / "model")
     content, about = (tmp_path / "model").read_bytes(), json.loads((tmp_path / "model.json").read_text())
     assert about["class_names"][0] == "T-shirt/top" and about["image_shape"] == [28, 28, 3]
     (tmp_path / "model").write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
@@ -73,28 +64,28 @@ def test_artifacts_that_cannot_be_trusted(run, tmp_path):
     (tmp_path / "model.json").unlink()
     with pytest.raises(ExportError, match="cannot be read"):
         ncl_jax.load_exported(tmp_path / "model")
-    export(run, tmp_path / "model", "safetensors", force=True)
+    export(old_run, tmp_path / "model", "safetensors", force=True)
     with pytest.raises(ExportError, match="holds safetensors, no program"):
         ncl_jax.load_exported(tmp_path / "model")
 
 
-def test_a_missing_library_is_named(run, tmp_path, monkeypatch):
+def test_a_missing_library_is_named(old_run, tmp_path, monkeypatch):
     def missing(content):
         raise ImportError("no flatbuffers")
 
-    export(run, tmp_path / "model")
+    export(old_run, tmp_path / "model")
     monkeypatch.setattr(jax.export, "deserialize", missing)
     with pytest.raises(ExportError, match=r"\(no flatbuffers\): pip install flatbuffers"):
         ncl_jax.load_exported(tmp_path / "model")
 
 
-def test_bad_arguments_are_named(run, tmp_path):
+def test_bad_arguments_are_named(old_run, tmp_path):
     with pytest.raises(ConfigError, match="--format=caffe must be one of: stablehlo, safetensors"):
-        export(run, tmp_path / "model", "caffe")
+        export(old_run, tmp_path / "model", "caffe")
     (tmp_path / "model").write_text("")
     with pytest.raises(ConfigError, match="model exists already: give another name, or --force"):
-        export(run, tmp_path / "model")
+        export(old_run, tmp_path / "model")
     with pytest.raises(ConfigError, match="is not the configuration of a run"):
         export(tmp_path, tmp_path / "other")
     with pytest.raises(WriteError, match="other cannot be written"):
-        export(run, tmp_path / "missing" / "other")
+        export(old_run, tmp_path / "missing" / "other")

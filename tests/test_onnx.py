@@ -1,9 +1,7 @@
 """A run's model as ONNX: ONNX Runtime gives the model's probabilities, and a graph that gives others is refused."""
 
 import json
-import pathlib
 import sys
-import zipfile
 
 import jax
 import numpy as np
@@ -20,14 +18,6 @@ from ncl_jax.models.layers import convolve
 RNG = np.random.default_rng(0)
 RESNET = {"model__backbone": "resnet", "model__depth": 18, "model__width": 8, "model__classifier": "cosine"}
 RESNEXT = {"model__backbone": "resnext", "model__depth": 50, "model__width": 16, "model__classifier": "linear"}
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Two experts with projection heads, CIFAR ResNets with linear classifiers."""
-    with zipfile.ZipFile(pathlib.Path(__file__).parent / "data" / "run_v0.zip") as file:
-        file.extractall(tmp_path)
-    return tmp_path / "run_v0"
 
 
 def draw(path, leaf):
@@ -66,12 +56,12 @@ def same(content, images, expected):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("expert", "prior"), [(None, None), (1, "train")])
-def test_a_run_gives_the_models_probabilities(run, tmp_path, expert, prior):
+def test_a_run_gives_the_models_probabilities(old_run, tmp_path, expert, prior):
     pytest.importorskip("jax2onnx")
-    export(run, tmp_path / "model.onnx", "onnx", expert=expert, prior=prior)
+    export(old_run, tmp_path / "model.onnx", "onnx", expert=expert, prior=prior)
     content = (tmp_path / "model.onnx").read_bytes()
     images = tiny.load_source("fashion_mnist_lt", "").splits["test"].images[::111]
-    same(content, images, jax.nn.softmax(ncl_jax.load(run, expert=expert, prior=prior)(images)))
+    same(content, images, jax.nn.softmax(ncl_jax.load(old_run, expert=expert, prior=prior)(images)))
     metadata = start(content).get_modelmeta().custom_metadata_map
     assert json.loads(metadata["class_names"])[0] == "T-shirt/top" and metadata["format"] == "onnx"
     assert json.loads((tmp_path / "model.onnx.json").read_text())["class_names"][0] == "T-shirt/top"

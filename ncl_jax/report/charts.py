@@ -93,9 +93,9 @@ def disagreement(results: dict, class_names: Sequence[str], kind: str, label: st
     high = max(scale * values[c] for c in order) or 1
     ranks = svg.linear("rank of the class: head → tail", 1, len(order), whole=True)
     chart = svg.Chart(f"{label} from head to tail", ranks, svg.linear(label, 0, 1.05 * high))
-    parts = np.array_split(np.arange(len(order)), min(SMOOTHED, len(order)))
-    means = [scale * float(np.mean([values[order[i]] for i in part])) for part in parts]
     if len(order) > SMOOTHED:
+        parts = np.array_split(np.arange(len(order)), SMOOTHED)
+        means = [scale * float(np.mean([values[order[i]] for i in part])) for part in parts]
         chart.line([float(part.mean()) + 1 for part in parts], means, 1)
     for rank, c in enumerate(order, 1):
         text = f"{class_names[c]}, {results['class_counts'][c]} training images: {scale * values[c]:.3g}"

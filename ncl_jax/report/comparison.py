@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ncl_jax.config import complete, flatten
+from ncl_jax.config import flatten
 from ncl_jax.errors import ConfigError
 from ncl_jax.report import charts, svg
 from ncl_jax.report.page import RunContent, document, figure, sections, table
@@ -73,7 +73,7 @@ def _check_seeds(members: Sequence[RunContent]) -> None:
 
 
 def _fields(run: RunContent) -> dict:
-    config = flatten(complete(run.results["config"]))
+    config = flatten(run.config)
     fields = {name: value for name, value in config.items() if name != "seed" and not name.startswith(MAY_CHANGE)}
     return fields | {"trained epochs": run.results["epoch"]}
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+import ml_collections
 from PIL import Image
 
 from ncl_jax import predictions
@@ -38,9 +39,14 @@ class RunContent(NamedTuple):
     predictions: Predictions | None  # None for a run that did not keep them
 
     @property
+    def config(self) -> ml_collections.ConfigDict:
+        """Its configuration."""
+        return complete(self.results["config"])
+
+    @property
     def method(self) -> str:
         """The method by its name, or what the loss is called."""
-        return method_of(complete(self.results["config"]))
+        return method_of(self.config)
 
     @property
     def data(self) -> str:
@@ -102,7 +108,7 @@ def sections(run: RunContent, prefix: str) -> str:
 def facts(run: RunContent) -> str:
     """What was trained on what, with which versions."""
     results, counts = run.results, run.facts.class_counts
-    config = flatten(complete(results["config"]))
+    config = flatten(run.config)
     groups = run.facts.groups()["papers"]
     speed, most, least = results["images_per_second"], max(counts), min(counts)
     versions = results.get("versions", {})

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT = 480, 320  # of a chart, in units of which a letter is about 7 wide
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 42  # margins
-DASHES = ("none", "7 4", "2 4", "9 3 2 3", "4 2", "1 3")
-STYLES = len(DASHES)
+SHAPES = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "M-3.5-3.5h7v7h-7z", "M0-4.8L4.5 3.4h-9z", "M0-5L5 0L0 5L-5 0z",
+          "M-4.5-3.4h9L0 4.8z", "M-1.5-4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z")  # fmt: skip
+STYLES = len(SHAPES)  # as many as the style sheet has colours and dashes
 
 
 class Axis(NamedTuple):
@@ -93,23 +94,25 @@ class Chart:
 
     def word(self, x: float, text: str) -> None:
         """A word below the axis, where a tick's number would be."""
-        across, bottom = self.at(x, self._y.low)
-        self._marks.append(
-            f'<text class="tick" text-anchor="middle" x="{across}" y="{bottom + 16}">{escape(text)}</text>'
-        )
+        self._marks.append(self._below(x, text))
 
     def svg(self) -> str:
         """The chart."""
-        parts = [*map(self._across, self._x.ticks), *map(self._up, self._y.ticks), *self._titles(), *self._marks]
+        parts = [
+            *(self._below(tick, f"{tick:g}") for tick in self._x.ticks),
+            *map(self._up, self._y.ticks),
+            *self._titles(),
+            *self._marks,
+        ]
         return (
             f'<svg class="chart" viewBox="0 0 {WIDTH} {self._height}" role="img" aria-label="{escape(self._label)}">'
             + "".join(parts)
             + "</svg>"
         )
 
-    def _across(self, tick: float) -> str:
-        x, bottom = self.at(tick, self._y.low)
-        return f'<text class="tick" text-anchor="middle" x="{x}" y="{bottom + 16}">{tick:g}</text>'
+    def _below(self, x: float, text: str) -> str:
+        across, bottom = self.at(x, self._y.low)
+        return f'<text class="tick" text-anchor="middle" x="{across}" y="{bottom + 16}">{escape(text)}</text>'
 
     def _up(self, tick: float) -> str:
         left, y = self.at(self._x.low, tick)
@@ -128,13 +131,9 @@ class Chart:
         ]
 
 
-_SHAPES = ("M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z", "M-3.5-3.5h7v7h-7z", "M0-4.8L4.5 3.4h-9z", "M0-5L5 0L0 5L-5 0z",
-           "M-4.5-3.4h9L0 4.8z", "M-1.5-4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z")  # fmt: skip
-
-
 def marker(x: float, y: float, style: int) -> str:
     """The beginning of a point's element: the caller closes the path."""
-    return f'<path class="point s{style % STYLES}" transform="translate({x} {y})" d="{_SHAPES[style % STYLES]}">'
+    return f'<path class="point s{style % STYLES}" transform="translate({x} {y})" d="{SHAPES[style % STYLES]}">'
 
 
 def legend(entries: Iterable[tuple[int, str]], points: bool = False) -> str:
