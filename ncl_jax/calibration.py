@@ -68,7 +68,7 @@ def resolve(
     name = f"{step}/{'ensemble' if expert is None else expert}"
     known = _read(directory)
     if name not in known:
-        known[name] = _fit_on_val(config, facts, variables, expert)
+        known[name] = _fit_on_val(directory, config, facts, variables, expert)
         with contextlib.suppress(OSError):  # a directory that cannot be written is none the worse for it
             write_text(directory.temperature, json.dumps(known, indent=1) + "\n")
     return known[name]
@@ -91,13 +91,8 @@ def _read(directory: RunDir) -> dict[str, float]:
         return {}
 
 
-def _fit_on_val(config, facts, variables, expert) -> float:
-    config = ml_collections.ConfigDict(config.to_dict())
-    config.data.download = False
-    data = inputs.data(config)
-    if data.facts != facts:
-        raise DataError(f"--temperature=val: the data in {config.data.dir} is not what the run was trained on")
-    val = data.splits().get("val")
+def _fit_on_val(directory, config, facts, variables, expert) -> float:
+    val = inputs.same_data(config, directory).splits().get("val")
     if val is None:
         raise DataError(
             f"--temperature=val: {facts.name} has no val split. Give a number, or train with "

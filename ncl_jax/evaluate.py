@@ -17,7 +17,7 @@ from ncl_jax.calibration import TEMPERATURE_HELP
 from ncl_jax.data import feeds
 from ncl_jax.data.feeds import Feed
 from ncl_jax.data.sources import Split
-from ncl_jax.errors import CheckpointError, ConfigError, DataError
+from ncl_jax.errors import CheckpointError, ConfigError
 from ncl_jax.model import restore
 from ncl_jax.predict import Predictor
 from ncl_jax.priors import PRIOR_HELP
@@ -77,12 +77,9 @@ def _evaluate(
 ) -> Evaluated:
     config, facts, restored = restore(directory, step)
     mesh = make_mesh(1)
-    config.data.download = False
     if data_dir is not None:
         config.data.dir = data_dir
-    data = inputs.data(config)
-    if data.facts != facts:
-        raise DataError(f"the data in {config.data.dir} is not what the run was trained on ({directory.facts})")
+    data = inputs.same_data(config, directory)
     divide = calibration.resolve(directory, config, facts, restored.variables, restored.step, None, temperature)
     adjust = build.adjustment(config, facts, prior)
     predictor = build.predictor(config, facts.num_classes, mesh, adjust=adjust, temperature=divide)

@@ -9,6 +9,8 @@ from jax.sharding import Mesh
 from ncl_jax.config import expand
 from ncl_jax.data import decoding, feeds, pipeline, storing, stream, views
 from ncl_jax.data.sources import Request, Split
+from ncl_jax.errors import DataError
+from ncl_jax.rundir import RunDir
 
 
 def data(config: ml_collections.ConfigDict) -> pipeline.Data:
@@ -25,6 +27,20 @@ def data(config: ml_collections.ConfigDict) -> pipeline.Data:
         skip_unreadable=fields.skip_unreadable,
         val_share=fields.val_share,
     )
+
+
+def same_data(config: ml_collections.ConfigDict, directory: RunDir) -> pipeline.Data:
+    """The data of a run, where it has been read before: nothing is downloaded.
+
+    Raises:
+      DataError: it cannot be read, or is not what the run was trained on.
+    """
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.data.download = False
+    found = data(config)
+    if found.facts != directory.read_facts():
+        raise DataError(f"the data in {config.data.dir} is not what the run was trained on ({directory.facts})")
+    return found
 
 
 def absolute_paths(config: ml_collections.ConfigDict) -> None:

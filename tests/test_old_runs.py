@@ -1,8 +1,6 @@
 """A run of the code before the training state had a version (tests/data/run_v0.zip: quickstart's method=ncl, tiny)."""
 
 import json
-import pathlib
-import zipfile
 
 import numpy as np
 import pytest
@@ -16,10 +14,8 @@ from ncl_jax.train import train
 
 
 @pytest.fixture
-def old(tmp_path):
-    with zipfile.ZipFile(pathlib.Path(__file__).parent / "data" / "run_v0.zip") as file:
-        file.extractall(tmp_path)
-    return tmp_path / "run_v0"
+def old(old_run):
+    return old_run
 
 
 def test_it_evaluates_to_its_own_figures(old):

@@ -1,8 +1,5 @@
 """The prior that deployment expects: what it does to probabilities, in every command, and files that are none."""
 
-import pathlib
-import zipfile
-
 import jax
 import numpy as np
 import pytest
@@ -60,10 +57,8 @@ def test_files_that_are_no_prior(tmp_path, content, said):
 
 
 @pytest.fixture
-def run(tmp_path):
-    with zipfile.ZipFile(pathlib.Path(__file__).parent / "data" / "run_v0.zip") as file:
-        file.extractall(tmp_path)
-    return tmp_path / "run_v0"
+def run(old_run):
+    return old_run
 
 
 def test_every_way_from_images_to_scores_has_it(run, tmp_path, capfd):
