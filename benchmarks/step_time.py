@@ -106,12 +106,13 @@ def ready_views(config):
 def ready_step(config, facts):
     """The training step on `ready_views`."""
     views, key_views = ready_views(config)
+    strategy = build.strategy(config, None)
     return steps.make_train_step(
-        build.network(config, facts.num_classes, build.convolution(config, None)),
+        build.network(config, facts.num_classes, build.convolution(config, None), strategy == "packed"),
         build.optimizer(config, build.steps_per_epoch(config, facts)),
         build.objective(config, facts.class_counts),
         views,
-        strategy=build.strategy(config),
+        strategy=strategy,
         copies=config.loss.copies,
         key_augment=key_views if config.contrast.weight else None,
     )

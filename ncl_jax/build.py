@@ -72,7 +72,10 @@ def notes(config: ml_collections.ConfigDict, mesh: Mesh) -> list[str]:
 
 
 def network(
-    config: ml_collections.ConfigDict, num_classes: int, convolve: layers.Convolve = layers.convolve
+    config: ml_collections.ConfigDict,
+    num_classes: int,
+    convolve: layers.Convolve = layers.convolve,
+    packed: bool = False,
 ) -> Network:
     """One expert's network."""
     return make_network(
@@ -83,6 +86,7 @@ def network(
         convolve=convolve,
         freeze=config.model.freeze,
         remat=config.model.remat,
+        packed=packed,
     )
 
 
@@ -103,7 +107,7 @@ def teacher(
         precision=config.precision,
         convolve=convolve,
     )
-    apply = experts.make_apply(model, strategy(config), mesh)
+    apply = experts.make_apply(model, strategy(config, mesh), mesh)
     return lambda variables, views: apply(variables, views, False)[0]["logits"].mean(0, keepdims=True)
 
 
@@ -115,9 +119,12 @@ def teacher_shapes(config: ml_collections.ConfigDict, facts: pipeline.Facts) -> 
     return {"params": start.params, "batch_stats": start.batch_stats}
 
 
-def strategy(config: ml_collections.ConfigDict) -> str:
-    """How the experts are applied: measured fastest on every platform so far is "unroll"."""
-    return "unroll" if config.run.strategy == "auto" else config.run.strategy
+STRATEGIES = {"cpu": "unroll", "gpu": "vmap", "tpu": "packed"}  # docs/accelerators.md, docs/benchmarks.md
+
+
+def strategy(config: ml_collections.ConfigDict, mesh: Mesh | None) -> str:
+    """How the experts are applied: by default as suits the platform."""
+    return STRATEGIES[platform(mesh)] if config.run.strategy == "auto" else config.run.strategy
 
 
 def steps_per_call(config: ml_collections.ConfigDict, mesh: Mesh | None) -> int:
@@ -139,7 +146,7 @@ def predictor(
     """
     model = network(config, num_classes, convolve or convolution(config, mesh))
     normalize = lambda images: views.normalize(images, config.data.mean, config.data.std)  # noqa: E731
-    return Predictor(experts.make_apply(model, strategy(config), mesh), normalize, adjust, temperature)
+    return Predictor(experts.make_apply(model, strategy(config, mesh), mesh), normalize, adjust, temperature)
 
 
 def adjustment(config: ml_collections.ConfigDict, facts: pipeline.Facts, prior: str | None) -> np.ndarray | None:
@@ -242,13 +249,13 @@ def train_step(
 ) -> Callable:
     """The run's training step, `(state, key, batch) -> (state, metrics by name)`; `cut` is the feed's."""
     see = functools.partial(view, config, facts, cut=cut)
-    convolve = convolution(config, mesh)
+    convolve, applied = convolution(config, mesh), strategy(config, mesh)
     return steps.make_train_step(
-        network(config, facts.num_classes, convolve),
+        network(config, facts.num_classes, convolve, applied == "packed"),
         optimizer(config, steps_per_epoch(config, facts)),
         objective(config, facts.class_counts),
         see(config.data.augment),
-        strategy=strategy(config),
+        strategy=applied,
         copies=config.loss.copies,
         accumulate=config.optim.accumulate,
         unroll=platform(mesh) == "cpu",

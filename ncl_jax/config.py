@@ -105,7 +105,7 @@ def base_config() -> ml_collections.ConfigDict:
 
     config.run = ml_collections.ConfigDict()
     config.run.conv = "auto"  # the convolutions: xla, native (our own, on one CPU device) or auto (native where it can)
-    config.run.strategy = "auto"  # how the experts are applied: auto, unroll, vmap or scan
+    config.run.strategy = "auto"  # how the experts are applied: auto, unroll, vmap or packed
     config.run.steps_per_call = 0  # training steps in one device call; 0: the platform's default
     config.run.eval_batch = 500  # test images per step
     config.run.data_devices = 0  # devices that share a batch; 0: all that are not taken by experts

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 Variables = Any  # a pytree of arrays [E, ...]
-STRATEGIES = ("unroll", "vmap", "scan")
+STRATEGIES = ("unroll", "vmap", "packed")
 
 
 def init_experts(model: nn.Module, key: jax.Array, num_experts: int, images: jax.Array) -> Variables:
@@ -40,8 +40,8 @@ def apply_experts(apply: Callable, variables: Variables, *args: Any, strategy: s
     """Applies every expert to the same arguments and stacks the results on a leading axis.
 
     Equivalent to `jax.vmap(apply, in_axes=(0, None, ...))(variables, *args)` for every strategy:
-    "vmap" turns XLA's convolutions into grouped ones; "unroll" applies the experts one after the other inside one
-    program (measured fastest on CPU; see docs/benchmarks.md); "scan" compiles one expert once and loops.
+    "vmap" turns XLA's convolutions into grouped ones; "packed" is the same of networks that `models.packed` has a form
+    of; "unroll" applies the experts one after the other inside one program (docs/accelerators.md says what wins where).
 
     Args:
       apply: function of one expert's variables and `args`.
@@ -52,10 +52,8 @@ def apply_experts(apply: Callable, variables: Variables, *args: Any, strategy: s
     """
     if mesh is not None and mesh.shape["expert"] > 1:
         return _apply_spread(apply, variables, args, strategy, mesh)
-    if strategy == "vmap":
+    if strategy in ("vmap", "packed"):
         return jax.vmap(lambda v: apply(v, *args))(variables)
-    if strategy == "scan":
-        return jax.lax.map(lambda v: apply(v, *args), variables)
     if strategy != "unroll":
         raise ValueError(f"strategy={strategy!r} must be one of {STRATEGIES}")
     num_experts = len(jax.tree.leaves(variables)[0])

@@ -54,6 +54,12 @@ def put_rows(mesh: Mesh, array: np.ndarray, axis: int = 0) -> jax.Array:
     return jax.make_array_from_callback(array.shape, place, lambda part: array[part])
 
 
+def like_rows(mesh: Mesh, array: np.ndarray) -> jax.ShapeDtypeStruct:
+    """The shape and the place of what `put_rows` makes of an array."""
+    rows = len(array) + -len(array) % mesh.shape["data"]
+    return jax.ShapeDtypeStruct((rows, *array.shape[1:]), array.dtype, sharding=NamedSharding(mesh, P("data")))
+
+
 def take_rows(mesh: Mesh | None) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """A function for use under `jit`: `take(images [N, ...], rows [B]) -> [B, ...]`, from what `put_rows` spread.
 

@@ -99,11 +99,14 @@ def make_train_step(
     def train_step(state: TrainState, key: jax.Array, batch: Batch) -> tuple[TrainState, Metrics]:
         images, targets = constrain(batch.images), jnp.tile(batch.labels, copies)
         view_key, key_key = jax.random.split(jax.random.fold_in(key, state.step))
-        views = augment(view_key, _copy_major(images, copies))
+        with jax.named_scope("augment"):
+            views = augment(view_key, _copy_major(images, copies))
         fixed = {}  # outputs without a gradient
         if key_augment is not None:
-            key_views = constrain(key_augment(key_key, images[:, -1]))
-            fixed["keys"] = _encode_keys(model, state, key_views, strategy, mesh)
+            with jax.named_scope("augment"):
+                key_views = constrain(key_augment(key_key, images[:, -1]))
+            with jax.named_scope("keys"):
+                fixed["keys"] = _encode_keys(model, state, key_views, strategy, mesh)
         if teacher is not None:
             fixed["teacher"] = teacher(state.memory["teacher"], constrain(views))
         if accumulate == 1:
@@ -112,8 +115,9 @@ def make_train_step(
             parts = _split(accumulate, copies, views, targets, fixed)
             grads, batch_stats, metrics, outputs = _accumulate(gradients, state, parts, unroll)
             _, memory = objective.compute(_join(outputs, copies), targets, state.step, state.memory)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         new_state = TrainState(state.step + 1, params, batch_stats, opt_state, memory)
         return new_state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
@@ -207,7 +211,9 @@ def make_advance(train_step: Callable, take: Callable, *, several: bool) -> Call
 
     def one(state, history, key, source):
         slot = state.step % len(history["loss"])
-        state, metrics = train_step(state, key, take(source, state.step))
+        with jax.named_scope("take"):
+            batch = take(source, state.step)
+        state, metrics = train_step(state, key, batch)
         return state, jax.tree.map(lambda values, value: values.at[slot].set(value), history, metrics), metrics
 
     def advance(state: TrainState, history: Metrics, key: jax.Array, source: Any, count: jax.Array):

@@ -280,7 +280,7 @@ def test_differences_name_the_field_and_both_values():
 def test_where_a_run_is_computed_may_change_and_what_may_not():
     old, new = base_config(), base_config()
     new.data.dir, new.data.download = "elsewhere", False
-    new.run.strategy, new.run.steps_per_call, new.run.data_devices = "scan", 7, 4
+    new.run.strategy, new.run.steps_per_call, new.run.data_devices = "packed", 7, 4
     assert differences(old, new) == []
     new.data.name = "cifar10"
     assert differences(old, new) == ["data.name: cifar100 there, cifar10 here"]

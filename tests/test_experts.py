@@ -11,7 +11,7 @@ from ncl_jax import experts
 from ncl_jax.models import layers, make_network
 
 
-def network():
+def network(packed=False):
     return make_network(
         backbone="cifar_resnet",
         depth=8,
@@ -21,6 +21,7 @@ def network():
         num_classes=5,
         projection_dim=0,
         precision="float32",
+        packed=packed,
     )
 
 
@@ -40,7 +41,7 @@ def results():
     )
 
     def compute(strategy):
-        apply = experts.make_apply(model, strategy)
+        apply = experts.make_apply(network(packed=strategy == "packed"), strategy)
 
         def loss(params):
             outputs, stats = apply(variables | {"params": params}, images(), True)
@@ -59,7 +60,7 @@ def assert_close(ours, theirs):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5 * max(float(np.abs(right).max()), 1e-3))
 
 
-@pytest.mark.parametrize("strategy", ["vmap", "scan"])
+@pytest.mark.parametrize("strategy", ["vmap", "packed"])
 def test_strategies_agree_on_values_gradients_and_statistics(results, strategy):
     _, by_strategy = results
     assert_close(by_strategy[strategy], by_strategy["unroll"])
@@ -125,5 +126,5 @@ def test_init_experts_depends_on_the_key_and_not_on_the_images():
 def test_invalid_arguments_name_the_value():
     with pytest.raises(ValueError, match="num_experts=0"):
         experts.init_experts(network(), jax.random.key(0), 0, images())
-    with pytest.raises(ValueError, match=r"strategy='pmap' .*unroll.*vmap.*scan"):
+    with pytest.raises(ValueError, match=r"strategy='pmap' .*unroll.*vmap.*packed"):
         experts.apply_experts(lambda v: v, {"w": jnp.zeros(2)}, strategy="pmap")

@@ -27,7 +27,7 @@ def supervised(data):
     return methods.objective("ncl")(data["class_counts"], **fields)
 
 
-def setup(data, convolve, modules, projection_dim, encoder=()):
+def setup(data, convolve, modules, projection_dim, encoder=(), packed=False):
     tensors = {name.removeprefix("init/"): data[name] for name in data.files if name.startswith("init/")}
     variables = convert.from_torch(tensors, modules)
     model = make_network(
@@ -40,6 +40,7 @@ def setup(data, convolve, modules, projection_dim, encoder=()):
         projection_dim=projection_dim,
         precision="float32",
         convolve=convolve,
+        packed=packed,
     )
     optimizer = optax.chain(optim.sgd(0.005, momentum=0.9, weight_decay=2e-4), *encoder)
     params = jax.tree.map(jnp.asarray, variables["params"])
@@ -53,7 +54,7 @@ def setup(data, convolve, modules, projection_dim, encoder=()):
     return model, optimizer, state, tensors
 
 
-def run(data, model, optimizer, state, objective, key_augment=None):
+def run(data, model, optimizer, state, objective, key_augment=None, strategy="unroll"):
     """Six steps on the fixed batches. The augmentation picks one view of [..., query RGB + key RGB]."""
     views = [data["images"], data["key_images"]] if key_augment else [data["images"]]
     images = np.concatenate(views, axis=-1)
@@ -63,7 +64,7 @@ def run(data, model, optimizer, state, objective, key_augment=None):
             optimizer,
             objective,
             lambda key, images: images[..., :3],
-            strategy="unroll",
+            strategy=strategy,
             key_augment=key_augment,
         )
     )
@@ -94,6 +95,14 @@ def test_supervised_steps_match_the_authors(golden, convolve):
     data = golden("official_trajectory")
     model, optimizer, state, _ = setup(data, convolve, convert.SUPERVISED, 0)
     state, losses = run(data, model, optimizer, state, supervised(data))
+    np.testing.assert_allclose(losses, data["losses"], rtol=1e-5)
+    assert_final_state_matches(data, model, state)
+
+
+def test_steps_in_packed_form_match_the_authors(golden, convolve):
+    data = golden("official_trajectory")
+    model, optimizer, state, _ = setup(data, convolve, convert.SUPERVISED, 0, packed=True)
+    state, losses = run(data, model, optimizer, state, supervised(data), strategy="packed")
     np.testing.assert_allclose(losses, data["losses"], rtol=1e-5)
     assert_final_state_matches(data, model, state)
 

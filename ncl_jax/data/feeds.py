@@ -73,6 +73,12 @@ def over(feed: Feed, mesh: Mesh, function: Callable[[Batch, Any], Any]) -> Calla
     return run
 
 
+def flat(images: np.ndarray) -> np.ndarray:
+    """`[..., H, W, 3]` to `[..., H * W * 3]`: on a device, where three colours would fill three of a register's 128
+    lanes, an image that lies in one row is taken without a copy of all others into another layout."""
+    return images.reshape(*images.shape[:-3], -1)
+
+
 class OnDevice:
     """What the feeds have in common whose arrays live on the devices."""
 
@@ -94,15 +100,19 @@ class Resident(OnDevice):
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, key: jax.Array, batch_size: int, mesh: Mesh):
-        self._place, self._batch_size = sharding.replicated(mesh), batch_size
-        self._arrays = (sharding.put_rows(mesh, images), jax.device_put(labels, self._place))
+        self._mesh, self._place, self._batch_size = mesh, sharding.replicated(mesh), batch_size
+        self._images, self._labels, self._shape = flat(images), labels, images.shape[1:]
         self._steps_per_epoch = len(labels) // batch_size
         self._key, self._take_rows = key, sharding.take_rows(mesh)
         self._order = jax.jit(epoch_order, static_argnums=2, out_shardings=self._place)
 
+    @functools.cached_property
+    def _arrays(self):
+        return sharding.put_rows(self._mesh, self._images), jax.device_put(self._labels, self._place)
+
     def batches(self, first_step: int) -> Iterator[tuple[Any, int]]:
         """See `Feed`: one source per epoch."""
-        num_images = len(self._arrays[1])
+        num_images = len(self._labels)
         while True:
             epoch, done = divmod(first_step, self._steps_per_epoch)
             order = self._order(self._key, jax.device_put(np.int32(epoch), self._place), num_images)
@@ -114,11 +124,13 @@ class Resident(OnDevice):
         images, labels, order = source
         first = step % self._steps_per_epoch * self._batch_size
         rows = jax.lax.dynamic_slice(order, (first,), (self._batch_size,))
-        return Batch(self._take_rows(images, rows)[:, None], labels[rows])
+        taken = self._take_rows(images, rows)
+        return Batch(taken.reshape(self._batch_size, 1, *self._shape), labels[rows])
 
     def like(self) -> Any:
         """See `Feed`."""
-        return next(self.batches(0))[0]
+        numbers = jax.ShapeDtypeStruct(self._labels.shape, np.int32, sharding=self._place)
+        return sharding.like_rows(self._mesh, self._images), numbers, numbers
 
 
 class ResidentTest(OnDevice):
@@ -132,7 +144,8 @@ class ResidentTest(OnDevice):
             array = np.pad(array, padding).reshape(self._count, batch_size, *array.shape[1:])
             return sharding.put_rows(mesh, array, axis=1)
 
-        self._arrays = Batch(put(images), put(labels), put(np.ones(len(labels), bool)))
+        self._shape = images.shape[1:]
+        self._arrays = Batch(put(flat(images)), put(labels), put(np.ones(len(labels), bool)))
 
     def batches(self, first_step: int) -> Iterator[tuple[Any, int]]:
         """See `Feed`: one source for the whole set."""
@@ -141,7 +154,7 @@ class ResidentTest(OnDevice):
     def take(self, source: Any, step: jax.Array) -> Batch:
         """See `Feed`."""
         batch = jax.tree.map(lambda array: array[step], source)
-        return batch._replace(images=batch.images[:, None])
+        return batch._replace(images=batch.images.reshape(-1, 1, *self._shape))
 
     def like(self) -> Any:
         """See `Feed`."""

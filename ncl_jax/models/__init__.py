@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ncl_jax.models.cifar_resnet import CifarResNet
 from ncl_jax.models.heads import CosineClassifier, Linear, Projection
 from ncl_jax.models.layers import Convolve, convolve
+from ncl_jax.models.packed import PackedCifarResNet
 from ncl_jax.models.resnet import ResNet, ResNeXt
 
 
@@ -34,6 +35,8 @@ class Network(nn.Module):
 
 
 BACKBONES: dict[str, Any] = {"cifar_resnet": CifarResNet, "resnet": ResNet, "resnext": ResNeXt}
+# What trains in their place where experts are applied "packed"; others stay as they are.
+PACKED: dict[str, Any] = {"cifar_resnet": PackedCifarResNet}
 HEADS: dict[str, Any] = {"linear": Linear, "cosine": CosineClassifier}
 
 
@@ -50,6 +53,7 @@ def make_network(
     convolve: Convolve = convolve,
     freeze: int = 0,
     remat: bool = False,
+    packed: bool = False,
 ) -> Network:
     """Builds one expert's network of a backbone of `BACKBONES` and a classifier of `HEADS`.
 
@@ -61,15 +65,17 @@ def make_network(
       precision: "float32" or "bfloat16", the backbone's compute type (parameters, statistics, logits stay float32).
       convolve: what computes a convolution, see `layers.convolve`.
       freeze, remat: see `layers.Parts` and `layers.make_block`; for backbones that have such fields.
+      packed: whether a backbone of `PACKED` takes its place.
 
     Raises:
       ValueError: for a depth that the backbone does not come in.
     """
-    BACKBONES[backbone].check_depth(depth)
+    backbones = BACKBONES | PACKED if packed else BACKBONES
+    backbones[backbone].check_depth(depth)
     more = {name: value for name, value in (("freeze", freeze), ("remat", remat)) if value}
     scale = {"scale": cosine_scale} if classifier == "cosine" else {}
     return Network(
-        backbone=BACKBONES[backbone](depth, width, jnp.dtype(precision), convolve, **more),
+        backbone=backbones[backbone](depth, width, jnp.dtype(precision), convolve, **more),
         classifier=HEADS[classifier](num_classes, **scale),
         projection=Projection(projection_dim) if projection_dim else None,
     )

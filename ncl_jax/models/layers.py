@@ -1,10 +1,13 @@
 """Convolution and batch normalisation with PyTorch's conventions: explicit padding, unbiased running variance."""
 
+import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 Dtype = jnp.dtype | type
@@ -96,16 +99,90 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
             return _normalize(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
-        axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-        wide = x.astype(jnp.float32)
-        # Both sums in one pass over x and, over devices, in one reduction, as in Flax's own layer: a convolution's
-        # outputs lie close enough to 0 that the difference loses no digits that count.
-        mean = jnp.mean(wide, axes)
-        var = jnp.maximum(jnp.mean(jnp.square(wide), axes) - jnp.square(mean), 0)
+        y, mean, var = normalize(x, scale, bias, self.epsilon, Everywhere())
         if not self.is_initializing():
-            running_mean.value += self.update * (mean - running_mean.value)
-            running_var.value += self.update * (var * (count / max(count - 1, 1)) - running_var.value)
-        return _normalize(x, mean, var, scale, bias, self.epsilon)
+            count = Everywhere().numbers(x)
+            new = running_average(running_mean.value, running_var.value, mean, var, count, self.update)
+            running_mean.value, running_var.value = new
+        return y
+
+
+def running_average(
+    mean: jax.Array, var: jax.Array, new_mean: jax.Array, new_var: jax.Array, count: float, update: float
+) -> tuple[jax.Array, jax.Array]:
+    """The running mean and unbiased variance [D] after a batch of `count` numbers whose `new_var` is biased."""
+    unbiased = new_var * (count / max(count - 1, 1))
+    return mean + update * (new_mean - mean), var + update * (unbiased - var)
+
+
+class Everywhere(NamedTuple):
+    """The numbers that a batch normalisation averages: those of all pixels. `packed.Grid` leaves some out."""
+
+    def keep(self, x: jax.Array) -> jax.Array:
+        """`x` with zeros for what is left out."""
+        return x
+
+    def numbers(self, x: jax.Array) -> float:
+        """How many numbers of `x [..., D]` are averaged for each of the D."""
+        return x.size // x.shape[-1]
+
+    def means(self, *arrays: jax.Array) -> list[jax.Array]:
+        """Of float32 `[..., D]`, [D] each."""
+        sums = lax.platform_dependent(*arrays, cuda=_sums_at_once, default=_sums)
+        return [total / self.numbers(arrays[0]) for total in sums]
+
+
+def _sums(*arrays):
+    return [jnp.sum(array, tuple(range(array.ndim - 1))) for array in arrays]
+
+
+def _sums_at_once(*arrays):
+    """As one reduction: a GPU's sums otherwise end in a kernel each; on a CPU these are slower."""
+    zeros, axes = (np.float32(0),) * len(arrays), tuple(range(arrays[0].ndim - 1))
+    return lax.reduce(arrays, zeros, lambda left, right: [a + b for a, b in zip(left, right, strict=True)], axes)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def normalize(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, over: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Batch normalisation of `x [..., D]` in training, and the mean and the biased variance, float32 [D].
+
+    The gradient, of the first alone, is written out: that of the formula takes more passes and, on accelerators, twice
+    as many kernels (docs/accelerators.md).
+
+    Args:
+      x: of any precision; sums are float32.
+      scale, bias: float32 [D].
+      epsilon: added to the variance.
+      over: what is averaged, see `Everywhere`.
+    """
+    return _normalize_forward(x, scale, bias, epsilon, over)[0]
+
+
+def _normalize_forward(x, scale, bias, epsilon, over):
+    wide = x.astype(jnp.float32)
+    kept = over.keep(wide)
+    # Both sums in one pass over x and, over devices, in one reduction, as in Flax's own layer: a convolution's
+    # outputs lie close enough to 0 that the difference loses no digits that count.
+    mean, square = over.means(kept, kept * wide)
+    var = jnp.maximum(square - jnp.square(mean), 0)
+    return (_normalize(x, mean, var, scale, bias, epsilon), mean, var), (x, mean, var, scale)
+
+
+def _normalize_backward(epsilon, over, saved, grads):
+    (x, mean, var, scale), grad = saved, grads[0].astype(jnp.float32)
+    wide, inverse = x.astype(jnp.float32), jax.lax.rsqrt(var + epsilon)
+    share, product = over.means(grad, grad * wide)  # what is left out has no gradient
+    product = (product - mean * share) * inverse
+    factor = scale * inverse
+    slope = -factor * inverse * product
+    grad_x = over.keep(factor * grad + slope * wide - (factor * share + slope * mean))
+    count = over.numbers(x)
+    return grad_x.astype(x.dtype), count * product, count * share
+
+
+normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 def _normalize(x, mean, var, scale, bias, epsilon):

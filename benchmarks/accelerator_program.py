@@ -1,0 +1,199 @@
+"""What the program of a run costs on an accelerator, read from the compiled program: no accelerator is needed.
+
+    pip install 'jax[tpu]'                                              # for a TPU
+    pip install --no-deps jax-cuda12-plugin jax-cuda12-pjrt nvidia-cuda-nvcc-cu12   # for a GPU; of jaxlib's version
+    python benchmarks/accelerator_program.py --target=v5e:1x1 [--config=cifar100lt:method=ncl_supervised]
+        [--out=FILE.jsonl] [FIELD=VALUE ...]
+
+Compiles the program that `ncl-jax train` would run on the target: the configuration's network, batch, feed and steps
+per call, from shapes alone. Prints and stores what its text says (compiled.py): the compiler's estimated cycles (TPU)
+or the kernels by kind (GPU), by part of a step; bytes, memory, collectives; and a floor from the devices' published
+figures. Estimates are the compiler's, not times. `--target=here` compiles for the devices that there are, and times.
+
+--expert_devices spreads the experts; FIELD=VALUE are fields of the configuration, as `precision=bfloat16`.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import statistics
+import sys
+import time
+
+import targets
+
+TARGET = next(
+    (targets.parse(a.partition("=")[2]) for a in sys.argv if a.startswith("--target=")), targets.parse("here")
+)
+targets.set_variables(TARGET)
+
+import compiled  # noqa: E402
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.sharding import AxisType, Mesh  # noqa: E402
+
+from ncl_jax import build, config_file, inputs, sharding, steps  # noqa: E402
+from ncl_jax.data import feeds, longtail, stream  # noqa: E402
+from ncl_jax.data.pipeline import Facts  # noqa: E402
+
+# name of the data: class counts
+COUNTS = {
+    "cifar100": lambda config: longtail.class_counts(500, config.data.imbalance, 100),
+    "cifar10": lambda config: longtail.class_counts(5000, config.data.imbalance, 10),
+    "imagenet_lt": lambda config: longtail.class_counts(1280, 256, 1000),
+    "places_lt": lambda config: longtail.class_counts(4980, 996, 365),
+    "inaturalist2018": lambda config: longtail.class_counts(1000, 500, 8142),
+}  # the large ones' totals are not exactly the published ones, which no program depends on
+CALLS = 5  # timed
+
+
+def make_mesh(expert_devices):
+    """All devices of the target, in the order that the compiler lists them."""
+    devices = np.array(targets.devices(TARGET)).reshape(-1, expert_devices)
+    return Mesh(devices, ("data", "expert"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def make_config(name, fields):
+    """A configuration by its name, with fields changed."""
+    config = config_file.load(name)
+    for field in fields:
+        path, _, value = field.partition("=")
+        kind = type(functools.reduce(lambda node, part: node[part], path.split("."), config))
+        config.update_from_flattened_dict({path: value == "True" if kind is bool else kind(value)})
+    config.model.pretrained = ""
+    return config
+
+
+def make_facts(config):
+    """What a run would know of the data."""
+    counts = COUNTS[config.data.name](config)
+    size = config.data.image_size or 32
+    return Facts(config.data.name, (size, size, 3), tuple(map(str, range(len(counts)))), tuple(map(int, counts)), "")
+
+
+def make_feed(config, facts, mesh):
+    """The run's feed, of images that are not there."""
+    if facts.image_shape[0] <= 64:
+        images = np.broadcast_to(np.uint8(0), (facts.num_train, *facts.image_shape))
+        return feeds.Resident(images, np.zeros(facts.num_train, np.int32), None, config.optim.batch_size, mesh)
+    views = config.loss.copies + len(inputs.view_names(config)) - 1
+
+    class Shapes:
+        image_shape = (views, *facts.image_shape)
+
+    return stream.Stream(lambda rows: Shapes, config.optim.batch_size, mesh, threads=1, workers=0)
+
+
+def arguments(config, facts, mesh, train_step, feed):
+    """Shapes and places of what a call of the program takes."""
+    state = jax.eval_shape(lambda: build.initial_state(config, facts))
+    places, whole = build.state_places(config, facts, mesh, state), sharding.replicated(mesh)
+    place = lambda leaf, where=whole: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)  # noqa: E731
+    key = place(jax.eval_shape(lambda: jax.random.key(0)))
+    length = build.steps_per_epoch(config, facts)
+    history = steps.zero_history(train_step, feed.take, state, key, feed.like(), length)
+    count = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
+    return jax.tree.map(place, state, places), jax.tree.map(place, history), key, feed.like(), count
+
+
+def compile_program(config, facts, mesh):
+    """The program, its arguments, and the seconds that compiling took."""
+    feed = make_feed(config, facts, mesh)
+    train_step = build.train_step(config, facts, mesh, cut=feed.cut)
+    args = arguments(config, facts, mesh, train_step, feed)
+    several = build.steps_per_call(config, mesh) > 1 and not feed.cut
+    advance = steps.make_advance(train_step, feed.take, several=several)
+    whole, places = sharding.replicated(mesh), jax.tree.map(lambda leaf: leaf.sharding, args[0])
+    began = time.perf_counter()
+    jitted = jax.jit(advance, donate_argnums=(0, 1), out_shardings=(places, whole, whole))
+    return jitted.lower(*args).compile(), args, time.perf_counter() - began
+
+
+def measure(program, config, mesh, seconds):
+    """A record of what the program says."""
+    read, memory, cost = compiled.Program(program.as_text()), program.memory_analysis(), program.cost_analysis() or {}
+    step = read.step
+    record = {
+        "target": TARGET.name, "mesh": list(mesh.devices.shape), "strategy": build.strategy(config, mesh),
+        "precision": config.precision, "compile_seconds": round(seconds, 1),
+        "code_bytes": memory.generated_code_size_in_bytes, "temporary_bytes": memory.temp_size_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes, "flops": cost.get("flops", 0), "moved_bytes": read.moved(step),
+        "collectives": read.collectives(step),
+        "unchanging": [[op.name, op.cycles] for op in read.unchanging(step) if op.cycles > 1000],
+    }  # fmt: skip
+    if TARGET.is_tpu:
+        record |= {"cycles": read.cycles(step), "cycles_outside": sum(read.cycles(read.entry).values())}
+        record["cycles_outside"] -= sum(record["cycles"].values())
+    else:
+        record |= {"kernels": read.kernels(step), "kernel_parts": read.kernel_parts(step)}
+    return record | floor(record)
+
+
+def floor(record):
+    """The seconds that arithmetic and bytes take at the devices' published rates; cycles where those are estimated."""
+    device = targets.DEVICES.get(TARGET.kind)
+    if device is None:
+        return {}
+    bound = {"arithmetic": record["flops"] / device.flops, "memory": record["moved_bytes"] / device.bandwidth}
+    return {"floor_seconds": bound, "floor_cycles": {name: round(s * device.clock) for name, s in bound.items()}}
+
+
+def timed(program, config, args):
+    """Median seconds of a step, on arrays of zeros."""
+    zeros = jax.tree.map(lambda a: jax.device_put(np.zeros(a.shape, a.dtype), a.sharding), (args[1], args[3]))
+    key = jax.device_put(build.keys(0).step, args[2].sharding)
+    places = jax.tree.map(lambda leaf: leaf.sharding, args[0])
+    facts = make_facts(config)
+    state = jax.jit(lambda: build.initial_state(config, facts), out_shardings=places)()
+    count = jax.device_put(np.int32(per_call := max(1, config.run.steps_per_call or 20)), args[4].sharding)
+    history, source, seconds = *zeros, []
+    for _ in range(CALLS + 1):
+        began = time.perf_counter()
+        state, history, _ = program(state, history, key, source, count)
+        jax.block_until_ready(state)
+        seconds.append((time.perf_counter() - began) / per_call)
+    return {"step_seconds": statistics.median(seconds[1:]), "steps_per_call": per_call, "calls": CALLS}
+
+
+def say(record):
+    """The record as lines."""
+    what = "estimated cycles" if "cycles" in record else "kernels and copies"
+    total = sum(record.get("cycles", record.get("kernels", {})).values())
+    run = f"{record['config']} on {record['target']}, {record['strategy']}, {record['precision']}"
+    print(f"{run}: {total:,} {what} a step, compiled in {record['compile_seconds']} s")
+    for name in ("cycles", "kernels", "kernel_parts", "floor_cycles", "collectives"):
+        print(f"  {name}: {', '.join(f'{key} {value}' for key, value in record.get(name, {}).items())}")
+    sizes = ("code_bytes", "temporary_bytes", "argument_bytes", "moved_bytes")
+    print("  MiB: " + ", ".join(f"{name.removesuffix('_bytes')} {record[name] / 2**20:.0f}" for name in sizes))
+    if "step_seconds" in record:
+        print(f"  {1e3 * record['step_seconds']:.2f} ms a step")
+    if record["unchanging"]:
+        print(f"  the same in every step: {record['unchanging'][:8]}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", default="here")
+    parser.add_argument("--config", default="cifar100lt:method=ncl_supervised")
+    parser.add_argument("--expert_devices", type=int, default=1)
+    parser.add_argument("--out", type=pathlib.Path, help="a file to which the record is added, a line of JSON")
+    parser.add_argument("--text", type=pathlib.Path, help="a file for the compiled program's text")
+    parser.add_argument("fields", nargs="*", metavar="FIELD=VALUE")
+    args = parser.parse_args()
+    mesh, config = make_mesh(args.expert_devices), make_config(args.config, args.fields)
+    facts = make_facts(config)
+    program, shapes, seconds = compile_program(config, facts, mesh)
+    if args.text:
+        args.text.write_text(program.as_text())
+    record = {"config": args.config, "fields": args.fields, **measure(program, config, mesh, seconds)}
+    if TARGET.kind == "here":
+        record |= timed(program, config, shapes)
+    say(record)
+    if args.out:
+        with args.out.open("a") as file:
+            file.write(json.dumps(record | {"jax": jax.__version__}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
