@@ -33,7 +33,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import AxisType, Mesh  # noqa: E402
 
-from ncl_jax import build, config_file, inputs, sharding, steps  # noqa: E402
+from ncl_jax import build, config_file, inputs, prepare, sharding, steps  # noqa: E402
 from ncl_jax.data import feeds, longtail, stream  # noqa: E402
 from ncl_jax.data.pipeline import Facts  # noqa: E402
 
@@ -86,7 +86,7 @@ def make_feed(config, facts, mesh):
 
 
 def arguments(config, facts, mesh, train_step, feed):
-    """Shapes and places of what a call of the program takes."""
+    """Shapes and places of what a call of the program takes beside the feed's source: state, history, key; count."""
     state = jax.eval_shape(lambda: build.initial_state(config, facts))
     places, whole = build.state_places(config, facts, mesh, state), sharding.replicated(mesh)
     place = lambda leaf, where=whole: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)  # noqa: E731
@@ -94,20 +94,17 @@ def arguments(config, facts, mesh, train_step, feed):
     length = build.steps_per_epoch(config, facts)
     history = steps.zero_history(train_step, feed.take, state, key, feed.like(), length)
     count = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
-    return jax.tree.map(place, state, places), jax.tree.map(place, history), key, feed.like(), count
+    return (jax.tree.map(place, state, places), jax.tree.map(place, history), key), count
 
 
 def compile_program(config, facts, mesh):
-    """The program, its arguments, and the seconds that compiling took."""
+    """The program, the feed, its other arguments, and the seconds that compiling took."""
     feed = make_feed(config, facts, mesh)
     train_step = build.train_step(config, facts, mesh, cut=feed.cut)
-    args = arguments(config, facts, mesh, train_step, feed)
-    several = build.steps_per_call(config, mesh) > 1 and not feed.cut
-    advance = steps.make_advance(train_step, feed.take, several=several)
-    whole, places = sharding.replicated(mesh), jax.tree.map(lambda leaf: leaf.sharding, args[0])
+    args, count = arguments(config, facts, mesh, train_step, feed)
     began = time.perf_counter()
-    jitted = jax.jit(advance, donate_argnums=(0, 1), out_shardings=(places, whole, whole))
-    return jitted.lower(*args).compile(), args, time.perf_counter() - began
+    program = prepare.lower_step(train_step, feed, build.steps_per_call(config, mesh), args, count).compile()
+    return program, feed, args, time.perf_counter() - began
 
 
 def measure(program, config, mesh, seconds):
@@ -139,15 +136,15 @@ def floor(record):
     return {"floor_seconds": bound, "floor_cycles": {name: round(s * device.clock) for name, s in bound.items()}}
 
 
-def timed(program, config, args):
+def timed(program, config, facts, mesh, feed, args):
     """Median seconds of a step, on arrays of zeros."""
-    zeros = jax.tree.map(lambda a: jax.device_put(np.zeros(a.shape, a.dtype), a.sharding), (args[1], args[3]))
+    zeros = lambda a: jax.device_put(np.zeros(a.shape, a.dtype), a.sharding)  # noqa: E731
+    history, source = jax.tree.map(zeros, (args[1], feed.like()))
     key = jax.device_put(build.keys(0).step, args[2].sharding)
     places = jax.tree.map(lambda leaf: leaf.sharding, args[0])
-    facts = make_facts(config)
     state = jax.jit(lambda: build.initial_state(config, facts), out_shardings=places)()
-    count = jax.device_put(np.int32(per_call := max(1, config.run.steps_per_call or 20)), args[4].sharding)
-    history, source, seconds = *zeros, []
+    per_call = 1 if feed.cut else build.steps_per_call(config, mesh)
+    count, seconds = jax.device_put(np.int32(per_call), key.sharding), []
     for _ in range(CALLS + 1):
         began = time.perf_counter()
         state, history, _ = program(state, history, key, source, count)
@@ -183,12 +180,12 @@ def main():
     args = parser.parse_args()
     mesh, config = make_mesh(args.expert_devices), make_config(args.config, args.fields)
     facts = make_facts(config)
-    program, shapes, seconds = compile_program(config, facts, mesh)
+    program, feed, shapes, seconds = compile_program(config, facts, mesh)
     if args.text:
         args.text.write_text(program.as_text())
     record = {"config": args.config, "fields": args.fields, **measure(program, config, mesh, seconds)}
     if TARGET.kind == "here":
-        record |= timed(program, config, shapes)
+        record |= timed(program, config, facts, mesh, feed, shapes)
     say(record)
     if args.out:
         with args.out.open("a") as file:

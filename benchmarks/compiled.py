@@ -5,6 +5,7 @@ loop, over a call's steps, once. Operations outside of it are set apart: they ar
 """
 
 import collections
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -153,11 +154,9 @@ class Program:
             read += min(whole, self._pieces(operation, position))
         return read
 
-    @property
+    @functools.cached_property
     def _results(self):
-        if not hasattr(self, "_by_name"):
-            self._by_name = {op.name: op.result for ops in self.computations.values() for op in ops}
-        return self._by_name
+        return {op.name: op.result for ops in self.computations.values() for op in ops}
 
     def _pieces(self, operation, position):
         """Bytes of what a fusion takes of an operand by slices and gathers, infinite where it takes all."""

@@ -8,14 +8,13 @@ Nothing is run.
 """
 
 import argparse
-import collections
 import datetime
 import json
 import math
 import pathlib
-import re
 import time
 
+import compiled
 import jax
 import numpy as np
 
@@ -34,8 +33,6 @@ NETWORKS = {
     "ResNet-152": ("resnet", 152, 64, 224, 1000, 64),
 }
 MESHES = {"data": (8, 1), "expert": (1, 3), "mixed": (2, 3)}
-BYTES = {"f32": 4, "s32": 4, "u32": 4, "bf16": 2, "u8": 1, "s8": 1, "pred": 1}
-KINDS = "all-reduce|all-gather|reduce-scatter|collective-permute|all-to-all"
 # Estimates: sustained operations a second, links in bytes a second one way, seconds for each round of a collective.
 SUSTAINED = {"ResNet-32": 15e12, "ResNet-50": 100e12, "ResNet-152": 100e12}
 LINKS = {"450 GB/s, 5 us": (450e9, 5e-6), "50 GB/s, 10 us": (50e9, 10e-6), "12.5 GB/s, 25 us": (12.5e9, 25e-6)}
@@ -78,27 +75,17 @@ def compile_step(network, data, expert):
     )  # fmt: skip
     batch = jax.ShapeDtypeStruct((config.optim.batch_size,), np.int32, sharding=everywhere)
     began = time.perf_counter()
-    compiled = step.lower(jax.tree.map(place, state, places), key, images, rows, batch).compile()
-    return compiled, time.perf_counter() - began
-
-
-def collectives(text):
-    """Of each kind: how many there are and the bytes of their results, on one device."""
-    found = collections.defaultdict(lambda: {"count": 0, "bytes": 0})
-    for result, kind in re.findall(rf"= (.*?) ({KINDS})(?:-start)?\(", text):
-        found[kind]["count"] += 1
-        for dtype, dims in re.findall(r"(\w+)\[([\d,]*)\]", result):
-            found[kind]["bytes"] += BYTES[dtype] * math.prod(int(d) for d in dims.split(",") if d)
-    return dict(found)
+    program = step.lower(jax.tree.map(place, state, places), key, images, rows, batch).compile()
+    return program, time.perf_counter() - began
 
 
 def measure(network, design):
     """A record of one compiled program."""
-    compiled, seconds = compile_step(network, *MESHES[design])
-    memory = compiled.memory_analysis()
+    program, seconds = compile_step(network, *MESHES[design])
+    memory, read = program.memory_analysis(), compiled.Program(program.as_text())
     record = {
         "network": network, "design": design, "mesh": MESHES[design], "images_a_device": NETWORKS[network][-1],
-        "collectives": collectives(compiled.as_text()), "flops": compiled.cost_analysis()["flops"],
+        "collectives": read.collectives(read.entry), "flops": program.cost_analysis()["flops"],
         "state_bytes": memory.alias_size_in_bytes, "temporary_bytes": memory.temp_size_in_bytes,
         "compile_seconds": seconds,
     }  # fmt: skip

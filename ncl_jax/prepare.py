@@ -171,9 +171,14 @@ def compile_step(
 
     One call does up to `limit` steps. `arguments` are the first state, history and key.
     """
-    advance = steps.make_advance(train_step, feed.take, several=limit > 1)
     counts = [jax.device_put(np.int32(n), place) for n in range(limit + 1)]
-    places = jax.tree.map(lambda leaf: leaf.sharding, arguments[0])
-    jitted = jax.jit(advance, donate_argnums=(0, 1), out_shardings=(places, place, place))
-    program = jitted.lower(*arguments, feed.like(), counts[1]).compile()
+    program = lower_step(train_step, feed, limit, arguments, counts[1]).compile()
     return lambda *rest: (*program(*rest[:-1], counts[min(limit, rest[-1])]), min(limit, rest[-1]))
+
+
+def lower_step(train_step: Callable, feed: feeds.Feed, limit: int, arguments: tuple, count: Any) -> jax.stages.Lowered:
+    """The program of `compile_step` before compilation; `arguments` and the `count` of steps may be shapes."""
+    advance = steps.make_advance(train_step, feed.take, several=limit > 1)
+    places = jax.tree.map(lambda leaf: leaf.sharding, arguments[0])
+    outputs = (places, count.sharding, count.sharding)
+    return jax.jit(advance, donate_argnums=(0, 1), out_shardings=outputs).lower(*arguments, feed.like(), count)

@@ -39,10 +39,8 @@ def crop(images: jax.Array, top: jax.Array, left: jax.Array, padding: int) -> ja
 
 def _one_of(index, choices):
     """Each image's own choice, by int32 [B]. All are looked at: a TPU would gather from one image after the other."""
-    chosen = choices[0]
-    for number, choice in enumerate(choices[1:], 1):
-        chosen = jnp.where((index == number)[:, None, None, None], choice, chosen)
-    return chosen
+    index = index[:, None, None, None]
+    return functools.reduce(lambda rest, i: jnp.where(index == i, choices[i], rest), range(1, len(choices)), choices[0])
 
 
 def flip(images: jax.Array, mask: jax.Array) -> jax.Array:

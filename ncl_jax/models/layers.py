@@ -148,8 +148,8 @@ def normalize(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Batch normalisation of `x [..., D]` in training, and the mean and the biased variance, float32 [D].
 
-    The gradient, of the first alone, is written out: that of the formula takes more passes and, on accelerators, twice
-    as many kernels (docs/accelerators.md).
+    The gradient, of the first alone, is written out: the formula's own takes more small sums, each of which costs a TPU
+    as much as a large one (docs/accelerators.md).
 
     Args:
       x: of any precision; sums are float32.
