@@ -2,51 +2,32 @@
 
     ncl-jax ablate --config=quickstart --methods=ce,nil,ncl --seeds=3 [--config.FIELD=VALUE]
 
-Every run is a process of its own with its own directory below `--workdir`. Giving the command again goes on where it
-was stopped; a run that fails is reported and does not lose the others.
+Every run is a process of its own with its own directory below `--workdir`; with `--slurm="--gpus=1 --time=4:00:00"`,
+options of sbatch, all runs are one job array of Slurm. Giving the command again goes on where it was stopped; a run
+that fails is reported and does not lose the others.
 """
 
 import argparse
 import pathlib
-import signal
 import statistics
-import subprocess
 import sys
 
 import numpy as np
 
-from ncl_jax import config_file, console, report
-from ncl_jax.errors import Interrupted, NclError
-from ncl_jax.interrupt import SIGNALS
+from ncl_jax import config_file, console, launch, report
+from ncl_jax.errors import NclError
 from ncl_jax.methods import METHODS
 from ncl_jax.report import plots
 from ncl_jax.rundir import RunDir, write_text
 
 
-class Runner:
-    """Starts runs as processes; a signal to stop is passed on, so that a run saves its state first."""
-
-    def __init__(self):
-        self.stopped, self.number, self._process = False, int(signal.SIGTERM), None
-        for number in SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self._stop)
-
-    def _stop(self, number, frame):
-        self.stopped, self.number = True, number
-        if self._process is not None:
-            self._process.terminate()
-
-    def run(self, config: str, method: str, seed: int, directory: pathlib.Path, overrides: list[str]) -> int:
-        """Trains one method with one seed, or goes on with it; returns the exit code (0: finished, now or before)."""
-        path, _, arguments = config.partition(":")
-        arguments = ",".join(filter(None, [arguments, f"method={method}", f"seed={seed}"]))
-        command = [sys.executable, "-m", "ncl_jax.main", f"--config={path}:{arguments}", f"--workdir={directory}"]
-        # A session of its own: a terminal would send Ctrl-C to the run as well, and two of them stop it at once.
-        self._process = subprocess.Popen([*command, *overrides], start_new_session=True)
-        if self.stopped:
-            self._process.terminate()
-        return self._process.wait()
+def job(config: str, method: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> launch.Job:
+    """The run of one method with one seed; done again, it goes on with it or finds it finished."""
+    path, _, arguments = config.partition(":")
+    arguments = ",".join(filter(None, [arguments, f"method={method}", f"seed={seed}"]))
+    directory = workdir / f"{method}-{seed}"
+    command = [sys.executable, "-m", "ncl_jax.main", f"--config={path}:{arguments}", f"--workdir={directory}"]
+    return launch.Job(f"{method}, seed {seed}", directory, [*command, *overrides])
 
 
 def _mean_and_deviation(values, digits=1):
@@ -107,6 +88,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--methods", default=default, help=f"names with commas between; {default} if not given")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of every method")
     parser.add_argument("--workdir", type=pathlib.Path, help="runs/ablation-<configuration> if not given")
+    slurm = "hand the runs to Slurm as a job array, with these options of sbatch"
+    parser.add_argument("--slurm", metavar="OPTIONS", help=slurm)
     args, overrides = parser.parse_known_args(argv)
     args.methods = args.methods.split(",")
     for name in args.methods:
@@ -129,23 +112,19 @@ def main(argv: list[str]) -> None:
     workdir = RunDir(args.workdir or pathlib.Path("runs") / f"ablation-{config_file.run_name(args.config)}").path
     with RunDir(workdir).writing():
         workdir.mkdir(parents=True, exist_ok=True)
-    runner = Runner()
+    launcher = launch.Here() if args.slurm is None else launch.Slurm(args.slurm, workdir / "slurm")
+    cases = [(method, seed) for seed in range(args.seeds) for method in args.methods]
+    jobs = [job(args.config, method, seed, workdir, overrides) for method, seed in cases]
     failed: list[str] = []
     results: dict[str, list[dict]] = {method: [] for method in args.methods}
-    for seed in range(args.seeds):
-        for method in args.methods:
-            directory = workdir / f"{method}-{seed}"
-            console.say(f"== {method}, seed {seed}: {directory}")
-            code = runner.run(args.config, method, seed, directory, overrides)
-            if runner.stopped:
-                raise Interrupted("stopped: the same command goes on", runner.number)
-            if code:
-                failed.append(f"{method}, seed {seed}: exit code {code}")
-            else:
-                results[method].append(RunDir(directory).read_results() or {})
+    for (method, _), one, code in zip(cases, jobs, launch.run(launcher, jobs), strict=True):
+        if code == 0:
+            results[method].append(RunDir(one.directory).read_results() or {})
+        else:
+            failed.append(f"{one.name}: {'ended without an exit code' if code is None else f'exit code {code}'}")
     text = table(results)
     console.say(text)
-    if failed and (workdir / "table.md").exists():
+    if failed and ((workdir / "table.md").exists() or not any(results.values())):
         console.say(f"\n{workdir}/table.md is left as it was, because runs failed")
     else:
         with RunDir(workdir).writing():

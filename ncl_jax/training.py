@@ -157,7 +157,9 @@ def main(argv: list[str]) -> None:
     try:
         workdir = values.workdir or f"runs/{config_file.run_name(name)}"
         train(config, workdir, extend=values.extend, tracker=values.tracker)
-    except jax.errors.JaxRuntimeError as error:
+    except (jax.errors.JaxRuntimeError, ValueError) as error:
+        if isinstance(error, ValueError) and "Gloo" not in str(error):  # as which a lost connection may come on CPUs
+            raise
         if "RESOURCE_EXHAUSTED" in str(error):
             raise NclError(
                 f"the devices' memory is full ({one_line(error, 200)}): lower optim.batch_size, or raise "

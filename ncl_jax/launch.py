@@ -1,0 +1,150 @@
+"""Where the runs of a comparison are done: here, one after the other, or in a cluster's queue."""
+
+import pathlib
+import shlex
+import signal
+import subprocess
+from typing import NamedTuple, Protocol
+
+from ncl_jax import console
+from ncl_jax.errors import Interrupted, NclError, one_line
+from ncl_jax.interrupt import SIGNALS
+
+
+class Job(NamedTuple):
+    """One run."""
+
+    name: str  # in words
+    directory: pathlib.Path
+    command: list[str]
+
+
+class Launcher(Protocol):
+    """Does jobs until they have ended, and passes a signal to stop on to them, so that they save their state."""
+
+    def run(self, jobs: list[Job]) -> list[int | None]:
+        """The jobs' exit codes, None for one that left none. Raises Interrupted after a signal."""
+        ...
+
+    def stop(self) -> None:
+        """Asks the jobs to stop; called by a signal's handler."""
+        ...
+
+
+def run(launcher: Launcher, jobs: list[Job]) -> list[int | None]:
+    """`launcher.run(jobs)`, stopped by the signals that stop a run."""
+
+    def handle(number, frame):
+        stopped.append(number)
+        launcher.stop()
+
+    stopped: list[int] = []
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+    codes = launcher.run(jobs)
+    if stopped:
+        raise Interrupted("stopped: the same command goes on", stopped[0])
+    return codes
+
+
+class Here:
+    """Processes of this machine, one after the other."""
+
+    def __init__(self) -> None:
+        self._stopped = False
+        self._process: subprocess.Popen | None = None
+
+    def run(self, jobs: list[Job]) -> list[int | None]:
+        """See `Launcher`."""
+        codes: list[int | None] = []
+        for job in jobs:
+            if not self._stopped:
+                console.say(f"== {job.name}: {job.directory}")
+                # A session of its own: a terminal would send Ctrl-C to the run as well, and two stop it at once.
+                self._process = subprocess.Popen(job.command, start_new_session=True)
+                if self._stopped:
+                    self._process.terminate()
+                codes.append(self._process.wait())
+        return codes
+
+    def stop(self) -> None:
+        """See `Launcher`."""
+        self._stopped = True
+        if self._process is not None:
+            self._process.terminate()
+
+
+class Slurm:
+    """One job array of Slurm, of which every task is one run.
+
+    Args:
+      options: for `sbatch`, as one piece of text, such as `--gpus=1 --time=4:00:00`.
+      directory: a new or an old one that the array's hosts see; holds its script, its logs and its exit codes.
+    """
+
+    def __init__(self, options: str, directory: pathlib.Path):
+        self._options, self._directory = shlex.split(options), directory.absolute()
+        self._number, self._stopped = "", False  # the array's number, once it is known
+
+    def run(self, jobs: list[Job]) -> list[int | None]:
+        """See `Launcher`. Raises NclError where Slurm does not take the array, or still has an earlier one."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._check_earlier()
+        codes = [self._directory / f"{task}.code" for task in range(len(jobs))]
+        for code in codes:
+            code.unlink(missing_ok=True)
+        (self._directory / "array.sh").write_text(array_script(jobs, self._directory))
+        self._submit(len(jobs))
+        return [int(code.read_text()) if code.exists() else None for code in codes]
+
+    def stop(self) -> None:
+        """See `Launcher`."""
+        self._stopped = True
+        if self._number:
+            subprocess.run(["scancel", self._number], check=False)
+
+    def _submit(self, number):
+        """Hands the array over and waits for its end."""
+        log = self._directory / "%a.log"
+        options = ["--parsable", "--wait", f"--array=0-{number - 1}", f"--output={log}", "--open-mode=append"]
+        # A session of its own: Ctrl-C is for this program, which cancels the array.
+        process = _start(["sbatch", *options, *self._options, str(self._directory / "array.sh")])
+        self._number = process.stdout.readline().strip().partition(";")[0]
+        (self._directory / "job").write_text(self._number)
+        if self._stopped:
+            self.stop()
+        if self._number:
+            console.say(f"Slurm's job {self._number} has the {number} runs; their logs: {self._directory}/*.log")
+        _, errors = process.communicate()
+        if not self._number:
+            raise NclError(f"Slurm does not take the runs: {one_line(RuntimeError(errors))}")
+
+    def _check_earlier(self):
+        earlier = self._directory / "job"
+        if earlier.exists() and (number := earlier.read_text()):
+            listed, _ = _start(["squeue", "--noheader", f"--jobs={number}"]).communicate()
+            if listed.strip():
+                raise NclError(
+                    f"Slurm's job {number} is still at these runs: wait until squeue no longer lists it, or scancel "
+                    f"{number}; the same command then collects what is finished and goes on with the rest"
+                )
+
+
+def array_script(jobs: list[Job], directory: pathlib.Path) -> str:
+    """A script of which Slurm's task number i does job i and leaves its exit code behind."""
+    cases = [f"  {task}) set -- {shlex.join(job.command)} ;;" for task, job in enumerate(jobs)]
+    code = f"{shlex.quote(str(directory))}/$SLURM_ARRAY_TASK_ID.code"
+    lines = ["#!/bin/bash", "case $SLURM_ARRAY_TASK_ID in", *cases, "esac", 'srun "$@"', f"echo $? > {code}"]
+    return "\n".join(lines) + "\n"
+
+
+def _start(command):
+    try:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+    except OSError as error:
+        raise NclError(
+            f"Slurm is not here ({one_line(error)}): --slurm is for a machine that has {command[0]}"
+        ) from error
