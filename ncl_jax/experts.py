@@ -36,38 +36,51 @@ def take_expert(variables: Variables, index: int) -> Variables:
     return jax.tree.map(lambda leaf: leaf[index], variables)
 
 
-def apply_experts(apply: Callable, variables: Variables, *args: Any, strategy: str, mesh: Mesh | None = None) -> Any:
-    """Applies every expert to the same arguments and stacks the results on a leading axis.
+def apply_experts(
+    apply: Callable[[Variables, jax.Array], tuple[Any, Any]],
+    variables: Variables,
+    rows: jax.Array,
+    *,
+    strategy: str,
+    mesh: Mesh | None = None,
+) -> tuple[Any, Any]:
+    """Applies every expert to the same rows and stacks the results on a leading axis.
 
-    Equivalent to `jax.vmap(apply, in_axes=(0, None, ...))(variables, *args)` for every strategy:
+    Equivalent to `jax.vmap(apply, in_axes=(0, None))(variables, rows)` for every strategy:
     "vmap" turns XLA's convolutions into grouped ones; "packed" is the same of networks that `models.packed` has a form
     of; "unroll" applies the experts one after the other inside one program (docs/accelerators.md says what wins where).
 
     Args:
-      apply: function of one expert's variables and `args`.
+      apply: `(one expert's variables, rows) -> (results by row [B, ...], others)`.
       variables: pytree of arrays `[E, ...]`.
+      rows: `[B, ...]`.
       strategy: one of `STRATEGIES`.
-      mesh: where its axis "expert" has several devices, each applies its own experts; the axis must divide E, and the
-        other axes are left to the compiler, so that batch statistics stay those of the global batch.
+      mesh: where its axis "expert" has several devices, each applies its own experts; the axis must divide E. Batch
+        statistics are those of the whole batch.
     """
-    if mesh is not None and mesh.shape["expert"] > 1:
-        return _apply_spread(apply, variables, args, strategy, mesh)
+    if mesh is not None and _manual_axes(strategy, mesh):
+        return _apply_spread(apply, variables, rows, strategy, mesh)
     if strategy in ("vmap", "packed"):
-        return jax.vmap(lambda v: apply(v, *args))(variables)
+        return jax.vmap(lambda v: apply(v, rows))(variables)
     if strategy != "unroll":
         raise ValueError(f"strategy={strategy!r} must be one of {STRATEGIES}")
     num_experts = len(jax.tree.leaves(variables)[0])
-    results = [apply(take_expert(variables, i), *args) for i in range(num_experts)]
+    results = [apply(take_expert(variables, i), rows) for i in range(num_experts)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
 
 
-def _apply_spread(apply, variables, args, strategy, mesh):
-    """Each device along the mesh's expert axis applies its own experts."""
+def _manual_axes(strategy, mesh):
+    """The mesh's axes along which every device does its own part, rather than what the compiler thinks of: it gathers
+    the whole batch's activations on every device for a vmapped convolution."""
+    names = ("expert",) if strategy == "unroll" else ("data", "expert")
+    return {name for name in names if mesh.shape[name] > 1}
 
-    local = functools.partial(apply_experts, apply, strategy=strategy)
-    specs = (P("expert"), *[P()] * len(args))
-    spread = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P("expert"), axis_names={"expert"})
-    return spread(variables, *args)
+
+def _apply_spread(apply, variables, rows, strategy, mesh):
+    local, axes = functools.partial(apply_experts, apply, strategy=strategy), _manual_axes(strategy, mesh)
+    expert, data = [name if name in axes else None for name in ("expert", "data")]
+    specs = {"in_specs": (P(expert), P(data)), "out_specs": (P(expert, data), P(expert))}
+    return jax.shard_map(local, mesh=mesh, axis_names=axes, **specs)(variables, rows)
 
 
 def make_apply(model: nn.Module, strategy: str, mesh: Mesh | None = None) -> Callable:

@@ -191,10 +191,10 @@ def _encode_keys(model, state, images, strategy, mesh):
     }  # shapes only: never read in training mode
 
     def one(variables, x):
-        return model.apply(variables, x, method="project", mutable=["batch_stats"])[0]
+        return model.apply(variables, x, method="project", mutable=["batch_stats"])
 
     variables = {"params": encoder, "batch_stats": batch_stats}
-    return apply_experts(one, variables, images, strategy=strategy, mesh=mesh)
+    return apply_experts(one, variables, images, strategy=strategy, mesh=mesh)[0]
 
 
 def make_advance(train_step: Callable, take: Callable, *, several: bool) -> Callable:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from quick import quick_jit
 
-from ncl_jax import experts
+from ncl_jax import experts, sharding
 from ncl_jax.models import layers, make_network
 
 
@@ -31,7 +31,8 @@ def images(seed=0, count=4):
 
 @pytest.fixture(scope="module")
 def results():
-    """By strategy: value, gradient, logits and new running statistics of three experts on one batch."""
+    """By strategy: value, gradient, logits and new running statistics of three experts on one batch; and what computes
+    them."""
     model, rng = network(), np.random.default_rng(0)
     shapes = jax.eval_shape(lambda x: experts.init_experts(model, jax.random.key(0), 3, x), images())
     draw = {"kernel": lambda x: 0.3 * x, "scale": lambda x: 1 + 0.3 * x, "bias": lambda x: 0.3 * x}
@@ -40,18 +41,19 @@ def results():
         lambda path, leaf: draw[path[-1].key](jnp.float32(rng.normal(size=leaf.shape))), shapes
     )
 
-    def compute(strategy):
-        apply = experts.make_apply(network(packed=strategy == "packed"), strategy)
+    def compute(strategy, mesh=None):
+        apply = experts.make_apply(network(packed=strategy == "packed"), strategy, mesh)
+        constrain = sharding.constrain_batch(mesh)
 
         def loss(params):
-            outputs, stats = apply(variables | {"params": params}, images(), True)
+            outputs, stats = apply(variables | {"params": params}, constrain(images()), True)
             # Weighted by expert and class: a permuted expert axis or a lost expert changes value and gradient.
             weights = jnp.arange(1.0, 4.0)[:, None, None] * jnp.arange(1.0, 6.0)
             return jnp.sum(weights * jnp.square(outputs["logits"])), (outputs["logits"], stats)
 
         return quick_jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
 
-    return variables, {strategy: compute(strategy) for strategy in experts.STRATEGIES}
+    return variables, {strategy: compute(strategy) for strategy in experts.STRATEGIES}, compute
 
 
 def assert_close(ours, theirs):
@@ -62,12 +64,22 @@ def assert_close(ours, theirs):
 
 @pytest.mark.parametrize("strategy", ["vmap", "packed"])
 def test_strategies_agree_on_values_gradients_and_statistics(results, strategy):
-    _, by_strategy = results
+    _, by_strategy, _ = results
     assert_close(by_strategy[strategy], by_strategy["unroll"])
 
 
+@pytest.mark.parametrize(
+    ("strategy", "mesh"),
+    [("unroll", (4, 1)), ("vmap", (4, 1)), ("packed", (4, 1)), ("vmap", (2, 3)), ("packed", (1, 3))],
+)
+def test_strategies_give_the_same_over_devices(results, strategy, mesh):
+    """Values, gradients and running statistics: those of the whole batch, of which a device sees a part."""
+    _, by_strategy, compute = results
+    assert_close(compute(strategy, sharding.make_mesh(*mesh)), by_strategy["unroll"])
+
+
 def test_unroll_equals_each_expert_alone(results):
-    variables, by_strategy = results
+    variables, by_strategy, _ = results
     (_, (logits, stats)), _ = by_strategy["unroll"]
     model = network()
     alone = quick_jit(lambda v: model.apply(v, images(), True, mutable=["batch_stats"]))
@@ -79,7 +91,7 @@ def test_unroll_equals_each_expert_alone(results):
 
 
 def test_training_moves_the_running_statistics_of_every_expert(results):
-    variables, by_strategy = results
+    variables, by_strategy, _ = results
     (_, (_, stats)), _ = by_strategy["unroll"]
     means = stats["backbone"]["bn1"]["mean"]
     assert variables["batch_stats"]["backbone"]["bn1"]["mean"].shape == means.shape == (3, 4)
@@ -90,9 +102,10 @@ def test_training_moves_the_running_statistics_of_every_expert(results):
 @pytest.mark.parametrize("strategy", experts.STRATEGIES)
 def test_one_expert_keeps_its_axis(strategy):
     variables = {"w": jnp.array([[2.0, 3.0]])}
-    apply = lambda v, x, y: {"out": v["w"] * x + y}  # noqa: E731
-    result = experts.apply_experts(apply, variables, jnp.array([1.0, 10.0]), 0.5, strategy=strategy)
-    np.testing.assert_array_equal(result["out"], [[2.5, 30.5]])
+    apply = lambda v, x: ({"out": v["w"] * x}, {"sum": v["w"].sum()})  # noqa: E731
+    result, other = experts.apply_experts(apply, variables, jnp.array([1.0, 10.0]), strategy=strategy)
+    np.testing.assert_array_equal(result["out"], [[2.0, 30.0]])
+    np.testing.assert_array_equal(other["sum"], [5.0])
 
 
 class OneLayer(nn.Module):
@@ -127,4 +140,4 @@ def test_invalid_arguments_name_the_value():
     with pytest.raises(ValueError, match="num_experts=0"):
         experts.init_experts(network(), jax.random.key(0), 0, images())
     with pytest.raises(ValueError, match=r"strategy='pmap' .*unroll.*vmap.*packed"):
-        experts.apply_experts(lambda v: v, {"w": jnp.zeros(2)}, strategy="pmap")
+        experts.apply_experts(lambda v, x: (x, v), {"w": jnp.zeros(2)}, jnp.zeros(2), strategy="pmap")

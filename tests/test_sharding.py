@@ -24,9 +24,9 @@ def program(config, facts, mesh, images, labels):
     return shapes, places, feed, step
 
 
-def run(data, expert, method="ncl", num_steps=10):
+def run(data, expert, strategy="unroll", num_steps=10):
     """The losses and the final state of a run on a mesh."""
-    config = tiny(f"method={method}", model__num_experts=4, optim__batch_size=8)
+    config = tiny("method=ncl", model__num_experts=4, optim__batch_size=8, run__strategy=strategy)
     mesh = sharding.make_mesh(data, expert)
     _, places, feed, step = program(config, FACTS, mesh, np.asarray(IMAGES), np.asarray(LABELS))
     state = jax.device_put(quick_jit(lambda: build.initial_state(config, FACTS))(), places)
@@ -42,10 +42,10 @@ def single():
     return run(1, 1)
 
 
-@pytest.mark.parametrize("mesh", MESHES)
-def test_every_mesh_gives_the_numbers_of_one_device(single, mesh):
+@pytest.mark.parametrize(("mesh", "strategy"), [*[(mesh, "unroll") for mesh in MESHES], ((4, 2), "vmap")])
+def test_every_mesh_gives_the_numbers_of_one_device(single, mesh, strategy):
     """Losses of ten steps, and afterwards weights, momentum encoder and queue."""
-    losses, state = run(*mesh)
+    losses, state = run(*mesh, strategy)
     np.testing.assert_allclose(losses, single[0], rtol=1e-4)
     for ours, theirs in zip(jax.tree.leaves(state), jax.tree.leaves(single[1]), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
@@ -74,12 +74,15 @@ def collectives(text, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh_shape", [(8, 1), (4, 2)])
-def test_gradients_and_statistics_travel_and_activations_do_not(mesh_shape):
+@pytest.mark.parametrize(
+    ("mesh_shape", "strategy"), [((8, 1), "unroll"), ((4, 2), "unroll"), ((8, 1), "vmap"), ((4, 2), "packed")]
+)
+def test_gradients_and_statistics_travel_and_activations_do_not(mesh_shape, strategy):
     """A ResNet-8 on eight devices: all-reduces hold every parameter's gradient and the statistics; what is gathered is
     random draws and keys, far smaller than one activation of the batch, let alone the images."""
     facts = FACTS._replace(image_shape=(16, 16, 3))
-    config = tiny("method=ncl", optim__batch_size=16, model__backbone="cifar_resnet")
+    fields = {"model__backbone": "cifar_resnet", "run__strategy": strategy}
+    config = tiny("method=ncl", optim__batch_size=16, **fields)
     mesh = sharding.make_mesh(*mesh_shape)
     images, labels = np.zeros((20, 16, 16, 3), np.uint8), np.zeros(20, np.int32)
     shapes, places, feed, step = program(config, facts, mesh, images, labels)

@@ -83,8 +83,8 @@ class BatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, statistics in float32.
 
     Equivalent to PyTorch's: biased variance to normalise, *unbiased* variance in the running average, which moves by
-    0.1 towards the new value (Flax's own layer keeps the biased one). Under `jit` with a sharded batch the statistics
-    are those of the global batch.
+    0.1 towards the new value (Flax's own layer keeps the biased one). The statistics are those of the whole batch, over
+    however many devices it is spread.
     """
 
     epsilon: float = 1e-5
@@ -115,6 +115,26 @@ def running_average(
     return mean + update * (new_mean - mean), var + update * (unbiased - var)
 
 
+def _sees_part():
+    """Whether a device sees its own rows of a batch alone, rather than, as it seems, all (`experts.apply_experts`)."""
+    return "data" in jax.sharding.get_abstract_mesh().manual_axes
+
+
+def num_rows(x: jax.Array) -> int:
+    """The rows of the whole batch that `x [B, ...]` is, or is a device's part of."""
+    return len(x) * (lax.axis_size("data") if _sees_part() else 1)
+
+
+def whole_sums(sums: Any) -> Any:
+    """Sums over rows as those over the rows of the whole batch."""
+    return lax.psum(sums, "data") if _sees_part() else sums
+
+
+def own_copy(x: jax.Array) -> jax.Array:
+    """What is the same on all devices as a device's own: the gradients of all are summed here, not further on."""
+    return lax.pcast(x, "data", to="varying") if _sees_part() else x
+
+
 class Everywhere(NamedTuple):
     """The numbers that a batch normalisation averages: those of all pixels. `packed.Grid` leaves some out."""
 
@@ -124,12 +144,12 @@ class Everywhere(NamedTuple):
 
     def numbers(self, x: jax.Array) -> float:
         """How many numbers of `x [..., D]` are averaged for each of the D."""
-        return x.size // x.shape[-1]
+        return num_rows(x) * (x[0].size // x.shape[-1])
 
     def means(self, *arrays: jax.Array) -> list[jax.Array]:
         """Of float32 `[..., D]`, [D] each."""
         sums = lax.platform_dependent(*arrays, cuda=_sums_at_once, default=_sums)
-        return [total / self.numbers(arrays[0]) for total in sums]
+        return [total / self.numbers(arrays[0]) for total in whole_sums(sums)]
 
 
 def _sums(*arrays):

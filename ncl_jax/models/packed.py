@@ -8,7 +8,6 @@ one and back, a 3x3 convolution of pixels reaches 2 x 2 blocks, not 3 x 3. The v
 
 import functools
 import itertools
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from ncl_jax.models.cifar_resnet import CifarResNet
-from ncl_jax.models.layers import BatchNorm, normalize, running_average
+from ncl_jax.models.layers import BatchNorm, normalize, num_rows, own_copy, running_average, whole_sums
 
 LANES = 128
 BLOCKS = ((2, 4), (2, 2), (1, 2), (1, 1))  # pixels, the most first
@@ -55,13 +54,13 @@ class Grid(NamedTuple):
 
     def numbers(self, x: jax.Array) -> float:
         """How many pixels in the image a lane of `x [B, P, Q, lanes]` holds on average."""
-        return len(x) * self.side**2 / self.pixels
+        return num_rows(x) * self.side**2 / self.pixels
 
     def means(self, *arrays: jax.Array) -> list[jax.Array]:
         """Over batch and pixels of float32 `[B, P, Q, lanes]`, zeros outside: [lanes], the same for all of a block."""
-        sums = jnp.stack([jnp.sum(array, (0, 1, 2)) for array in arrays])
+        sums = whole_sums(jnp.stack([jnp.sum(array, (0, 1, 2)) for array in arrays]))
         eye = np.eye(sums.shape[1] // self.pixels, dtype=np.float32)
-        same = np.tile(eye, (self.pixels,) * 2) / np.float32(len(arrays[0]) * self.side**2)
+        same = np.tile(eye, (self.pixels,) * 2) / np.float32(num_rows(arrays[0]) * self.side**2)
         return list(jnp.matmul(sums, same, precision=lax.Precision.HIGHEST))
 
     def inside(self) -> np.ndarray:
@@ -191,7 +190,7 @@ class PackedCifarResNet(CifarResNet):
         if plain:
             return super().__call__(x, train)
         variables = self.variables
-        blocks = _Blocks(self.depth, self.width, self.dtype, x.shape)
+        blocks = _Blocks(self.depth, self.width, self.dtype, x)
         features, moments = blocks.features(variables["params"], x)
         for name, stats in blocks.running(variables["batch_stats"], moments).items():
             self.put_variable("batch_stats", name, stats)
@@ -213,10 +212,10 @@ def _get(tree, path):
 class _Blocks:
     """A training pass over images of one shape."""
 
-    def __init__(self, depth: int, width: int, dtype: Any, shape: Sequence[int]):
+    def __init__(self, depth: int, width: int, dtype: Any, images: jax.Array):
         self._depth, self._width, self._dtype = depth, width, dtype
-        self._batch, self._side = shape[0], shape[1]
-        self._layers = dict(self._plan(shape[3]))
+        self._rows, self._side = num_rows(images), images.shape[1]
+        self._layers = dict(self._plan(images.shape[3]))
         self._kinds: dict[Layer, list[Path]] = {}
         for path, layer in self._layers.items():
             self._kinds.setdefault(layer, []).append(path)
@@ -253,14 +252,14 @@ class _Blocks:
             y = convolve_and_normalize(self._layers[first].outputs.keep(y), second)
             x = jax.nn.relu(y + _shortcut(x, self._layers[first], self._layers[second].outputs))
         means = jnp.mean(x.astype(jnp.float32), axis=(1, 2))  # [B, pixels * 4 * width]
-        return means.reshape(self._batch, -1, 4 * self._width).mean(1), moments
+        return means.reshape(len(means), -1, 4 * self._width).mean(1), moments
 
     def _prepare(self, params):
         """By path: the kernel of blocks; the normalisation's scale and bias, float32 [lanes]."""
         kernels: dict[Path, jax.Array] = {}
         factors: dict[Path, tuple[jax.Array, jax.Array]] = {}
         for layer, paths in self._kinds.items():
-            raw = jnp.stack([_get(params, path)["kernel"] for path in paths]).astype(self._dtype)
+            raw = own_copy(jnp.stack([_get(params, path)["kernel"] for path in paths])).astype(self._dtype)
             kernels.update(zip(paths, kernels_of_blocks(layer, raw), strict=True))
             norms = [_get(params, norm_of(path)) for path in paths]
             pairs = jnp.stack([norm[name] for norm in norms for name in ("scale", "bias")])
@@ -272,11 +271,8 @@ class _Blocks:
         """The running statistics after the pass, as the plain network's."""
         new: dict[str, Any] = {}
         for path, layer in self._layers.items():
-            count, channels, old = (
-                self._batch * layer.outputs.side**2,
-                layer.kernel_shape[3],
-                _get(stats, norm_of(path)),
-            )
+            count, channels = self._rows * layer.outputs.side**2, layer.kernel_shape[3]
+            old = _get(stats, norm_of(path))
             mean, var = (moment[:channels] for moment in moments[path])
             node = functools.reduce(lambda node, name: node.setdefault(name, {}), norm_of(path), new)
             node["mean"], node["var"] = running_average(old["mean"], old["var"], mean, var, count, BatchNorm.update)
