@@ -120,6 +120,7 @@ def measure(program, config, mesh, seconds):
         "unchanging": [[op.name, op.cycles] for op in read.unchanging(step) if op.cycles > 1000],
     }  # fmt: skip
     if TARGET.is_tpu:
+        record |= {"unestimated": read.unestimated(step)}
         record |= {"cycles": read.cycles(step), "cycles_outside": sum(read.cycles(read.entry).values())}
         record["cycles_outside"] -= sum(record["cycles"].values())
     else:
@@ -159,8 +160,9 @@ def say(record):
     total = sum(record.get("cycles", record.get("kernels", {})).values())
     run = f"{record['config']} on {record['target']}, {record['strategy']}, {record['precision']}"
     print(f"{run}: {total:,} {what} a step, compiled in {record['compile_seconds']} s")
-    for name in ("cycles", "kernels", "kernel_parts", "floor_cycles", "collectives"):
-        print(f"  {name}: {', '.join(f'{key} {value}' for key, value in record.get(name, {}).items())}")
+    for name in ("cycles", "kernels", "kernel_parts", "floor_cycles", "collectives", "unestimated"):
+        if values := record.get(name):
+            print(f"  {name}: {', '.join(f'{key} {value}' for key, value in values.items())}")
     sizes = ("code_bytes", "temporary_bytes", "argument_bytes", "moved_bytes")
     print("  MiB: " + ", ".join(f"{name.removesuffix('_bytes')} {record[name] / 2**20:.0f}" for name in sizes))
     if "step_seconds" in record:

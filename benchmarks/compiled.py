@@ -16,6 +16,7 @@ BYTES = {
     "u64": 8, "s64": 8, "f64": 8,
 }  # fmt: skip
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+UNESTIMATED = ("select-and-scatter", "gather", "scatter", "sort", "top_k")  # by their names, as fusions have them
 FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id", "iota",
 }  # fmt: skip
@@ -69,10 +70,20 @@ def part(operation: Operation) -> str:
     return next(marks, "other")
 
 
+def _arrays(shapes):
+    """The type and the number of elements of every array in a piece of the text."""
+    found = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shapes)
+    return [(kind, math.prod(int(side) for side in sides.split(",") if side)) for kind, sides in found]
+
+
 def shape_bytes(shapes: str) -> int:
     """Bytes of all the arrays in a piece of the text."""
-    found = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shapes)
-    return sum(BYTES.get(t, 0) * math.prod(int(d) for d in dims.split(",") if d) for t, dims in found)
+    return sum(BYTES.get(kind, 0) * number for kind, number in _arrays(shapes))
+
+
+def elements(shapes: str) -> int:
+    """Elements of all the arrays in a piece of the text."""
+    return sum(number for _, number in _arrays(shapes))
 
 
 class Program:
@@ -160,27 +171,50 @@ class Program:
 
     def _pieces(self, operation, position):
         """Bytes of what a fusion takes of an operand by slices and gathers, infinite where it takes all."""
-        fused = re.search(r"calls=%?([\w.\-]+)", operation.line)
         if operation.kind in ("dynamic-slice", "gather") and position == 0:
             return shape_bytes(operation.result)
-        if operation.kind != "fusion" or not fused or fused.group(1) not in self.computations:
+        inner = self._fused(operation)
+        if operation.kind != "fusion" or not inner:
             return math.inf
-        inner = self.computations[fused.group(1)]
         names = {op.name for op in inner if op.kind == "parameter" and f"parameter({position})" in op.line}
         users = [op for op in inner if names & set(op.operands)]
         if users and all(op.kind in ("dynamic-slice", "gather", "slice") for op in users):
             return sum(shape_bytes(op.result) for op in users)
         return math.inf
 
+    def _fused(self, operation):
+        """The operations within a fusion."""
+        fused = re.search(r"calls=%?([\w.\-]+)", operation.line)
+        return self.computations.get(fused.group(1), []) if fused else []
+
     def collectives(self, computation: str) -> dict[str, dict[str, int]]:
         """Of each kind: how many, and the bytes of their results on one device."""
         found: dict[str, dict[str, int]] = {}
         for operation, times in self.operations(computation):
-            kind = operation.kind.removesuffix("-start")
+            kind, result = self._collective(operation)
             if kind in COLLECTIVES:
                 row = found.setdefault(kind, {"count": 0, "bytes": 0})
                 row["count"] += times
-                row["bytes"] += times * shape_bytes(operation.result)
+                row["bytes"] += times * shape_bytes(result)
+        return found
+
+    def _collective(self, operation):
+        """Kind and result; a TPU begins some collectives within a fusion, beside other work."""
+        if operation.name.startswith("async-collective-start"):
+            inner = self._fused(operation)
+            operation = next((op for op in inner if op.kind.removesuffix("-start") in COLLECTIVES), operation)
+        return operation.kind.removesuffix("-start"), operation.result
+
+    def unestimated(self, computation: str) -> dict[str, dict[str, int]]:
+        """Of each kind of operation for which a TPU's compiler names no cycles: how many, and the elements of their
+        results. They take time nevertheless."""
+        found: dict[str, dict[str, int]] = {}
+        for operation, times in self.operations(computation):
+            kind = next((kind for kind in UNESTIMATED if kind in operation.name), None)
+            if kind and not operation.cycles:
+                row = found.setdefault(kind, {"count": 0, "elements": 0})
+                row["count"] += times
+                row["elements"] += times * elements(operation.result)
         return found
 
     def unchanging(self, computation: str) -> list[Operation]:

@@ -15,7 +15,7 @@ from ncl_jax import experts, methods, momentum, optim, priors, sharding, steps
 from ncl_jax.data import pipeline, views
 from ncl_jax.errors import ConfigError
 from ncl_jax.methods.contrast import contrast
-from ncl_jax.models import Network, cpu_conv, layers, make_network
+from ncl_jax.models import PACKED, Network, cpu_conv, layers, make_network
 from ncl_jax.predict import Predictor
 
 ARCHITECTURE = ("backbone", "depth", "width", "classifier", "cosine_scale")  # of `model` and `teacher`
@@ -123,8 +123,12 @@ STRATEGIES = {"cpu": "unroll", "gpu": "vmap", "tpu": "packed"}  # docs/accelerat
 
 
 def strategy(config: ml_collections.ConfigDict, mesh: Mesh | None) -> str:
-    """How the experts are applied: by default as suits the platform."""
-    return STRATEGIES[platform(mesh)] if config.run.strategy == "auto" else config.run.strategy
+    """How the experts are applied: by default as suits the platform and the network."""
+    if config.run.strategy != "auto":
+        return config.run.strategy
+    chosen = STRATEGIES[platform(mesh)]
+    # Where there is no packed form a TPU is better off with an expert's own convolutions than with grouped ones.
+    return "unroll" if chosen == "packed" and config.model.backbone not in PACKED else chosen
 
 
 def steps_per_call(config: ml_collections.ConfigDict, mesh: Mesh | None) -> int:
