@@ -160,7 +160,11 @@ def adjustment(config: ml_collections.ConfigDict, facts: pipeline.Facts, prior: 
 
 def objective(config: ml_collections.ConfigDict, class_counts: Sequence[int]) -> methods.Objective:
     """What the method computes, with self-supervision where it is on."""
-    chosen = methods.objective(config.loss.name)(class_counts, **config.loss.to_dict())
+    about = {
+        "cosine_scale": config.model.cosine_scale, "epochs": config.epochs,
+        "steps_per_epoch": sum(class_counts) // config.optim.batch_size,
+    }  # fmt: skip
+    chosen = methods.objective(config.loss.name)(class_counts, **config.loss.to_dict(), **about)
     fields = config.contrast
     if not fields.weight:
         return chosen
@@ -262,6 +266,7 @@ def train_step(
         strategy=applied,
         copies=config.loss.copies,
         accumulate=config.optim.accumulate,
+        mixup=config.data.mixup,
         unroll=platform(mesh) == "cpu",
         key_augment=see(config.contrast.augment) if config.contrast.weight else None,
         teacher=teacher(config, facts.num_classes, mesh, convolve),

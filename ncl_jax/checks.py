@@ -39,13 +39,19 @@ _AT_LEAST = {
     "loss.num_hard": 1, "loss.hard_weight": 0, "loss.distill_weight": 0, "loss.hard_distill_weight": 0,
     "loss.copies": 1, "loss.ramp_steps": 0, "contrast.weight": 0, "contrast.queue": 1, "contrast.dim": 1,
     "optim.batch_size": 1, "optim.accumulate": 1, "optim.warmup_epochs": 0, "optim.weight_decay": 0,
-    "optim.backbone_scale": 0,
+    "optim.backbone_scale": 0, "data.mixup": 0, "loss.margin": 0, "loss.margin_power": 0, "loss.image_margin": 0,
+    "loss.reweight_from": 0, "loss.diversity": 0, "loss.diversity_spread": 0,
     "run.steps_per_call": 0, "run.eval_batch": 1, "run.data_devices": 0, "run.expert_devices": 1,
 }  # fmt: skip
 
 
-_ABOVE_ZERO = ("optim.learning_rate", "contrast.temperature", "model.cosine_scale")
-_BELOW_ONE = ("optim.momentum", "contrast.momentum", "data.test_share", "data.val_share")
+_ABOVE_ZERO = ("optim.learning_rate", "contrast.temperature", "model.cosine_scale", "loss.diversity_temperature")
+_BELOW_ONE = (
+    "optim.momentum", "contrast.momentum", "data.test_share", "data.val_share", "loss.label_smoothing",
+    "loss.reweight_beta",
+)  # fmt: skip
+# Objectives that need a classifier whose scores are cosines times a scale.
+_NORMED = ("ldam", "dbm")
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
@@ -73,6 +79,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_pixels(config)
     _check_size(config)
     _check_loss(config)
+    _check_targets(config)
     _check_schedule(config)
 
 
@@ -160,6 +167,29 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
     if copies > 1 and config.contrast.weight:
         raise ConfigError(
             f"loss.name={name} has no self-supervision branch: set contrast.weight=0, not {config.contrast.weight}"
+        )
+
+
+def _check_targets(config: ml_collections.ConfigDict) -> None:
+    loss, name = config.loss, config.loss.name
+    if name in _NORMED and config.model.classifier != "normed":
+        raise ConfigError(f"model.classifier={config.model.classifier}: loss.name={name} needs normed")
+    weights = _numbers("loss.prior_weights", loss.prior_weights)
+    if name == "adjusted" and len(weights) not in (1, config.model.num_experts):
+        raise ConfigError(
+            f"loss.prior_weights={weights} must be one number, or one for each of the model.num_experts="
+            f"{config.model.num_experts} experts"
+        )
+    nested = name == "ncl" and (loss.hard_weight or loss.hard_distill_weight)
+    if loss.label_smoothing and ":" not in name and (nested or name not in ("ncl", "adjusted")):
+        raise ConfigError(
+            f"loss.label_smoothing={loss.label_smoothing}: set 0, for this method has no loss for a smooth target; ce, "
+            "balanced_softmax, nbod_full, logit_adjustment and balpoe have one"
+        )
+    if config.data.mixup and (loss.copies > 1 or config.contrast.weight):
+        raise ConfigError(
+            f"data.mixup={config.data.mixup}: set 0, for neither the copies of nclpp nor self-supervision know images "
+            "that are mixed"
         )
 
 

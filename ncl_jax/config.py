@@ -39,6 +39,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.data.feed = "auto"  # resident (decoded once, on the devices), stream (decoded by step) or auto (by size)
     config.data.threads = 0  # that decode a stream, in each process or worker; 0: the cores
     config.data.workers = 0  # processes that decode a stream; 0: threads of this one
+    config.data.mixup = 0.0  # a of the Beta(a, a) by which two images are mixed (mixup, arXiv 1710.09412); 0: none are
     config.data.mean = (0.4914, 0.4822, 0.4465)  # of the channels in [0, 1] (authors)
     config.data.std = (0.2023, 0.1994, 0.2010)  # standard deviations likewise (authors)
     config.data.augment = "autoaugment"  # classifier view: crop_flip, autoaugment, imagenet, ... (docs/data.md)
@@ -52,8 +53,8 @@ def base_config() -> ml_collections.ConfigDict:
     config.model.backbone = "cifar_resnet"  # cifar_resnet or, for large images, resnet or resnext
     config.model.depth = 32  # its layers: 6 n + 2 for cifar_resnet; 18, 34, 50, 101, 152 for resnet; 50 for resnext
     config.model.width = 16  # channels of its first stage: 16 for cifar_resnet, 64 for resnet (He et al. 2016)
-    config.model.classifier = "linear"  # linear or cosine
-    config.model.cosine_scale = 16.0  # of the cosine classifier only (authors, ImageNet-LT)
+    config.model.classifier = "linear"  # linear, cosine, or normed: cosine without a bias
+    config.model.cosine_scale = 16.0  # of the last two (authors, ImageNet-LT)
     config.model.num_experts = 3  # NCL, experiments
     config.model.pretrained = ""  # weights to start from: a file, a run or ORG/NAME (docs/pretrained.md)
     config.model.pretrained_expert = -1  # of such a run: the expert that all start from; -1: each from its own
@@ -61,7 +62,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.model.remat = False  # compute blocks again for the gradient: less memory, more time, the same numbers
 
     config.loss = ml_collections.ConfigDict()
-    config.loss.name = "ncl"  # what is computed: ncl, nclpp or FILE.py:FUNCTION (docs/architecture.md)
+    config.loss.name = "ncl"  # what is computed: ncl, nclpp, adjusted, ldam, dbm or FILE.py:FUNCTION (docs/methods.md)
     config.loss.balanced = True  # add the log prior to the logits (balanced softmax)
     config.loss.num_hard = 30  # hard categories, the target included: about 0.3 of the classes (authors)
     config.loss.hard_weight = 1.0  # of the cross-entropy over the hard categories (NIL)
@@ -71,6 +72,16 @@ def base_config() -> ml_collections.ConfigDict:
     config.loss.non_hard = "zero"  # other classes' balanced logits: zero (authors) or exclude (equations)
     config.loss.distill_normalization = "per_expert"  # 1/(E-1) (authors); mean_pair: 1/(E(E-1)) (equations); ncl only
     config.loss.copies = 1  # augmented copies of each image: 1 for ncl, 2 or more for nclpp (authors: 4)
+    config.loss.label_smoothing = 0.0  # share of the target spread over all classes, in [0, 1)
+    config.loss.prior_weights = (1.0,)  # times the log prior, one for each expert or one for all; adjusted only
+    config.loss.margin = 0.1  # the smallest class's: radians of dbm, cosine of ldam (authors: 0.1, 0.5)
+    config.loss.margin_power = 1.0  # how fast margins shrink as classes grow; dbm only (authors)
+    config.loss.image_margin = 1.0  # of the image's part of the margin; dbm only (authors)
+    config.loss.reweight_from = 0.8  # share of the epochs after which classes are weighted; ldam only (authors)
+    config.loss.reweight_beta = 0.9999  # of the effective number of images, in [0, 1); ldam only (authors)
+    config.loss.diversity = 0.2  # of the divergence between experts; ldam only (RIDE's program)
+    config.loss.diversity_temperature = 1.0  # of the softmaxes compared, > 0; ldam only (RIDE's program)
+    config.loss.diversity_spread = 0.05  # how much lower small classes' temperature is; ldam only (RIDE's program)
     config.loss.own = ml_collections.ConfigDict()  # settings of a method of your own (docs/architecture.md)
     config.loss.ramp_steps = 0  # steps over which the last three weights grow from 0; 0: no ramp (authors)
 
@@ -140,14 +151,15 @@ def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigD
 def choose_method(config: ml_collections.ConfigDict, method: str, semantics: str = "official") -> None:
     """Sets all fields that make up a method of `methods.METHODS`, in the authors' or the equations' semantics.
 
-    Choosing a method after another one equals choosing it alone; change single fields afterwards.
+    Choosing a method after another one equals choosing it alone, but for what the other wants of the recipe
+    (`methods.Method`); change single fields afterwards.
 
     Raises:
       ConfigError: for an unknown method or semantics.
     """
     one_of("method", method, methods.METHODS)
     one_of("semantics", semantics, methods.SEMANTICS)
-    config.update_from_flattened_dict(_method_fields(method, semantics))
+    config.update_from_flattened_dict(_method_fields(method, semantics) | dict(methods.METHODS[method].wants))
 
 
 def _method_fields(method: str, semantics: str) -> dict[str, Any]:

@@ -79,8 +79,8 @@ def _manual_axes(strategy, mesh):
 def _apply_spread(apply, variables, rows, strategy, mesh):
     local, axes = functools.partial(apply_experts, apply, strategy=strategy), _manual_axes(strategy, mesh)
     expert, data = [name if name in axes else None for name in ("expert", "data")]
-    specs = {"in_specs": (P(expert), P(data)), "out_specs": (P(expert, data), P(expert))}
-    return jax.shard_map(local, mesh=mesh, axis_names=axes, **specs)(variables, rows)
+    places, results = (P(expert), P(data)), (P(expert, data), P(expert))
+    return jax.shard_map(local, mesh=mesh, axis_names=axes, in_specs=places, out_specs=results)(variables, rows)
 
 
 def make_apply(model: nn.Module, strategy: str, mesh: Mesh | None = None) -> Callable:

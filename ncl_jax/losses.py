@@ -40,9 +40,15 @@ def balanced_logits(logits: jax.Array, class_counts: jax.Array) -> jax.Array:
     return logits + jnp.log(class_counts).astype(logits.dtype)
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Softmax cross-entropy per row in nats: logits `[..., C]` and integer labels `[...]` give `[...]`."""
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Softmax cross-entropy per row in nats: logits `[..., C]` and integer labels `[...]` give `[...]`.
+
+    With label smoothing (Szegedy et al., arXiv 1512.00567, section 7) the share `smoothing` of the target is spread
+    evenly over all classes.
+    """
     picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    if smoothing:
+        picked = (1 - smoothing) * picked + smoothing * logits.mean(-1)
     return jax.nn.logsumexp(logits, axis=-1) - picked
 
 
@@ -121,7 +127,7 @@ def _hard_masks(logits, labels, num_hard, hard_scores):
 
 
 def individual_loss(
-    balanced: jax.Array, labels: jax.Array, hard: jax.Array | None, non_hard: NonHard
+    balanced: jax.Array, labels: jax.Array, hard: jax.Array | None, non_hard: NonHard, smoothing: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
     """Nested individual learning (NIL) of NCL: cross-entropy over all classes and over the hard categories.
 
@@ -130,12 +136,13 @@ def individual_loss(
       labels: `[B]`.
       hard: mask `[B, C]` or `[E, B, C]`, or None for no partial view.
       non_hard: see `mask_non_hard`.
+      smoothing: of the labels of the first part, see `cross_entropy`.
 
     Returns:
       `(full, partial)`, each a mean over the batch and a sum over experts, in nats.
     """
     labels = jnp.broadcast_to(labels, balanced.shape[:-1])
-    full = cross_entropy(balanced, labels).mean(-1).sum()
+    full = cross_entropy(balanced, labels, smoothing).mean(-1).sum()
     if hard is None:
         return full, jnp.zeros_like(full)
     return full, cross_entropy(mask_non_hard(balanced, hard, non_hard), labels).mean(-1).sum()
@@ -162,6 +169,7 @@ def ncl_loss(
     hard_scores: HardScores = "first",
     non_hard: NonHard = "zero",
     distill_normalization: Normalization = "per_expert",
+    label_smoothing: float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The supervised loss of NCL: nested individual learning and nested balanced online distillation.
 
@@ -174,6 +182,7 @@ def ncl_loss(
       hard_distill_weight: the same over the hard categories.
       hard_weight: weight of the cross-entropy over the hard categories (1 in the paper).
       hard_scores, non_hard, distill_normalization: the semantics, see the module's table.
+      label_smoothing: of the cross-entropy over all classes; 0 in the paper.
 
     Returns:
       The loss (scalar, nats) and its weighted parts, which add up to it: `nil`, `nil_hard`, `nbod`, `nbod_hard`.
@@ -190,7 +199,8 @@ def ncl_loss(
     needs_hard = not (_is_off(hard_weight) and _is_off(hard_distill_weight))
     hard = _hard_masks(logits, labels, num_hard, hard_scores) if needs_hard else None
     balanced = balanced_logits(logits, class_counts)
-    full, partial = individual_loss(balanced, labels, None if _is_off(hard_weight) else hard, non_hard)
+    partial_view = None if _is_off(hard_weight) else hard
+    full, partial = individual_loss(balanced, labels, partial_view, non_hard, label_smoothing)
     zero = jnp.zeros_like(full)
     parts = {"nil": full, "nil_hard": hard_weight * partial, "nbod": zero, "nbod_hard": zero}
     if num_experts > 1 and not _is_off(distill_weight):

@@ -54,6 +54,7 @@ def make_train_step(
     strategy: str,
     copies: int = 1,
     accumulate: int = 1,
+    mixup: float = 0.0,
     unroll: bool = False,
     key_augment: Augment | None = None,
     teacher: Callable[[Any, jax.Array], jax.Array] | None = None,
@@ -73,6 +74,7 @@ def make_train_step(
       copies: N augmented copies of each image, laid out copy-major (NCL++).
       accumulate: A parts of the batch that go through the network one after the other, for batches that do not fit
         into memory; the step takes the mean of their gradients. Each part has its own batch statistics.
+      mixup: a of the Beta(a, a) by which every view is mixed with another one of the batch, see `_mix`; 0: none is.
       unroll: whether the parts are written out rather than looped over: for CPUs, where a loop that holds weight
         gradients is many times slower.
       key_augment: the momentum encoder's view of the images; None: there is no such encoder.
@@ -82,14 +84,21 @@ def make_train_step(
     """
     apply, constrain = make_apply(model, strategy, mesh), constrain_batch(mesh)
 
-    def gradients(state, batch_stats, views, targets, fixed):
+    def compute(outputs, targets, share, step, memory):
+        """The objective; of mixed views its parts for both targets [B, 2], averaged, and its memory after the first."""
+        if share is None:
+            return objective.compute(outputs, targets, step, memory)
+        (own, new), (others, _) = [objective.compute(outputs, labels, step, memory) for labels in targets.T]
+        return jax.tree.map(lambda a, b: share * a + (1 - share) * b, own, others), new
+
+    def gradients(state, batch_stats, share, views, targets, fixed):
         """Of one part of the batch: the gradients, and (statistics, memory, metrics, outputs)."""
 
         def loss_of(params):
             variables = {"params": params, "batch_stats": batch_stats}
             outputs, new_stats = apply(variables, constrain(views), True)
             outputs |= fixed
-            parts, memory = objective.compute(outputs, targets, state.step, state.memory)
+            parts, memory = compute(outputs, targets, share, state.step, state.memory)
             loss = losses.total(parts)
             metrics = {"loss": loss, "parts": parts, **_diagnostics(outputs, targets)}
             return loss, (new_stats, memory, metrics, outputs)
@@ -100,7 +109,9 @@ def make_train_step(
         images, targets = constrain(batch.images), jnp.tile(batch.labels, copies)
         view_key, key_key = jax.random.split(jax.random.fold_in(key, state.step))
         with jax.named_scope("augment"):
-            views = augment(view_key, _copy_major(images, copies))
+            views, share = augment(view_key, _copy_major(images, copies)), None
+            if mixup:
+                views, targets, share = _mix(jax.random.fold_in(view_key, 1), views, targets, mixup)
         fixed = {}  # outputs without a gradient
         if key_augment is not None:
             with jax.named_scope("augment"):
@@ -110,11 +121,11 @@ def make_train_step(
         if teacher is not None:
             fixed["teacher"] = teacher(state.memory["teacher"], constrain(views))
         if accumulate == 1:
-            grads, (batch_stats, memory, metrics, _) = gradients(state, state.batch_stats, views, targets, fixed)
+            grads, (batch_stats, memory, metrics, _) = gradients(state, state.batch_stats, share, views, targets, fixed)
         else:
             parts = _split(accumulate, copies, views, targets, fixed)
-            grads, batch_stats, metrics, outputs = _accumulate(gradients, state, parts, unroll)
-            _, memory = objective.compute(_join(outputs, copies), targets, state.step, state.memory)
+            grads, batch_stats, metrics, outputs = _accumulate(gradients, state, share, parts, unroll)
+            _, memory = compute(_join(outputs, copies), targets, share, state.step, state.memory)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
@@ -130,6 +141,16 @@ def _copy_major(images, copies):
     if number == 1:
         return jnp.tile(images[:, 0], (copies, 1, 1, 1))
     return jnp.moveaxis(images[:, :copies], 1, 0).reshape(copies * batch, *shape)
+
+
+def _mix(key, views, targets, mixup):
+    """mixup (Zhang et al., arXiv 1710.09412): `share * views + (1 - share) * partners`, the targets `[B, 2]`, the share.
+
+    One share per batch, as in the authors' program, whose partners are a random permutation; here the batch, which is
+    in random order already, is turned round.
+    """
+    share = jax.random.beta(key, mixup, mixup)
+    return share * views + (1 - share) * views[::-1], jnp.stack([targets, targets[::-1]], axis=1), share
 
 
 def _split(accumulate, copies, views, targets, fixed):
@@ -159,12 +180,12 @@ def _join(outputs, copies):
     return jax.tree_util.tree_map_with_path(join, outputs)
 
 
-def _accumulate(gradients, state, parts, unroll):
+def _accumulate(gradients, state, share, parts, unroll):
     """The means over the parts of their gradients and metrics, the running statistics after all, and all outputs."""
 
     def body(carry, part):
         batch_stats, total = carry
-        grads, (batch_stats, _, metrics, outputs) = gradients(state, batch_stats, *part)
+        grads, (batch_stats, _, metrics, outputs) = gradients(state, batch_stats, share, *part)
         return (batch_stats, optax.tree.add(total, grads)), (metrics, outputs)
 
     start = (state.batch_stats, optax.tree.zeros_like(state.params))
@@ -176,7 +197,7 @@ def _accumulate(gradients, state, parts, unroll):
 def _diagnostics(outputs, targets):
     """The ensemble's accuracy on the batch, the share of the experts' features that are 0 for every image of the batch
     (rectified features that died: see docs/short_schedules.md), and the features' mean."""
-    correct = jnp.argmax(outputs["logits"].mean(0), axis=-1) == targets
+    correct = jnp.argmax(outputs["logits"].mean(0), axis=-1) == (targets if targets.ndim == 1 else targets[:, 0])
     dead = jnp.all(outputs["features"] <= 0, axis=1)
     return {
         "train_accuracy": correct.mean(), "dead_features": dead.mean(), "feature_mean": outputs["features"].mean()

@@ -277,6 +277,20 @@ def test_differences_name_the_field_and_both_values():
     assert "optim.momentum: absent there, 0.9 here" in differences(old, base_config())
 
 
+@pytest.mark.parametrize(
+    ("platform", "backbone", "strategy"),
+    [("cpu", "cifar_resnet", "unroll"), ("gpu", "cifar_resnet", "vmap"), ("gpu", "resnet", "vmap"),
+     ("tpu", "cifar_resnet", "packed"), ("tpu", "resnet", "unroll")],
+)  # fmt: skip
+def test_the_default_strategy_suits_platform_and_network(monkeypatch, platform, backbone, strategy):
+    monkeypatch.setattr(build, "platform", lambda mesh: platform)
+    config = base_config()
+    config.model.backbone = backbone
+    assert build.strategy(config, None) == strategy
+    config.run.strategy = "vmap"
+    assert build.strategy(config, None) == "vmap"
+
+
 def test_where_a_run_is_computed_may_change_and_what_may_not():
     old, new = base_config(), base_config()
     new.data.dir, new.data.download = "elsewhere", False

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ncl_jax.methods.adjusted import adjusted
 from ncl_jax.methods.distillation import distilled
+from ncl_jax.methods.margin import dbm, ldam
 from ncl_jax.methods.nested import ncl, nclpp
 from ncl_jax.methods.objective import Objective, find_own, together
 
@@ -17,16 +19,20 @@ class Method(NamedTuple):
       description: a line for tables and help texts.
       objective: makes what it computes, called with the class counts and the fields of `loss`.
       fields: what it sets. Every field that any method sets, and this one does not, takes its default.
+      wants: what it sets of the recipe's own, the network and the schedule; another method leaves that as it finds it.
     """
 
     description: str
     objective: Callable[..., Objective]
     fields: Mapping[str, Any]
+    wants: Mapping[str, Any] = {}
 
 
 _NO_HARD = {"loss.hard_weight": 0.0, "loss.hard_distill_weight": 0.0}
 _NO_DISTILLATION = {"loss.distill_weight": 0.0, "loss.hard_distill_weight": 0.0}
 _TWO_EXPERTS = {"loss.copies": 4, "model.num_experts": 2}
+_LDAM = {"loss.margin": 0.5}
+_NORMED = {"model.classifier": "normed", "model.cosine_scale": 30.0}
 METHODS = {
     "ce": Method(
         "softmax cross-entropy, each expert on its own",
@@ -48,6 +54,27 @@ METHODS = {
     "nclpp": Method(
         "NCL++: 2 experts, 4 copies of each image, distillation between experts and between copies",
         nclpp, _TWO_EXPERTS,
+    ),
+    "logit_adjustment": Method(
+        "tau times the log prior added to the logits, each expert on its own (`loss.prior_weights=(tau,)`)",
+        adjusted, {"loss.prior_weights": (1.0,)},
+    ),
+    "balpoe": Method(
+        "BalPoE: each expert with a prior of its own, an ensemble that is balanced",
+        adjusted, {"loss.prior_weights": (0.0, 1.0, 2.0)},
+    ),
+    "ldam_drw": Method(
+        "LDAM: larger margins for smaller classes, re-weighted in the last fifth of the epochs, each expert on its own",
+        ldam, {**_LDAM, "loss.diversity": 0.0}, _NORMED,
+    ),
+    "ride": Method(
+        "RIDE's loss: `ldam_drw` and a reward for experts that differ, the more the smaller the class",
+        ldam, _LDAM, _NORMED,
+    ),
+    "dbm_ncl": Method(
+        "DBM-NCL: `ncl_supervised` with angular margins by class and by image",
+        dbm, {},
+        {"model.classifier": "normed", "model.cosine_scale": 16.0, "optim.schedule": "cosine"},
     ),
 }  # fmt: skip
 SEMANTICS: dict[str, dict[str, str]] = {

@@ -13,11 +13,18 @@ from ncl_jax.methods.objective import Memory, Objective, Outputs, Parts
 WEIGHTS = ("hard_weight", "distill_weight", "hard_distill_weight")
 
 
-def ncl(class_counts: Sequence[int], *, distill_normalization: losses.Normalization, **fields: Any) -> Objective:
+def ncl(
+    class_counts: Sequence[int],
+    *,
+    distill_normalization: losses.Normalization,
+    label_smoothing: float = 0.0,
+    **fields: Any,
+) -> Objective:
     """`losses.ncl_loss`; the keyword arguments are the fields of the configuration's section `loss`."""
+    own: dict[str, Any] = {"distill_normalization": distill_normalization, "label_smoothing": label_smoothing}
 
     def loss(logits: jax.Array, labels: jax.Array, **arguments: Any) -> tuple[jax.Array, Parts]:
-        return losses.ncl_loss(logits, labels, distill_normalization=distill_normalization, **arguments)
+        return losses.ncl_loss(logits, labels, **own, **arguments)
 
     return _objective(loss, class_counts, **fields)
 

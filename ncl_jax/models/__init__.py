@@ -1,5 +1,6 @@
 """Networks of one expert: a backbone, a classifier on its features and, for momentum contrast, a projection head."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -37,7 +38,9 @@ class Network(nn.Module):
 BACKBONES: dict[str, Any] = {"cifar_resnet": CifarResNet, "resnet": ResNet, "resnext": ResNeXt}
 # What trains in their place where experts are applied "packed"; others stay as they are.
 PACKED: dict[str, Any] = {"cifar_resnet": PackedCifarResNet}
-HEADS: dict[str, Any] = {"linear": Linear, "cosine": CosineClassifier}
+HEADS: dict[str, Any] = {
+    "linear": Linear, "cosine": CosineClassifier, "normed": functools.partial(CosineClassifier, use_bias=False),
+}  # fmt: skip
 
 
 def make_network(
@@ -59,7 +62,7 @@ def make_network(
 
     Args:
       backbone, depth, width: see the backbone's class.
-      classifier: "linear" or "cosine", the latter with `cosine_scale`.
+      classifier: "linear", "cosine" or "normed", the last two with `cosine_scale`.
       num_classes: C.
       projection_dim: of the projection head; 0 leaves it out.
       precision: "float32" or "bfloat16", the backbone's compute type (parameters, statistics, logits stay float32).
@@ -73,7 +76,7 @@ def make_network(
     backbones = BACKBONES | PACKED if packed else BACKBONES
     backbones[backbone].check_depth(depth)
     more = {name: value for name, value in (("freeze", freeze), ("remat", remat)) if value}
-    scale = {"scale": cosine_scale} if classifier == "cosine" else {}
+    scale = {} if classifier == "linear" else {"scale": cosine_scale}
     return Network(
         backbone=backbones[backbone](depth, width, jnp.dtype(precision), convolve, **more),
         classifier=HEADS[classifier](num_classes, **scale),

@@ -35,18 +35,22 @@ class Linear(nn.Module):
 
 
 class CosineClassifier(nn.Module):
-    """`scale * cos(x, weights) + bias`: `x [B, D]` gives `[B, num_classes]`; both sides L2-normalised in float32."""
+    """`scale * cos(x, weights) + bias`: `x [B, D]` gives `[B, num_classes]`; both sides L2-normalised in float32.
+
+    Without a bias it is the normalised classifier of LDAM and DBM-NCL.
+    """
 
     num_classes: int
     scale: float = 16.0
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         init = uniform_fan_in(x.shape[-1])
         kernel = self.param("kernel", init, (x.shape[-1], self.num_classes))
-        bias = self.param("bias", init, (self.num_classes,))
         # The weights of a class are a column: normalise each over the features.
-        return self.scale * _matmul(l2_normalize(x.astype(jnp.float32)), l2_normalize(kernel.T).T) + bias
+        scores = self.scale * _matmul(l2_normalize(x.astype(jnp.float32)), l2_normalize(kernel.T).T)
+        return scores + self.param("bias", init, (self.num_classes,)) if self.use_bias else scores
 
 
 class Projection(nn.Module):

@@ -1,0 +1,95 @@
+"""Methods on a normalised classifier, with larger margins for smaller classes: LDAM-DRW, RIDE's loss, DBM-NCL."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ncl_jax import losses, margins
+from ncl_jax.errors import ConfigError
+from ncl_jax.methods.nested import ramped
+from ncl_jax.methods.objective import Memory, Objective, Outputs, Parts
+
+LDAM_POWER = 0.25
+
+
+def ldam(
+    class_counts: Sequence[int],
+    *,
+    margin: float,
+    reweight_from: float,
+    reweight_beta: float,
+    diversity: float,
+    diversity_temperature: float,
+    diversity_spread: float,
+    cosine_scale: float,
+    epochs: int,
+    steps_per_epoch: int,
+    **_: Any,
+) -> Objective:
+    """LDAM with deferred re-weighting (arXiv 1906.07413), each expert on its own; with `diversity`, RIDE's loss.
+
+    Every expert's cross-entropy of `s (cos - m_y)`, m by `margins.class_margins`; after `reweight_from` of the epochs
+    its mean over the batch is weighted by `margins.effective_weights`, as the authors' program has it. RIDE's diversity
+    (arXiv 2010.01809, equation 6) is taken off: the mean over the other experts of the KL divergence between the
+    softmaxes of `z / T`, T by `margins.class_temperatures`, summed over experts. Of RIDE this is the loss only: its
+    experts share layers, and a router chooses among them. Its program compares each expert with the mean of all, which
+    gets no gradient, and multiplies by the squared mean temperature.
+
+    Raises:
+      ConfigError: a temperature would not be above 0 on this data.
+    """
+    counts = jnp.asarray(class_counts, jnp.float32)
+    gaps = cosine_scale * margins.class_margins(counts, margin, LDAM_POWER)
+    weights = margins.effective_weights(counts, reweight_beta)
+    temperatures = margins.class_temperatures(counts, diversity_temperature, diversity_spread)
+    if diversity and not temperatures.min() > 0:
+        most = float(counts.mean() / counts.max())
+        raise ConfigError(f"loss.diversity_spread={diversity_spread} must be below {most:.4g} for these class counts")
+    start = int(reweight_from * epochs) * steps_per_epoch
+
+    def compute(outputs: Outputs, labels: jax.Array, step: jax.Array, memory: Memory) -> tuple[Parts, Memory]:
+        logits = outputs["logits"]
+        now = jnp.where(step >= start, weights, jnp.ones_like(weights))
+        moved = margins.with_margin(logits, labels, gaps)
+        parts = {"ldam": margins.weighted_cross_entropy(moved, labels, now).sum()}
+        if diversity and len(logits) > 1:
+            differ = losses.pairwise_kl(logits / temperatures).mean() / (len(logits) - 1)
+            parts["diversity"] = -diversity * differ
+        return parts, memory
+
+    return Objective(compute)
+
+
+def dbm(
+    class_counts: Sequence[int],
+    *,
+    margin: float,
+    margin_power: float,
+    image_margin: float,
+    num_hard: int,
+    ramp_steps: int,
+    hard_scores: losses.HardScores,
+    non_hard: losses.NonHard,
+    distill_normalization: losses.Normalization,
+    cosine_scale: float,
+    **fields: Any,
+) -> Objective:
+    """DBM-NCL (arXiv 2412.15477): NCL on `s cos(angle + margin)`, see `margins.with_angular_margin`.
+
+    The hard categories are those of the raw cosines: a margin moves the target alone, which is always among them.
+    """
+    counts = jnp.asarray(class_counts, jnp.float32)
+    of_classes = margins.class_margins(counts, margin, margin_power)
+    semantics: dict[str, Any] = {
+        "hard_scores": hard_scores, "non_hard": non_hard, "distill_normalization": distill_normalization,
+    }  # fmt: skip
+
+    def compute(outputs: Outputs, labels: jax.Array, step: jax.Array, memory: Memory) -> tuple[Parts, Memory]:
+        cosines = outputs["logits"] / cosine_scale
+        logits = cosine_scale * margins.with_angular_margin(cosines, labels, of_classes, image_margin)
+        weights = ramped(fields, ramp_steps, step)
+        return losses.ncl_loss(logits, labels, counts, num_hard=num_hard, **semantics, **weights)[1], memory
+
+    return Objective(compute)
