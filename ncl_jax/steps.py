@@ -144,7 +144,7 @@ def _copy_major(images, copies):
 
 
 def _mix(key, views, targets, mixup):
-    """mixup (Zhang et al., arXiv 1710.09412): `share * views + (1 - share) * partners`, the targets `[B, 2]`, the share.
+    """mixup (Zhang et al., arXiv 1710.09412): `share * views + (1 - share) * partners`, targets `[B, 2]`, the share.
 
     One share per batch, as in the authors' program, whose partners are a random permutation; here the batch, which is
     in random order already, is turned round.

@@ -107,7 +107,10 @@ def test_a_method_chosen_after_another_equals_it_alone():
     for first, second in itertools.product(methods.METHODS, repeat=2):
         config = configured(first, "equations")
         config_lib.choose_method(config, second)
-        assert config == configured(second), (first, second)
+        expected = configured(second)
+        wants = [dict(methods.METHODS[method].wants) for method in (first, second)]
+        expected.update_from_flattened_dict(wants[0] | wants[1])
+        assert config == expected, (first, second)
 
 
 def test_every_method_is_tested_and_valid_in_both_semantics():
@@ -209,6 +212,16 @@ BAD = {
     "contrast.dim": 0,
     "contrast.temperature": 0.0,
     "contrast.momentum": 1.0,
+    "data.mixup": -0.1,
+    "loss.margin": -0.1,
+    "loss.margin_power": -1.0,
+    "loss.image_margin": -1.0,
+    "loss.reweight_from": -0.1,
+    "loss.reweight_beta": 1.0,
+    "loss.diversity": -0.1,
+    "loss.diversity_temperature": 0.0,
+    "loss.diversity_spread": -0.1,
+    "loss.label_smoothing": 1.0,
     "optim.batch_size": 0,
     "optim.learning_rate": 0.0,
     "optim.warmup_epochs": -1,
@@ -243,6 +256,32 @@ def test_bad_values_are_named(name, value):
 
 def test_every_checked_field_has_a_bad_value_above():
     assert not {*checks._CHOICES, *checks._AT_LEAST} - BAD.keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "message"),
+    [
+        ("balpoe", {"model.num_experts": 2}, r"loss.prior_weights=\(0.0, 1.0, 2.0\) .*model.num_experts=2"),
+        ("balpoe", {"loss.prior_weights": ("a",)}, r"loss.prior_weights=\('a',\) must be numbers"),
+        ("dbm_ncl", {"model.classifier": "cosine"}, "model.classifier=cosine: loss.name=dbm needs normed"),
+        ("ride", {"model.classifier": "linear"}, "model.classifier=linear: loss.name=ldam needs normed"),
+        *((method, {"loss.label_smoothing": 0.1}, "loss.label_smoothing=0.1: set 0")
+          for method in ("nil", "ncl_supervised", "nclpp", "ldam_drw", "dbm_ncl")),
+        *((method, {"data.mixup": 0.2}, "data.mixup=0.2: set 0") for method in ("ncl", "nclpp")),
+    ],
+)  # fmt: skip
+def test_what_a_method_cannot_take_is_refused_by_name(method, fields, message):
+    config = configured(method)
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(ConfigError, match=message):
+        checks.validate(config)
+
+
+@pytest.mark.parametrize("method", ["ce", "balanced_softmax", "nil_full", "nbod_full", "balpoe", "logit_adjustment"])
+def test_methods_of_plain_targets_take_smooth_ones_and_mixed_images(method):
+    config = configured(method)
+    config.loss.label_smoothing, config.data.mixup = 0.1, 0.2
+    checks.validate(config)
 
 
 def test_copies_exclude_self_supervision():

@@ -44,8 +44,8 @@ def ldam(
     gaps = cosine_scale * margins.class_margins(counts, margin, LDAM_POWER)
     weights = margins.effective_weights(counts, reweight_beta)
     temperatures = margins.class_temperatures(counts, diversity_temperature, diversity_spread)
-    if diversity and not temperatures.min() > 0:
-        most = float(counts.mean() / counts.max())
+    most = sum(class_counts) / len(class_counts) / max(class_counts)
+    if diversity and diversity_spread >= most:
         raise ConfigError(f"loss.diversity_spread={diversity_spread} must be below {most:.4g} for these class counts")
     start = int(reweight_from * epochs) * steps_per_epoch
 
