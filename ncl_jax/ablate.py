@@ -20,6 +20,8 @@ from ncl_jax.methods import METHODS
 from ncl_jax.report import plots
 from ncl_jax.rundir import RunDir, write_text
 
+BASE = "balanced_softmax"  # what a method's cost is compared with
+
 
 def job(config: str, method: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> launch.Job:
     """The run of one method with one seed; done again, it goes on with it or finds it finished."""
@@ -39,14 +41,15 @@ def _mean_and_deviation(values, digits=1):
 
 
 def table(results: dict[str, list[dict]]) -> str:
-    """Markdown: a row for each method, mean ± standard deviation over seeds in %.
+    """Markdown: a row for each method, mean ± standard deviation over seeds in %, and what a step costs.
 
     Args:
       results: the `results.json` contents of each method's seeds.
     """
     lines = [
-        "| method | seeds | ensemble | mean single expert | many | medium | few | top-1 disagreement, all | few |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| method | seeds | ensemble | mean single expert | many | medium | few | top-1 disagreement, all | few "
+        f"| step, of {BASE} |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for method, runs in results.items():
         ensemble = [_mean_and_deviation([r["ensemble"][key] for r in runs]) for key in ("many", "medium", "few")]
@@ -58,9 +61,18 @@ def table(results: dict[str, list[dict]]) -> str:
             _mean_and_deviation([report.mean_expert(r["experts"])["accuracy"] for r in runs]),
             *ensemble,
             *(_mean_and_deviation([d[key] for d in differ]) for key in ("all", "few")),
+            _cost(runs, results.get(BASE, [])),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cost(runs, base):
+    """The time of a training step over the base method's, if both have as many experts."""
+    if not runs or not base or len(runs[0]["experts"]) != len(base[0]["experts"]):
+        return "-"
+    speed, base_speed = (statistics.median(run["images_per_second"] for run in some) for some in (runs, base))
+    return f"{base_speed / speed:.2f}"
 
 
 def plot(results: dict[str, list[dict]], path: pathlib.Path) -> None:

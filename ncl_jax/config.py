@@ -82,7 +82,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.loss.diversity = 0.2  # of the divergence between experts; ldam only (RIDE's program)
     config.loss.diversity_temperature = 1.0  # of the softmaxes compared, > 0; ldam only (RIDE's program)
     config.loss.diversity_spread = 0.05  # how much lower small classes' temperature is; ldam only (RIDE's program)
-    config.loss.own = ml_collections.ConfigDict()  # settings of a method of your own (docs/architecture.md)
+    config.loss.own = ml_collections.ConfigDict()  # settings of a method of your own (docs/methods.md)
     config.loss.ramp_steps = 0  # steps over which the last three weights grow from 0; 0: no ramp (authors)
 
     config.contrast = ml_collections.ConfigDict()

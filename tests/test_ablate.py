@@ -10,7 +10,7 @@ from ncl_jax import ablate
 from ncl_jax.errors import ConfigError
 
 
-def result(accuracy, few):
+def result(accuracy, few, speed=100.0, num_experts=2):
     figures = {
         "accuracy": accuracy,
         "many": 0.9,
@@ -21,16 +21,28 @@ def result(accuracy, few):
         "per_class": [0.9, few],
     }
     disagreement = {"top1": {"all": 0.1, "few": 0.2}}
-    return {"ensemble": figures, "experts": [figures, figures], "disagreement": disagreement, "class_counts": [100, 2]}
+    return {
+        "ensemble": figures, "experts": [figures] * num_experts, "disagreement": disagreement,
+        "class_counts": [100, 2], "images_per_second": speed,
+    }  # fmt: skip
 
 
 def test_table_shows_mean_and_deviation_over_seeds():
     text = ablate.table({"ce": [result(0.4, 0.0), result(0.5, 0.2)], "ncl": [result(0.6, None)], "nil": []})
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert rows[2] == ["ce", "2", "45.0 ± 7.1", "45.0 ± 7.1", "90.0 ± 0.0", "50.0 ± 0.0", "10.0 ± 14.1", "10.0 ± 0.0",
-                       "20.0 ± 0.0"]  # fmt: skip
+                       "20.0 ± 0.0", "-"]  # fmt: skip
     assert rows[3][:3] == ["ncl", "1", "60.0"] and rows[3][6] == "-"
-    assert rows[4] == ["nil", "0", *["-"] * 7]
+    assert rows[4] == ["nil", "0", *["-"] * 8]
+
+
+def test_table_shows_a_steps_cost_beside_balanced_softmax_with_as_many_experts():
+    runs = {
+        "balanced_softmax": [result(0.4, 0.0, speed) for speed in (90.0, 120.0, 100.0)],
+        "ncl": [result(0.4, 0.0, 80.0)],
+        "nclpp": [result(0.4, 0.0, 20.0, num_experts=3)],
+    }
+    assert [line.split("|")[-2].strip() for line in ablate.table(runs).splitlines()[2:]] == ["1.00", "1.25", "-"]
 
 
 # The quickstart with the one-layer backbone, which the file brings along.

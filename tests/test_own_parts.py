@@ -2,17 +2,17 @@
 function or class and a line in a table, used together; and a method from a configuration file, outside the package."""
 
 import io
-import textwrap
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import programs
 import pytest
 import tiny
 from jax.sharding import PartitionSpec as P
 
 import ncl_jax
-from ncl_jax import build, checks, methods, sharding
+from ncl_jax import build, checks, config_file, methods, sharding
 from ncl_jax.config import choose_method
 from ncl_jax.data.sources import SOURCES, Source, Split
 from ncl_jax.data.views import VIEWS
@@ -93,30 +93,22 @@ def test_added_parts_train_and_predict_together(tables, tmp_path):
     assert likely == model(np.zeros((1, 8, 8, 3), np.uint8)).argmax()
 
 
-OWN = """
-    import jax
-    import jax.numpy as jnp
-    from ncl_jax.losses import cross_entropy
-    from ncl_jax.methods import Objective
-
-    def smooth(class_counts, *, own, **_):
-        def compute(outputs, labels, step, memory):
-            logits = outputs["logits"]
-            hard = cross_entropy(logits, jnp.broadcast_to(labels, logits.shape[:2])).mean(-1).sum()
-            return {"hard": hard, "flat": -own["share"] * jax.nn.log_softmax(logits).mean()}, memory + 1
-        return Objective(compute, lambda key, outputs: jnp.zeros((), jnp.int32))
-    """
-
-
 def test_a_configuration_may_bring_its_own_method(tmp_path):
-    (tmp_path / "mine.py").write_text(textwrap.dedent(OWN))
-    mine = tiny.tiny("method=ce", loss__name=f"{tmp_path}/mine.py:smooth")
-    mine.loss.own = {"share": 0.5}
+    """The one that docs/methods.md shows, as a user would save it."""
+    page = (programs.ROOT / "docs" / "methods.md").read_text()
+    text = page.partition("```python\n")[2].partition("```")[0]
+    assert len(text.splitlines()) < 40
+    (tmp_path / "mine.py").write_text(text)
+    mine = config_file.load(f"{tmp_path}/mine.py:epochs=2")
+    mine.update_from_flattened_dict({"model.backbone": "one_layer", "model.num_experts": 2, "optim.batch_size": 4})
     checks.validate(mine)
     state = build.initial_state(mine, tiny.FACTS)
     step = jax.jit(build.train_step(mine, tiny.FACTS))
     state, metrics = step(state, build.keys(0).step, tiny.batch())
-    assert metrics["parts"].keys() == {"hard", "flat"} and int(state.memory) == 1
+    assert metrics["parts"].keys() == {"entropy", "near"}
+    seen = np.unique(tiny.batch().labels)
+    moved = np.abs(state.memory).max(axis=(0, 2)) > 0
+    np.testing.assert_array_equal(np.flatnonzero(moved), seen)
 
 
 @pytest.mark.parametrize("name", ["missing.py:smooth", "ncl_jax.losses:smooth", "no_such_module:f", ":f"])
@@ -135,4 +127,4 @@ def test_a_methods_memory_lives_where_it_says(tables):
     shapes = jax.eval_shape(lambda: build.initial_state(queue, tiny.FACTS))
     places = build.state_places(queue, tiny.FACTS, sharding.make_mesh(2, 2), shapes)
     assert places.memory["contrast"].keys.spec == P("expert") and places.memory["contrast"].position.spec == P()
-    assert methods.objectives().keys() == {"ncl", "nclpp", "distilled", "centres"}
+    assert methods.objectives().keys() == {"adjusted", "centres", "dbm", "distilled", "ldam", "ncl", "nclpp"}
