@@ -31,11 +31,14 @@ def ldam(
     """LDAM with deferred re-weighting (arXiv 1906.07413), each expert on its own; with `diversity`, RIDE's loss.
 
     Every expert's cross-entropy of `s (cos - m_y)`, m by `margins.class_margins`; after `reweight_from` of the epochs
-    its mean over the batch is weighted by `margins.effective_weights`, as the authors' program has it. RIDE's diversity
-    (arXiv 2010.01809, equation 6) is taken off: the mean over the other experts of the KL divergence between the
-    softmaxes of `z / T`, T by `margins.class_temperatures`, summed over experts. Of RIDE this is the loss only: its
-    experts share layers, and a router chooses among them. Its program compares each expert with the mean of all, which
-    gets no gradient, and multiplies by the squared mean temperature.
+    its mean over the batch is weighted by `margins.effective_weights`, as the authors' program has it.
+
+    RIDE's diversity (arXiv 2010.01809) is taken off, as its program has it: the KL divergence from the softmax of the
+    experts' mean logits, which gets no gradient, to each expert's, of `z / T` with T by `margins.class_temperatures`,
+    times the square of the mean T, summed over experts. The paper's equation compares all pairs; with gradients of
+    any size through both, experts on this classifier part until each knows a few classes only. Of RIDE this is the loss
+    alone: its experts share layers, and a router chooses among them. Its program divides by the largest temperature
+    where the paper, and this, subtract.
 
     Raises:
       ConfigError: a temperature would not be above 0 on this data.
@@ -55,8 +58,10 @@ def ldam(
         moved = margins.with_margin(logits, labels, gaps)
         parts = {"ldam": margins.weighted_cross_entropy(moved, labels, now).sum()}
         if diversity and len(logits) > 1:
-            differ = losses.pairwise_kl(logits / temperatures).mean() / (len(logits) - 1)
-            parts["diversity"] = -diversity * differ
+            together = jax.lax.stop_gradient(jax.nn.log_softmax(logits.mean(0) / temperatures))
+            each = jax.nn.log_softmax(logits / temperatures)
+            differ = losses.kl_divergence(jnp.broadcast_to(together, each.shape), each).mean(-1).sum()
+            parts["diversity"] = -diversity * jnp.square(temperatures.mean()) * differ
         return parts, memory
 
     return Objective(compute)
