@@ -8,6 +8,7 @@ that fails is reported and does not lose the others.
 """
 
 import argparse
+import math
 import pathlib
 import statistics
 import sys
@@ -17,7 +18,7 @@ import numpy as np
 from ncl_jax import config_file, console, launch, report
 from ncl_jax.errors import NclError
 from ncl_jax.methods import METHODS
-from ncl_jax.report import plots
+from ncl_jax.report import comparison, plots
 from ncl_jax.rundir import RunDir, write_text
 
 BASE = "balanced_softmax"  # what a method's cost is compared with
@@ -32,14 +33,6 @@ def job(config: str, method: str, seed: int, workdir: pathlib.Path, overrides: l
     return launch.Job(f"{method}, seed {seed}", directory, [*command, *overrides])
 
 
-def _mean_and_deviation(values, digits=1):
-    values = [value for value in values if value is not None]
-    if not values:
-        return "-"
-    mean = f"{100 * statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {100 * statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
-
-
 def table(results: dict[str, list[dict]]) -> str:
     """Markdown: a row for each method, mean ± standard deviation over seeds in %, and what a step costs.
 
@@ -47,20 +40,20 @@ def table(results: dict[str, list[dict]]) -> str:
       results: the `results.json` contents of each method's seeds.
     """
     lines = [
-        "| method | seeds | ensemble | mean single expert | many | medium | few | top-1 disagreement, all | few "
+        "| method | seeds | ensemble | mean single expert | many | medium | few | ECE | top-1 disagreement, all | few "
         f"| step, of {BASE} |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for method, runs in results.items():
-        ensemble = [_mean_and_deviation([r["ensemble"][key] for r in runs]) for key in ("many", "medium", "few")]
+        ensemble = [comparison.spread([r["ensemble"][key] for r in runs]) for key in ("many", "medium", "few", "ece")]
         differ = [r["disagreement"]["top1"] if r["disagreement"] else {"all": None, "few": None} for r in runs]
         cells = [
             method,
             str(len(runs)),
-            _mean_and_deviation([r["ensemble"]["accuracy"] for r in runs]),
-            _mean_and_deviation([report.mean_expert(r["experts"])["accuracy"] for r in runs]),
+            comparison.spread([r["ensemble"]["accuracy"] for r in runs]),
+            comparison.spread([report.mean_expert(r["experts"])["accuracy"] for r in runs]),
             *ensemble,
-            *(_mean_and_deviation([d[key] for d in differ]) for key in ("all", "few")),
+            *(comparison.spread([d[key] for d in differ]) for key in ("all", "few")),
             _cost(runs, results.get(BASE, [])),
         ]
         lines.append("| " + " | ".join(cells) + " |")
@@ -71,8 +64,8 @@ def _cost(runs, base):
     """The time of a training step over the base method's, if both have as many experts."""
     if not runs or not base or len(runs[0]["experts"]) != len(base[0]["experts"]):
         return "-"
-    speed, base_speed = (statistics.median(run["images_per_second"] for run in some) for some in (runs, base))
-    return f"{base_speed / speed:.2f}"
+    speeds = [[run["images_per_second"] or math.nan for run in some] for some in (base, runs)]  # None: not trained here
+    return f"{statistics.median(speeds[0]) / statistics.median(speeds[1]):.2f}"
 
 
 def plot(results: dict[str, list[dict]], path: pathlib.Path) -> None:
