@@ -30,8 +30,8 @@ def result(accuracy, few, speed=100.0, num_experts=2):
 def test_table_shows_mean_and_deviation_over_seeds():
     text = ablate.table({"ce": [result(0.4, 0.0), result(0.5, 0.2)], "ncl": [result(0.6, None)], "nil": []})
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
-    assert rows[2] == ["ce", "2", "45.0 ± 7.1", "45.0 ± 7.1", "90.0 ± 0.0", "50.0 ± 0.0", "10.0 ± 14.1", "10.0 ± 0.0", "10.0 ± 0.0",
-                       "20.0 ± 0.0", "-"]  # fmt: skip
+    assert rows[2] == ["ce", "2", "45.0 ± 7.1", "45.0 ± 7.1", "90.0 ± 0.0", "50.0 ± 0.0", "10.0 ± 14.1",
+                       "10.0 ± 0.0", "10.0 ± 0.0", "20.0 ± 0.0", "-"]  # fmt: skip
     assert rows[3][:3] == ["ncl", "1", "60.0"] and rows[3][6] == "-"
     assert rows[4] == ["nil", "0", *["-"] * 9]
 
