@@ -155,7 +155,12 @@ def predictor(
 
 def adjustment(config: ml_collections.ConfigDict, facts: pipeline.Facts, prior: str | None) -> np.ndarray | None:
     """What moves the run's logits to a prior (`priors.adjustment`); None for none: as they were trained."""
-    return priors.adjustment(prior, facts.class_counts, config.loss.balanced) if prior else None
+    return priors.adjustment(prior, facts.class_counts, prior_power(config, facts)) if prior else None
+
+
+def prior_power(config: ml_collections.ConfigDict, facts: pipeline.Facts) -> float:
+    """What the run's scores are meant for, see `methods.Objective`."""
+    return objective(config, facts.class_counts).prior_power
 
 
 def objective(config: ml_collections.ConfigDict, class_counts: Sequence[int]) -> methods.Objective:

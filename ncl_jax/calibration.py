@@ -110,5 +110,5 @@ def _fit_on_val(directory, config, facts, variables, expert) -> float:
     batches = jax.device_get(feeds.over(feed, mesh, scores)(variables))
     logits = np.concatenate([rows if valid is None else rows[valid] for rows, valid in batches])
     counts = np.bincount(val.labels, minlength=facts.num_classes)
-    own = priors.own(facts.class_counts, config.loss.balanced)
+    own = priors.own(facts.class_counts, build.prior_power(config, facts))
     return fit(logits.astype(np.float64), val.labels, priors.log_ratio(counts / counts.sum(), own))

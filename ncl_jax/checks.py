@@ -175,11 +175,15 @@ def _check_targets(config: ml_collections.ConfigDict) -> None:
     if name in _NORMED and config.model.classifier != "normed":
         raise ConfigError(f"model.classifier={config.model.classifier}: loss.name={name} needs normed")
     weights = _numbers("loss.prior_weights", loss.prior_weights)
-    if name == "adjusted" and len(weights) not in (1, config.model.num_experts):
+    if name == "adjusted" and len(weights) not in (0, 1, config.model.num_experts):
         raise ConfigError(
             f"loss.prior_weights={weights} must be one number, or one for each of the model.num_experts="
-            f"{config.model.num_experts} experts"
+            f"{config.model.num_experts} experts, or none"
         )
+    if loss.reweight_from > 1:
+        raise ConfigError(f"loss.reweight_from={loss.reweight_from} must be at most 1: it is a share of the epochs")
+    if name in ("adjusted", *_NORMED) and not loss.balanced:
+        raise ConfigError(f"loss.balanced=False: loss.name={name} does not read it; leave it True")
     nested = name == "ncl" and (loss.hard_weight or loss.hard_distill_weight)
     if loss.label_smoothing and ":" not in name and (nested or name not in ("ncl", "adjusted")):
         raise ConfigError(

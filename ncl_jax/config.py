@@ -73,7 +73,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.loss.distill_normalization = "per_expert"  # 1/(E-1) (authors); mean_pair: 1/(E(E-1)) (equations); ncl only
     config.loss.copies = 1  # augmented copies of each image: 1 for ncl, 2 or more for nclpp (authors: 4)
     config.loss.label_smoothing = 0.0  # share of the target spread over all classes, in [0, 1)
-    config.loss.prior_weights = (1.0,)  # times the log prior, one for each expert or one for all; adjusted only
+    config.loss.prior_weights = (1.0,)  # times the log prior: one for all experts, or each's; (): 0 to 2; adjusted only
     config.loss.margin = 0.1  # the smallest class's: radians of dbm, cosine of ldam (authors: 0.1, 0.5)
     config.loss.margin_power = 1.0  # how fast margins shrink as classes grow; dbm only (authors)
     config.loss.image_margin = 1.0  # of the image's part of the margin; dbm only (authors)
@@ -174,7 +174,7 @@ def method_of(config: ml_collections.ConfigDict) -> str:
     given = flatten(config)
     for semantics in methods.SEMANTICS:
         for method in methods.METHODS:
-            fields = _method_fields(method, semantics)
+            fields = flatten(ml_collections.ConfigDict(_method_fields(method, semantics), allow_dotted_keys=True))
             if all(given[name] == value for name, value in fields.items() if name != "model.num_experts"):
                 return method if semantics == "official" else f"{method} ({semantics})"
     return given["loss.name"]

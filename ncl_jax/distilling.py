@@ -30,7 +30,8 @@ def student(run: str | pathlib.Path) -> ml_collections.ConfigDict:
     config.teacher.run = str(directory.path.absolute())
     config.teacher.update({name: config.model[name] for name in (*build.ARCHITECTURE, "num_experts")})
     config.model.update({"num_experts": 1, "pretrained": "", "pretrained_expert": -1, "freeze": 0})
-    config.loss.update({"name": "distilled", "copies": 1})
+    balanced = build.prior_power(config, directory.read_facts()) < 0.5
+    config.loss.update({"name": "distilled", "copies": 1, "balanced": balanced, "label_smoothing": 0.0})
     for weight in ("distill_weight", "hard_distill_weight"):  # methods without distillation have 0
         config.loss[weight] = config.loss[weight] or base_config().loss[weight]
     config.contrast.weight, config.optim.backbone_scale, config.run.expert_devices = 0.0, 1.0, 1

@@ -4,11 +4,14 @@ import pathlib
 import shlex
 import signal
 import subprocess
+import time
 from typing import NamedTuple, Protocol
 
 from ncl_jax import console
-from ncl_jax.errors import Interrupted, NclError, one_line
+from ncl_jax.errors import ConfigError, Interrupted, NclError, one_line
 from ncl_jax.interrupt import SIGNALS
+
+VISIBLE = 10  # seconds in which a file that another host wrote shows up
 
 
 class Job(NamedTuple):
@@ -84,7 +87,10 @@ class Slurm:
     """
 
     def __init__(self, options: str, directory: pathlib.Path):
-        self._options, self._directory = shlex.split(options), directory.absolute()
+        try:
+            self._options, self._directory = shlex.split(options), directory.absolute()
+        except ValueError as error:
+            raise ConfigError(f"--slurm={options} cannot be split into options: {error}") from error
         self._number, self._stopped = "", False  # the array's number, once it is known
 
     def run(self, jobs: list[Job]) -> list[int | None]:
@@ -96,7 +102,11 @@ class Slurm:
             code.unlink(missing_ok=True)
         (self._directory / "array.sh").write_text(array_script(jobs, self._directory))
         self._submit(len(jobs))
-        return [int(code.read_text()) if code.exists() else None for code in codes]
+        self._check_earlier()  # where sbatch was killed while it waited
+        deadline = time.monotonic() + VISIBLE
+        while not self._stopped and not all(map(_read, codes)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return [int(text) if (text := _read(code)) else None for code in codes]
 
     def stop(self) -> None:
         """See `Launcher`."""
@@ -131,11 +141,22 @@ class Slurm:
                 )
 
 
+def _read(path):
+    """A file's number as text; empty where there is none."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return ""
+    return text if text.isdigit() else ""
+
+
 def array_script(jobs: list[Job], directory: pathlib.Path) -> str:
     """A script of which Slurm's task number i does job i and leaves its exit code behind."""
     cases = [f"  {task}) set -- {shlex.join(job.command)} ;;" for task, job in enumerate(jobs)]
     code = f"{shlex.quote(str(directory))}/$SLURM_ARRAY_TASK_ID.code"
-    lines = ["#!/bin/bash", "case $SLURM_ARRAY_TASK_ID in", *cases, "esac", 'srun "$@"', f"echo $? > {code}"]
+    # Since 22.05 srun does not take the number of CPUs over from sbatch.
+    cpus = "export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}"
+    lines = ["#!/bin/bash", "case $SLURM_ARRAY_TASK_ID in", *cases, "esac", cpus, 'srun "$@"', f"echo $? > {code}"]
     return "\n".join(lines) + "\n"
 
 

@@ -6,8 +6,11 @@ Effective Number of Samples" (arXiv 1901.05555); Wang et al., "Long-Tailed Recog
 Distribution-Aware Experts" (arXiv 2010.01809), RIDE; and DBM-NCL (arXiv 2412.15477).
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ncl_jax.losses import cross_entropy
 
@@ -55,11 +58,12 @@ def with_angular_margin(cosines: jax.Array, labels: jax.Array, margins: jax.Arra
     return jnp.where(target, widened[..., None], cosines)
 
 
-def effective_weights(class_counts: jax.Array, beta: float) -> jax.Array:
+def effective_weights(class_counts: Sequence[int], beta: float) -> jax.Array:
     """`[C]`: `(1 - beta) / (1 - beta ** n)`, the inverse of the effective number of images, with the mean 1."""
-    # In logarithms: in float32, 1 - beta ** n of a small n and a beta near 1 has few digits.
-    weights = -1 / jnp.expm1(class_counts * jnp.log(beta))
-    return weights / weights.mean()
+    # In float64 and logarithms: 1 - beta ** n of a small n and a beta near 1 has few digits.
+    counts = np.asarray(class_counts, np.float64)
+    weights = -1 / np.expm1(counts * np.log(beta)) if beta else np.ones(len(counts))
+    return jnp.asarray(weights / weights.mean(), jnp.float32)
 
 
 def weighted_cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
@@ -75,7 +79,7 @@ def weighted_cross_entropy(logits: jax.Array, labels: jax.Array, weights: jax.Ar
 def class_temperatures(class_counts: jax.Array, base: float, spread: float) -> jax.Array:
     """`[C]`: RIDE's `base * (b + 1 - max b)` with `b = spread * n / mean n + 1 - spread`, lower for smaller classes.
 
-    Above 0 if `spread` is below `mean n / max n`.
+    Above 0 if `spread` is below `mean n / (max n - min n)`.
     """
     shares = spread * class_counts / class_counts.mean() + 1 - spread
     return base * (shares + 1 - shares.max())

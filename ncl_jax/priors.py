@@ -45,20 +45,21 @@ def _read_file(path: pathlib.Path) -> np.ndarray:
         ) from error
 
 
-def adjustment(prior: str, class_counts: Sequence[int], balanced: bool) -> np.ndarray:
+def adjustment(prior: str, class_counts: Sequence[int], power: float) -> np.ndarray:
     """What is added to the logits, float32 `[C]`, so that their softmax is meant for the prior; see `read`.
 
     Args:
       prior, class_counts: see `read`.
-      balanced: whether the training balanced the prior out (`loss.balanced`): then the logits are meant for a uniform
-        one, otherwise for that of the training images.
+      power: of the class counts, to which the prior that the logits are meant for is proportional: 0 for a uniform one,
+        1 for that of the training images (`methods.Objective`).
     """
-    return log_ratio(read(prior, class_counts), own(class_counts, balanced))
+    return log_ratio(read(prior, class_counts), own(class_counts, power))
 
 
-def own(class_counts: Sequence[int], balanced: bool) -> np.ndarray:
+def own(class_counts: Sequence[int], power: float) -> np.ndarray:
     """The prior that the logits are meant for, float64 `[C]`: see `adjustment`."""
-    return read("uniform" if balanced else "train", class_counts)
+    shares = np.asarray(class_counts, np.float64) ** power
+    return shares / shares.sum()
 
 
 def log_ratio(wanted: np.ndarray, own: np.ndarray) -> np.ndarray:

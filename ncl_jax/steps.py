@@ -100,7 +100,7 @@ def make_train_step(
             outputs |= fixed
             parts, memory = compute(outputs, targets, share, state.step, state.memory)
             loss = losses.total(parts)
-            metrics = {"loss": loss, "parts": parts, **_diagnostics(outputs, targets)}
+            metrics = {"loss": loss, "parts": parts, **_diagnostics(outputs, targets, share)}
             return loss, (new_stats, memory, metrics, outputs)
 
         return jax.grad(loss_of, has_aux=True)(state.params)
@@ -194,13 +194,15 @@ def _accumulate(gradients, state, share, parts, unroll):
     return grads, batch_stats, jax.tree.map(lambda values: values.mean(0), metrics), outputs
 
 
-def _diagnostics(outputs, targets):
+def _diagnostics(outputs, targets, share):
     """The ensemble's accuracy on the batch, the share of the experts' features that are 0 for every image of the batch
     (rectified features that died: see docs/short_schedules.md), and the features' mean."""
-    correct = jnp.argmax(outputs["logits"].mean(0), axis=-1) == (targets if targets.ndim == 1 else targets[:, 0])
+    chosen = jnp.argmax(outputs["logits"].mean(0), axis=-1)
+    right = [jnp.mean(chosen == column) for column in jnp.atleast_2d(targets.T)]
+    accuracy = right[0] if share is None else share * right[0] + (1 - share) * right[1]
     dead = jnp.all(outputs["features"] <= 0, axis=1)
     return {
-        "train_accuracy": correct.mean(), "dead_features": dead.mean(), "feature_mean": outputs["features"].mean()
+        "train_accuracy": accuracy, "dead_features": dead.mean(), "feature_mean": outputs["features"].mean()
     }  # fmt: skip
 
 

@@ -261,7 +261,9 @@ def test_every_checked_field_has_a_bad_value_above():
 @pytest.mark.parametrize(
     ("method", "fields", "message"),
     [
-        ("balpoe", {"model.num_experts": 2}, r"loss.prior_weights=\(0.0, 1.0, 2.0\) .*model.num_experts=2"),
+        ("balpoe", {"loss.prior_weights": (0.0, 2.0)}, r"loss.prior_weights=\(0.0, 2.0\) .*model.num_experts=3"),
+        ("balpoe", {"loss.balanced": False}, "loss.balanced=False: loss.name=adjusted does not read it"),
+        ("ldam_drw", {"loss.reweight_from": 160.0}, "loss.reweight_from=160.0 must be at most 1"),
         ("balpoe", {"loss.prior_weights": ("a",)}, r"loss.prior_weights=\('a',\) must be numbers"),
         ("dbm_ncl", {"model.classifier": "cosine"}, "model.classifier=cosine: loss.name=dbm needs normed"),
         ("ride", {"model.classifier": "linear"}, "model.classifier=linear: loss.name=ldam needs normed"),

@@ -122,6 +122,11 @@ def test_a_students_settings_are_those_of_one_network_that_learns(teacher, tmp_p
     assert (made.loss.distill_weight, made.loss.hard_distill_weight) == (0.6, 0.6)
     assert (made.model.freeze, made.model.pretrained, made.model.num_experts) == (0, "", 1)
     assert (made.run.expert_devices, made.optim.backbone_scale) == (1, 1.0)
+    assert made.loss.balanced
+    stored["loss"] |= {"name": "ldam", "label_smoothing": 0.1}  # of scores that are meant for the training prior
+    (other / "config.json").write_text(json.dumps(stored))
+    made = student(other)
+    assert not made.loss.balanced and made.loss.label_smoothing == 0
 
 
 @pytest.mark.slow

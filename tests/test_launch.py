@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ncl_jax import launch
-from ncl_jax.errors import NclError
+from ncl_jax.errors import ConfigError, NclError
 
 SBATCH = """
 import os, pathlib, subprocess, sys
@@ -28,6 +28,7 @@ import pathlib, subprocess, sys
 assert sys.argv[1:] == ["17"]
 subprocess.run(["pkill", "-TERM", "-P", pathlib.Path("tasks").read_text().replace(" ", ",")])
 """
+SHORT = 0.2  # seconds for a file to show up
 SQUEUE = "import os; print(os.environ.get('LISTED', ''))"
 
 
@@ -41,6 +42,7 @@ def slurm(tmp_path, monkeypatch):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "VISIBLE", SHORT)
     return lambda options="": launch.Slurm(options, tmp_path / "in a folder")
 
 
@@ -73,6 +75,11 @@ def test_an_array_that_is_still_there_is_not_handed_over_again(slurm, tmp_path, 
 def test_what_slurm_says_against_the_options_is_shown(slurm, tmp_path):
     with pytest.raises(NclError, match="does not take the runs: sbatch: unrecognized option '--nonsense'"):
         slurm("--nonsense").run([job(tmp_path, "true")])
+
+
+def test_options_that_are_none_are_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"--slurm=--comment='x cannot be split into options"):
+        launch.Slurm("--comment='x", tmp_path)
 
 
 def test_without_slurm_the_missing_command_is_named(tmp_path, monkeypatch):

@@ -109,6 +109,13 @@ def test_a_configuration_may_bring_its_own_method(tmp_path):
     seen = np.unique(tiny.batch().labels)
     moved = np.abs(state.memory).max(axis=(0, 2)) > 0
     np.testing.assert_array_equal(np.flatnonzero(moved), seen)
+    objective, labels = build.objective(mine, tiny.FACTS.class_counts), jnp.array([0] * 30 + [1])
+    outputs = {"features": jnp.ones((2, 31, 3)), "logits": jnp.zeros((2, 31, 4))}
+    memory = jnp.zeros((2, 4, 3))
+    for _ in range(50):  # of images that are nearly all of one class
+        _, memory = objective.compute(outputs, labels, jnp.int32(0), memory)
+    np.testing.assert_allclose(memory[:, :2], 1, atol=0.01)
+    assert not memory[:, 2:].any()
 
 
 @pytest.mark.parametrize("name", ["missing.py:smooth", "ncl_jax.losses:smooth", "no_such_module:f", ":f"])

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 import ncl_jax
-from ncl_jax import cli, priors
+from ncl_jax import build, cli, priors
 from ncl_jax.errors import ConfigError
 from ncl_jax.evaluate import evaluate_run
 from ncl_jax.exports import export
@@ -14,23 +14,34 @@ from ncl_jax.exports import export
 COUNTS = (60, 30, 10)
 
 
-@pytest.mark.parametrize("balanced", [True, False])
-def test_probabilities_are_reweighted(balanced, tmp_path):
+@pytest.mark.parametrize("power", [0.0, 1.0, -0.5])
+def test_probabilities_are_reweighted(power, tmp_path):
     """Bayes: the posterior under another prior is proportional to it, over the prior that the model was trained for."""
     (tmp_path / "prior.txt").write_text("1\n2\n5\n")
     logits = np.random.default_rng(0).normal(size=(4, 3))
-    trained = np.full(3, 1 / 3) if balanced else np.array(COUNTS) / 100
+    trained = np.array(COUNTS) ** power
     for prior, shares in (("uniform", [1, 1, 1]), ("train", COUNTS), (str(tmp_path / "prior.txt"), [1, 2, 5])):
-        ours = jax.nn.softmax(logits + priors.adjustment(prior, COUNTS, balanced))
+        ours = jax.nn.softmax(logits + priors.adjustment(prior, COUNTS, power))
         expected = np.exp(logits) * shares / trained
         np.testing.assert_allclose(ours, expected / expected.sum(-1, keepdims=True), rtol=1e-5)
-    own = "uniform" if balanced else "train"
-    np.testing.assert_allclose(priors.adjustment(own, COUNTS, balanced), 0, atol=1e-6)
+    for own, its_power in (("uniform", 0.0), ("train", 1.0)):
+        np.testing.assert_allclose(priors.adjustment(own, COUNTS, its_power), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "power"),
+    [("ce", {}, 1), ("ncl", {}, 0), ("nclpp", {}, 0), ("balpoe", {}, 0), ("ldam_drw", {}, 1), ("dbm_ncl", {}, 0),
+     ("logit_adjustment", {"loss.prior_weights": (1.5,)}, -0.5)],
+)  # fmt: skip
+def test_each_method_says_what_prior_its_scores_are_meant_for(method, fields, power):
+    config = tiny.tiny(f"method={method}")
+    config.update_from_flattened_dict(fields)
+    assert build.prior_power(config, tiny.FACTS) == pytest.approx(power)
 
 
 def test_a_class_that_does_not_occur_is_not_named(tmp_path):
     (tmp_path / "prior.json").write_text("[0, 1, 1]")
-    adjusted = np.array([9.0, 1.0, 2.0]) + priors.adjustment(str(tmp_path / "prior.json"), COUNTS, True)
+    adjusted = np.array([9.0, 1.0, 2.0]) + priors.adjustment(str(tmp_path / "prior.json"), COUNTS, 0.0)
     assert np.isfinite(adjusted).all() and adjusted.argmax() == 2
 
 

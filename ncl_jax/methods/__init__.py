@@ -61,7 +61,7 @@ METHODS = {
     ),
     "balpoe": Method(
         "BalPoE: each expert with a prior of its own, an ensemble that is balanced",
-        adjusted, {"loss.prior_weights": (0.0, 1.0, 2.0)},
+        adjusted, {"loss.prior_weights": ()},
     ),
     "ldam_drw": Method(
         "LDAM: larger margins for smaller classes, re-weighted in the last fifth of the epochs, each expert on its own",

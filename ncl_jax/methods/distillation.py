@@ -45,4 +45,4 @@ def distilled(
         parts["nbod_hard"] = weights["hard_distill_weight"] * divergence(*of_hard)
         return parts, memory
 
-    return Objective(compute)
+    return Objective(compute, prior_power=float(not balanced))

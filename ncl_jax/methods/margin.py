@@ -34,37 +34,46 @@ def ldam(
     its mean over the batch is weighted by `margins.effective_weights`, as the authors' program has it.
 
     RIDE's diversity (arXiv 2010.01809) is taken off, as its program has it: the KL divergence from the softmax of the
-    experts' mean logits, which gets no gradient, to each expert's, of `z / T` with T by `margins.class_temperatures`,
-    times the square of the mean T, summed over experts. The paper's equation compares all pairs; with gradients of
-    any size through both, experts on this classifier part until each knows a few classes only. Of RIDE this is the loss
-    alone: its experts share layers, and a router chooses among them. Its program divides by the largest temperature
-    where the paper, and this, subtract.
+    experts' mean logits, which gets no gradient, to each expert's, of `z / T`, times the square of the mean T, summed
+    over experts; T is by `margins.class_temperatures` as soon as classes are weighted, and the same for all before. The
+    paper's equation compares all pairs; with gradients of any size through both, experts on this classifier part until
+    each knows a few classes only. Of RIDE this is the loss alone: its experts share layers, and a router chooses among
+    them. Its program divides by the largest temperature where the paper, and this, subtract.
 
     Raises:
       ConfigError: a temperature would not be above 0 on this data.
     """
     counts = jnp.asarray(class_counts, jnp.float32)
     gaps = cosine_scale * margins.class_margins(counts, margin, LDAM_POWER)
-    weights = margins.effective_weights(counts, reweight_beta)
+    weights = margins.effective_weights(class_counts, reweight_beta)
     temperatures = margins.class_temperatures(counts, diversity_temperature, diversity_spread)
-    most = sum(class_counts) / len(class_counts) / max(class_counts)
-    if diversity and diversity_spread >= most:
-        raise ConfigError(f"loss.diversity_spread={diversity_spread} must be below {most:.4g} for these class counts")
-    start = int(reweight_from * epochs) * steps_per_epoch
+    most, largest = sum(class_counts) / len(class_counts), max(class_counts) - min(class_counts)
+    if diversity and diversity_spread * largest >= most:
+        limit = f"{most / largest:.4g}"
+        raise ConfigError(f"loss.diversity_spread={diversity_spread} must be below {limit} for these class counts")
+    start = round(reweight_from * epochs) * steps_per_epoch
 
     def compute(outputs: Outputs, labels: jax.Array, step: jax.Array, memory: Memory) -> tuple[Parts, Memory]:
         logits = outputs["logits"]
-        now = jnp.where(step >= start, weights, jnp.ones_like(weights))
+        by_class = step >= start
         moved = margins.with_margin(logits, labels, gaps)
-        parts = {"ldam": margins.weighted_cross_entropy(moved, labels, now).sum()}
+        of_classes = jnp.where(by_class, weights, 1.0)
+        parts = {"ldam": margins.weighted_cross_entropy(moved, labels, of_classes).sum()}
         if diversity and len(logits) > 1:
-            together = jax.lax.stop_gradient(jax.nn.log_softmax(logits.mean(0) / temperatures))
-            each = jax.nn.log_softmax(logits / temperatures)
-            differ = losses.kl_divergence(jnp.broadcast_to(together, each.shape), each).mean(-1).sum()
-            parts["diversity"] = -diversity * jnp.square(temperatures.mean()) * differ
+            parts["diversity"] = -diversity * _difference(
+                logits, jnp.where(by_class, temperatures, diversity_temperature)
+            )
         return parts, memory
 
-    return Objective(compute)
+    return Objective(compute, prior_power=1.0)
+
+
+def _difference(logits, temperatures):
+    """RIDE's divergence of the experts from their mean, see `ldam`."""
+    mean = jax.lax.stop_gradient(jax.nn.log_softmax(logits.mean(0) / temperatures))
+    each = jax.nn.log_softmax(logits / temperatures)
+    divergence = losses.kl_divergence(jnp.broadcast_to(mean, each.shape), each)
+    return jnp.square(temperatures.mean()) * divergence.mean(-1).sum()
 
 
 def dbm(

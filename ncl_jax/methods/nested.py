@@ -57,4 +57,4 @@ def _objective(
         arguments = {"class_counts": counts, "num_hard": num_hard, **semantics, **weights}
         return loss(outputs["logits"], labels, **arguments)[1], memory
 
-    return Objective(compute)
+    return Objective(compute, prior_power=float(not balanced))

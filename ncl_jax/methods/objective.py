@@ -29,6 +29,8 @@ class Objective(NamedTuple):
         `features [E, N * B, D]`, `logits [E, N * B, C]` and, with self-supervision, `projection [E, B, dim]` and the
         momentum encoder's `keys [E, B, dim]`. `parts` are weighted scalars by name; their sum is the loss.
       init_memory: `(random key, shapes of the outputs) -> memory` at step 0, a pytree of arrays.
+      prior_power: the power of the class counts that the raw scores' prior is proportional to: 0 where they are meant
+        for classes that are equally likely, 1 for the training images' shares. Priors at test time start from it.
       memory_spec: where the memory lives on the mesh ("data", "expert"): a pytree of PartitionSpec whose leaves may
         stand for whole branches; the default keeps a copy on every device.
     """
@@ -36,6 +38,7 @@ class Objective(NamedTuple):
     compute: Callable[[Outputs, jax.Array, jax.Array, Memory], tuple[Parts, Memory]]
     init_memory: Callable[[jax.Array, Outputs], Memory] = no_memory
     memory_spec: Any = P()
+    prior_power: float = 0.0
 
 
 def together(**objectives: Objective) -> Objective:
@@ -52,7 +55,8 @@ def together(**objectives: Objective) -> Objective:
     def init_memory(key: jax.Array, outputs: Outputs) -> Memory:
         return {name: one.init_memory(key, outputs) for name, one in objectives.items()}
 
-    return Objective(compute, init_memory, {name: one.memory_spec for name, one in objectives.items()})
+    specs = {name: one.memory_spec for name, one in objectives.items()}
+    return Objective(compute, init_memory, specs, sum(one.prior_power for one in objectives.values()))
 
 
 def find_own(name: str) -> Callable[..., Objective]:

@@ -25,12 +25,16 @@ case $action in
       --version="${VERSION:-v2-alpha-tpuv5-lite}"
     ;;
   install)
-    everywhere "sudo apt-get install -y -q nfs-common python3-venv &&
-      sudo mkdir -p /mnt/share && sudo mount ${SHARE:?an NFS share, HOST:/PATH} /mnt/share &&
-      python3 -m venv ~/ncl && ~/ncl/bin/pip install -q 'ncl-jax[tpu] @ $1'"
+    everywhere "set -e; sudo apt-get install -y -q nfs-common; sudo mkdir -p /mnt/share
+      mountpoint -q /mnt/share || sudo mount ${SHARE:?an NFS share, HOST:/PATH} /mnt/share
+      python3 -m pip install -q --user uv; ~/.local/bin/uv venv -q --allow-existing --python=3.12 ~/ncl
+      ~/.local/bin/uv pip install -q --python ~/ncl/bin/python 'ncl-jax[tpu] @ $1'"
     ;;
-  # In a session that outlives the connection; all hosts' output goes to the log of each.
-  train) everywhere "nohup ~/ncl/bin/ncl-jax train --distributed$(printf ' %q' "$@") > ~/train.log 2>&1 & tail -f ~/train.log --pid=\$!" ;;
+  # It outlives the connection; every host's output is in its ~/train.log as well.
+  train)
+    everywhere "nohup ~/ncl/bin/ncl-jax train --distributed$(printf ' %q' "$@") > ~/train.log 2>&1 & run=\$!
+      tail -n +1 -F --pid=\$run ~/train.log; wait \$run"
+    ;;
   stop) everywhere "pkill -TERM -f 'ncl-jax train'" ;;
   delete) gcloud compute tpus tpu-vm delete "$TPU" --zone="$ZONE" ;;
   *) echo "unknown action $action: create, install, train, stop or delete" >&2 && exit 2 ;;
