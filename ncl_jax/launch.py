@@ -102,10 +102,12 @@ class Slurm:
             code.unlink(missing_ok=True)
         (self._directory / "array.sh").write_text(array_script(jobs, self._directory))
         self._submit(len(jobs))
-        self._check_earlier()  # where sbatch was killed while it waited
         deadline = time.monotonic() + VISIBLE
-        while not self._stopped and not all(map(_read, codes)) and time.monotonic() < deadline:
-            time.sleep(0.5)
+        while not self._stopped and not all(map(_read, codes)):
+            if time.monotonic() > deadline:
+                self._check_earlier()  # sbatch may have been killed while it waited
+                break
+            time.sleep(0.1)
         return [int(text) if (text := _read(code)) else None for code in codes]
 
     def stop(self) -> None:
