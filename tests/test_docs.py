@@ -1,6 +1,7 @@
 """What README and docs say of the code."""
 
 import re
+import runpy
 
 from programs import ROOT
 
@@ -25,3 +26,13 @@ def test_links_between_pages_lead_somewhere():
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_tables_are_those_of_the_kept_results():
+    tool = runpy.run_path(str(ROOT / "tools" / "make_tables.py"))
+    tables = 0
+    for page in tool["PAGES"]:
+        text = page.read_text()
+        assert tool["made_again"](text) == text, f"{page.name}: python tools/make_tables.py writes it again"
+        tables += len(tool["TABLE"].findall(text))
+    assert tables

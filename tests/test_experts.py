@@ -70,7 +70,7 @@ def test_strategies_agree_on_values_gradients_and_statistics(results, strategy):
 
 @pytest.mark.parametrize(
     ("strategy", "mesh"),
-    [("unroll", (4, 1)), ("vmap", (4, 1)), ("packed", (4, 1)), ("vmap", (2, 3)), ("packed", (1, 3))],
+    [("unroll", (4, 1)), ("vmap", (2, 3)), ("packed", (4, 1))],
 )
 def test_strategies_give_the_same_over_devices(results, strategy, mesh):
     """Values, gradients and running statistics: those of the whole batch, of which a device sees a part."""

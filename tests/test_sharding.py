@@ -74,9 +74,7 @@ def collectives(text, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("mesh_shape", "strategy"), [((8, 1), "unroll"), ((4, 2), "unroll"), ((8, 1), "vmap"), ((4, 2), "packed")]
-)
+@pytest.mark.parametrize(("mesh_shape", "strategy"), [((8, 1), "unroll"), ((8, 1), "vmap"), ((4, 2), "packed")])
 def test_gradients_and_statistics_travel_and_activations_do_not(mesh_shape, strategy):
     """A ResNet-8 on eight devices: all-reduces hold every parameter's gradient and the statistics; what is gathered is
     random draws and keys, far smaller than one activation of the batch, let alone the images."""

@@ -41,10 +41,7 @@ def finish(arguments, cache, shell="exec {}", **options):
 
 
 STREAMS = {
-    "standard output closed": "exec {} >&-",
-    "standard error closed": "exec {} 2>&-",
     "all closed": "exec {} <&- >&- 2>&-",
-    "standard output full": "exec {} >/dev/full",
     "all full": "exec {} >/dev/full 2>/dev/full",
     "a reader that goes": "set -o pipefail; {} 2>/dev/null | true",
     "a reader that goes after a line": "set -o pipefail; {} 2>/dev/null | head -n 1",
@@ -85,7 +82,7 @@ def test_a_second_interrupt_stops_at_once(tmp_path, cache):
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("delay", [0.15, 0.6, 1.2, 2.0])
+@pytest.mark.parametrize("delay", [0.15, 1.2])
 def test_an_interrupt_in_the_first_seconds_leaves_no_traceback(delay, tmp_path, cache):
     process = programs.start(programs.command(tmp_path / "run", CONFIG, **LONG), cache)
     time.sleep(delay)
@@ -144,7 +141,7 @@ def disk(tmp_path):
     subprocess.run(["umount", str(folder)], capture_output=True)
 
 
-@pytest.mark.parametrize("options", ["size=24k", "size=100k", "size=200k", "size=100m,nr_inodes=9"])
+@pytest.mark.parametrize("options", ["size=100k", "size=100m,nr_inodes=9"])
 def test_a_full_disk_ends_a_run_with_a_line_and_room_continues_it(options, disk, tmp_path, cache):
     folder = disk(options)
     arguments = programs.one_layer(folder / "run", CONFIG, **SHORT)
