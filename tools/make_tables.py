@@ -15,6 +15,7 @@ import pathlib
 import re
 
 from ncl_jax import ablate
+from ncl_jax.methods import METHODS
 from ncl_jax.report import comparison
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -75,11 +76,12 @@ def made_again(text: str) -> str:
 def collect(directory: pathlib.Path, name: str, **origin: str) -> None:
     """Keeps what the runs of a comparison ended with."""
     methods: dict[str, list[dict]] = {}
-    for path in sorted(directory.glob("*-*/results.json"), key=lambda path: path.stat().st_mtime):
+    for path in sorted(directory.glob("*-*/results.json")):
         results = json.loads(path.read_text())
         methods.setdefault(path.parent.name.rpartition("-")[0], []).append({key: results[key] for key in KEPT})
     RUNS.mkdir(parents=True, exist_ok=True)
-    (RUNS / f"{name}.json").write_text(json.dumps({**origin, "methods": methods}) + "\n")
+    ordered = {method: methods[method] for method in METHODS if method in methods}
+    (RUNS / f"{name}.json").write_text(json.dumps({**origin, "methods": ordered}) + "\n")
 
 
 def main() -> None:
