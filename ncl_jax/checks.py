@@ -40,7 +40,7 @@ _AT_LEAST = {
     "loss.copies": 1, "loss.ramp_steps": 0, "contrast.weight": 0, "contrast.queue": 1, "contrast.dim": 1,
     "optim.batch_size": 1, "optim.accumulate": 1, "optim.warmup_epochs": 0, "optim.weight_decay": 0,
     "optim.backbone_scale": 0, "data.mixup": 0, "loss.margin": 0, "loss.margin_power": 0, "loss.image_margin": 0,
-    "loss.reweight_from": 0, "loss.diversity": 0, "loss.diversity_spread": 0,
+    "loss.diversity": 0, "loss.diversity_spread": 0,
     "run.steps_per_call": 0, "run.eval_batch": 1, "run.data_devices": 0, "run.expert_devices": 1,
 }  # fmt: skip
 
@@ -180,8 +180,7 @@ def _check_targets(config: ml_collections.ConfigDict) -> None:
             f"loss.prior_weights={weights} must be one number, or one for each of the model.num_experts="
             f"{config.model.num_experts} experts, or none"
         )
-    if loss.reweight_from > 1:
-        raise ConfigError(f"loss.reweight_from={loss.reweight_from} must be at most 1: it is a share of the epochs")
+    within("loss.reweight_from", loss.reweight_from, 0, 1)
     if name in ("adjusted", *_NORMED) and not loss.balanced:
         raise ConfigError(f"loss.balanced=False: loss.name={name} does not read it; leave it True")
     nested = name == "ncl" and (loss.hard_weight or loss.hard_distill_weight)

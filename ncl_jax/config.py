@@ -83,7 +83,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.loss.diversity_temperature = 1.0  # of the softmaxes compared, > 0; ldam only (RIDE's program)
     config.loss.diversity_spread = 0.05  # how much lower small classes' temperature is; ldam only (RIDE's program)
     config.loss.own = ml_collections.ConfigDict()  # settings of a method of your own (docs/methods.md)
-    config.loss.ramp_steps = 0  # steps over which the last three weights grow from 0; 0: no ramp (authors)
+    config.loss.ramp_steps = 0  # steps over which the three weights of NCL grow from 0; 0: no ramp (authors)
 
     config.contrast = ml_collections.ConfigDict()
     config.contrast.weight = 0.0  # of the momentum contrast; 0: no self-supervision (authors: 1)

@@ -16,7 +16,6 @@ import re
 
 from ncl_jax import ablate
 from ncl_jax.methods import METHODS
-from ncl_jax.report import comparison
 
 ROOT = pathlib.Path(__file__).parent.parent
 RUNS = ROOT / "benchmarks" / "results" / "runs"
@@ -41,31 +40,8 @@ def about(results: dict) -> str:
     )
 
 
-def against_cross_entropy(results: dict) -> str:
-    """Cross-entropy and NCL by group; the better in bold."""
-    names = {"ce": "cross-entropy", "ncl_supervised": "NCL"}
-    lines = ["| test accuracy (%) | all | many | medium | few |", "|---|---|---|---|---|"]
-    means = {method: [_mean(results["methods"][method], key) for key in comparison.COMPARED] for method in names}
-    for method, name in names.items():
-        cells = []
-        for place, key in enumerate(comparison.COMPARED):
-            cell = comparison.spread([run["ensemble"][key] for run in results["methods"][method]])
-            best = means[method][place] == max(row[place] for row in means.values())
-            cells.append(f"**{cell}**" if best else cell)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _mean(runs, key):
-    return sum(run["ensemble"][key] for run in runs) / len(runs)
-
-
 # kind: (results) -> Markdown
-KINDS = {
-    "about": about,
-    "methods": lambda results: ablate.table(results["methods"]),
-    "against_cross_entropy": against_cross_entropy,
-}
+KINDS = {"about": about, "methods": lambda results: ablate.table(results["methods"])}
 
 
 def made_again(text: str) -> str:

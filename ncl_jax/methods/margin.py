@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ncl_jax import losses, margins
 from ncl_jax.errors import ConfigError
-from ncl_jax.methods.nested import ramped
+from ncl_jax.methods.nested import ncl
 from ncl_jax.methods.objective import Memory, Objective, Outputs, Parts
 
 LDAM_POWER = 0.25
@@ -82,11 +82,6 @@ def dbm(
     margin: float,
     margin_power: float,
     image_margin: float,
-    num_hard: int,
-    ramp_steps: int,
-    hard_scores: losses.HardScores,
-    non_hard: losses.NonHard,
-    distill_normalization: losses.Normalization,
     cosine_scale: float,
     **fields: Any,
 ) -> Objective:
@@ -94,16 +89,12 @@ def dbm(
 
     The hard categories are those of the raw cosines: a margin moves the target alone, which is always among them.
     """
-    counts = jnp.asarray(class_counts, jnp.float32)
-    of_classes = margins.class_margins(counts, margin, margin_power)
-    semantics: dict[str, Any] = {
-        "hard_scores": hard_scores, "non_hard": non_hard, "distill_normalization": distill_normalization,
-    }  # fmt: skip
+    nested = ncl(class_counts, **fields)
+    of_classes = margins.class_margins(jnp.asarray(class_counts, jnp.float32), margin, margin_power)
 
     def compute(outputs: Outputs, labels: jax.Array, step: jax.Array, memory: Memory) -> tuple[Parts, Memory]:
         cosines = outputs["logits"] / cosine_scale
         logits = cosine_scale * margins.with_angular_margin(cosines, labels, of_classes, image_margin)
-        weights = ramped(fields, ramp_steps, step)
-        return losses.ncl_loss(logits, labels, counts, num_hard=num_hard, **semantics, **weights)[1], memory
+        return nested.compute({**outputs, "logits": logits}, labels, step, memory)
 
-    return Objective(compute)
+    return nested._replace(compute=compute)

@@ -1,6 +1,7 @@
 """Convolution and batch normalisation with PyTorch's conventions: explicit padding, unbiased running variance."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -144,7 +145,7 @@ class Everywhere(NamedTuple):
 
     def numbers(self, x: jax.Array) -> float:
         """How many numbers of `x [..., D]` are averaged for each of the D."""
-        return num_rows(x) * (x[0].size // x.shape[-1])
+        return num_rows(x) * math.prod(x.shape[1:-1])
 
     def means(self, *arrays: jax.Array) -> list[jax.Array]:
         """Of float32 `[..., D]`, [D] each."""
