@@ -91,10 +91,10 @@ def make_feed(config, data):
     return feeds.Resident(*data[1:], build.keys(config.seed).order, config.optim.batch_size, sharding.make_mesh(1))
 
 
-def ready_views(config):
+def ready_views(config, facts):
     """Stand-ins for the two augmentations that cost next to nothing: normalised images, and the same flipped for the
     key view; the copies of an image differ in contrast, so that NCL++ has something to distil."""
-    normalize, copies = build.view(config, "none"), config.loss.copies
+    normalize, copies = build.view(config, facts, "none", cut=False), config.loss.copies
 
     def views(key, images):
         scale = jnp.repeat(1 + 0.1 * jnp.arange(copies), len(images) // copies)
@@ -105,7 +105,7 @@ def ready_views(config):
 
 def ready_step(config, facts):
     """The training step on `ready_views`."""
-    views, key_views = ready_views(config)
+    views, key_views = ready_views(config, facts)
     strategy = build.strategy(config, None)
     return steps.make_train_step(
         build.network(config, facts.num_classes, build.convolution(config, None), strategy == "packed"),
@@ -121,13 +121,13 @@ def ready_step(config, facts):
 def ready_batches(config, data):
     """What `ready_step` sees in its first steps, for PyTorch: stacked NumPy arrays by name."""
     feed, copies = make_feed(config, data), config.loss.copies
-    views, key_views = map(jax.jit, ready_views(config))
+    views, key_views = map(jax.jit, ready_views(config, data[0]))
     source, _ = next(feed.batches(0))
     batches = [feed.take(source, step) for step in range(NUM_BATCHES)]
     return {
-        "images": np.stack([views(None, jnp.tile(b.images, (copies, 1, 1, 1))) for b in batches]),
+        "images": np.stack([views(None, jnp.tile(b.images[:, 0], (copies, 1, 1, 1))) for b in batches]),
         "labels": np.stack([jnp.tile(b.labels, copies) for b in batches]),
-        "key_images": np.stack([key_views(None, b.images) for b in batches]),
+        "key_images": np.stack([key_views(None, b.images[:, -1]) for b in batches]),
     }
 
 
