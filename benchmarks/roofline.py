@@ -2,7 +2,7 @@
 
 Counted are the convolutions, forward and backward: two operations a product, and every operand read and every result
 written once. All else is taken as free, so no program that computes these convolutions directly can be faster than the
-larger of the two times. (Minimal filtering, as of ncl_jax/models/cpu_conv.cc, needs fewer products than are counted.)
+larger of the two times. (Minimal filtering, ncl_jax/models/cpu/filtering.h, needs fewer products.)
 """
 
 import math

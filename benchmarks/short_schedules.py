@@ -59,7 +59,7 @@ def run(name, seed, num_steps, data_dir):
     state = state._replace(opt_state=optimizer.init(state.params))
     keys, mesh = build.keys(seed), make_mesh(1)
     step = steps.make_train_step(
-        build.network(config, 100, build.convolution(config, mesh)), optimizer,
+        build.network(config, 100, build.operations(config, mesh)), optimizer,
         build.objective(config, split.facts.class_counts), build.view(config, "autoaugment"), strategy="unroll",
     )  # fmt: skip
     feed = inputs.training_feed(config, split, keys.order, mesh)

@@ -108,7 +108,7 @@ def ready_step(config, facts):
     views, key_views = ready_views(config, facts)
     strategy = build.strategy(config, None)
     return steps.make_train_step(
-        build.network(config, facts.num_classes, build.convolution(config, None), strategy == "packed"),
+        build.network(config, facts.num_classes, build.operations(config, None), strategy == "packed"),
         build.optimizer(config, build.steps_per_epoch(config, facts)),
         build.objective(config, facts.class_counts),
         views,
@@ -200,7 +200,7 @@ def prepare(args, method, variant, data, peer, ceilings):
     train_step = build.train_step(config, data[0])
     augmented = Ours(config, data, train_step)
     notes["compile_seconds"] = augmented.compile_seconds
-    config.run.conv = "xla"  # our own convolutions are opaque to the count
+    config.run.conv = "xla"  # our own kernels are opaque to the count
     counted = build.train_step(config, data[0])
     notes["roofline"] = roofline.bound(counted, (augmented.state, *one_batch(config, data)), ceilings)
     sides = {"augmented": augmented.timed, "ready": ready.timed}

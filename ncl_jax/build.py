@@ -15,7 +15,7 @@ from ncl_jax import experts, methods, momentum, optim, priors, sharding, steps
 from ncl_jax.data import pipeline, views
 from ncl_jax.errors import ConfigError
 from ncl_jax.methods.contrast import contrast
-from ncl_jax.models import PACKED, Network, cpu_conv, layers, make_network
+from ncl_jax.models import PACKED, Network, cpu, layers, make_network
 from ncl_jax.predict import Predictor
 
 ARCHITECTURE = ("backbone", "depth", "width", "classifier", "cosine_scale")  # of `model` and `teacher`
@@ -40,41 +40,41 @@ def platform(mesh: Mesh | None) -> str:
     return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
 
-def convolution(config: ml_collections.ConfigDict, mesh: Mesh | None) -> layers.Convolve:
-    """The networks' convolution: our own on one CPU device (a program for several must be able to split it).
+def operations(config: ml_collections.ConfigDict, mesh: Mesh | None) -> layers.Operations:
+    """The networks' operations: our own on one CPU device (a program for several must be able to split them).
 
     Raises:
-      ConfigError: run.conv=native, and our own convolutions cannot be had here.
+      ConfigError: run.conv=native, and our own cannot be had here.
     """
     wanted = config.run.conv
     if wanted == "xla" or (wanted == "auto" and not conv_would_help(mesh)):
-        return layers.convolve
-    reason = cpu_conv.load() if conv_would_help(mesh) else "they are for one CPU device"
+        return layers.XLA
+    reason = cpu.load() if conv_would_help(mesh) else "they are for one CPU device"
     if reason and wanted == "native":
         raise ConfigError(f"run.conv=native cannot be had: {reason}. Set run.conv=auto")
-    return layers.convolve if reason else cpu_conv.convolve
+    return layers.XLA if reason else cpu.OPERATIONS
 
 
 def convolution_name(config: ml_collections.ConfigDict, mesh: Mesh | None) -> str:
-    """The value of run.conv that says which convolutions the run has."""
-    return "xla" if convolution(config, mesh) is layers.convolve else "native"
+    """The value of run.conv that says which operations the run has."""
+    return "native" if operations(config, mesh) is cpu.OPERATIONS else "xla"
 
 
 def conv_would_help(mesh: Mesh | None) -> bool:
-    """Whether our own convolutions are meant for these devices."""
+    """Whether our own operations are meant for these devices."""
     return platform(mesh) == "cpu" and (mesh is None or mesh.size == 1)
 
 
 def notes(config: ml_collections.ConfigDict, mesh: Mesh) -> list[str]:
     """What to tell the user of choices that cost time."""
-    slow = config.run.conv == "auto" and conv_would_help(mesh) and cpu_conv.load()
+    slow = config.run.conv == "auto" and conv_would_help(mesh) and cpu.load()
     return [f"on this CPU training takes several times as long as it could: {slow}"] if slow else []
 
 
 def network(
     config: ml_collections.ConfigDict,
     num_classes: int,
-    convolve: layers.Convolve = layers.convolve,
+    ops: layers.Operations = layers.XLA,
     packed: bool = False,
 ) -> Network:
     """One expert's network."""
@@ -83,7 +83,7 @@ def network(
         num_classes=num_classes,
         projection_dim=config.contrast.dim if config.contrast.weight else 0,
         precision=config.precision,
-        convolve=convolve,
+        operations=ops,
         freeze=config.model.freeze,
         remat=config.model.remat,
         packed=packed,
@@ -95,7 +95,7 @@ def _architecture(section: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def teacher(
-    config: ml_collections.ConfigDict, num_classes: int, mesh: Mesh | None, convolve: layers.Convolve
+    config: ml_collections.ConfigDict, num_classes: int, mesh: Mesh | None, ops: layers.Operations
 ) -> Callable[[Any, jax.Array], jax.Array] | None:
     """The ensemble that a student learns from, `(variables, views) -> [1, B, C]`; None: there is none."""
     if not config.teacher.run:
@@ -105,7 +105,7 @@ def teacher(
         num_classes=num_classes,
         projection_dim=0,
         precision=config.precision,
-        convolve=convolve,
+        operations=ops,
     )
     apply = experts.make_apply(model, strategy(config, mesh), mesh)
     return lambda variables, views: apply(variables, views, False)[0]["logits"].mean(0, keepdims=True)
@@ -140,15 +140,15 @@ def predictor(
     config: ml_collections.ConfigDict,
     num_classes: int,
     mesh: Mesh | None = None,
-    convolve: layers.Convolve | None = None,
+    ops: layers.Operations | None = None,
     adjust: np.ndarray | None = None,
     temperature: float = 1.0,
 ) -> Predictor:
-    """From images to scores, without the loss and the optimizer; `convolve` None: as the configuration says.
+    """From images to scores, without the loss and the optimizer; `ops` None: as the configuration says.
 
     `adjust`, `temperature`: see `Predictor`.
     """
-    model = network(config, num_classes, convolve or convolution(config, mesh))
+    model = network(config, num_classes, ops or operations(config, mesh))
     normalize = lambda images: views.normalize(images, config.data.mean, config.data.std)  # noqa: E731
     return Predictor(experts.make_apply(model, strategy(config, mesh), mesh), normalize, adjust, temperature)
 
@@ -262,9 +262,9 @@ def train_step(
 ) -> Callable:
     """The run's training step, `(state, key, batch) -> (state, metrics by name)`; `cut` is the feed's."""
     see = functools.partial(view, config, facts, cut=cut)
-    convolve, applied = convolution(config, mesh), strategy(config, mesh)
+    ops, applied = operations(config, mesh), strategy(config, mesh)
     return steps.make_train_step(
-        network(config, facts.num_classes, convolve, applied == "packed"),
+        network(config, facts.num_classes, ops, applied == "packed"),
         optimizer(config, steps_per_epoch(config, facts)),
         objective(config, facts.class_counts),
         see(config.data.augment),
@@ -274,7 +274,7 @@ def train_step(
         mixup=config.data.mixup,
         unroll=platform(mesh) == "cpu",
         key_augment=see(config.contrast.augment) if config.contrast.weight else None,
-        teacher=teacher(config, facts.num_classes, mesh, convolve),
+        teacher=teacher(config, facts.num_classes, mesh, ops),
         mesh=mesh,
     )
 

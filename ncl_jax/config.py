@@ -115,7 +115,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.optim.weight_decay = 2e-4  # coupled L2 on every trained parameter (authors)
 
     config.run = ml_collections.ConfigDict()
-    config.run.conv = "auto"  # the convolutions: xla, native (our own, on one CPU device) or auto (native where it can)
+    config.run.conv = "auto"  # on one CPU: xla, native (our own kernels) or auto (native where they can be had)
     config.run.strategy = "auto"  # how the experts are applied: auto, unroll, vmap or packed
     config.run.steps_per_call = 0  # training steps in one device call; 0: the platform's default
     config.run.eval_batch = 500  # test images per step

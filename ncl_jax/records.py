@@ -110,7 +110,7 @@ def extension(epochs: int, extend: int, rate: float) -> list[str]:
 
 
 def other_convolution(before: str | None, now: str) -> list[str]:
-    """What it means that a run goes on with other convolutions than it had (`build.convolution_name`)."""
+    """What it means that a run goes on by other operations than it had (`build.convolution_name`)."""
     text = (
         f"warning: this run had run.conv={before} and goes on with {now}: its figures agree with those of an unbroken "
     )

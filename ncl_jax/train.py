@@ -58,7 +58,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
         return results
     directory.check_version()
     mesh = build.mesh(config)
-    build.convolution(config, mesh)  # refused before anything is written
+    build.operations(config, mesh)  # refused before anything is written
     data = inputs.data(config)
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     directory.check(config, data)

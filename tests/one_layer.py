@@ -18,7 +18,7 @@ class OneLayer(nn.Module):
     depth: int
     width: int
     dtype: Dtype
-    convolve: object
+    operations: object
 
     @staticmethod
     def check_depth(depth):

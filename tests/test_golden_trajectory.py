@@ -9,16 +9,16 @@ import pytest
 from ncl_jax import convert, experts, methods, momentum, optim, steps
 from ncl_jax.config import base_config
 from ncl_jax.methods.contrast import contrast
-from ncl_jax.models import cpu_conv, layers, make_network
+from ncl_jax.models import cpu, layers, make_network
 from ncl_jax.predict import Predictor
 
 
 @pytest.fixture(params=["xla", "kernels"])
-def convolve(request):
+def operations(request):
     """XLA's convolutions, and those of one CPU device."""
-    if request.param == "kernels" and cpu_conv.load():
-        pytest.skip(cpu_conv.load())
-    return cpu_conv.convolve if request.param == "kernels" else layers.convolve
+    if request.param == "kernels" and cpu.load():
+        pytest.skip(cpu.load())
+    return cpu.OPERATIONS if request.param == "kernels" else layers.XLA
 
 
 def supervised(data):
@@ -27,7 +27,7 @@ def supervised(data):
     return methods.objective("ncl")(data["class_counts"], **fields)
 
 
-def setup(data, convolve, modules, projection_dim, encoder=(), packed=False):
+def setup(data, operations, modules, projection_dim, encoder=(), packed=False):
     tensors = {name.removeprefix("init/"): data[name] for name in data.files if name.startswith("init/")}
     variables = convert.from_torch(tensors, modules)
     model = make_network(
@@ -39,7 +39,7 @@ def setup(data, convolve, modules, projection_dim, encoder=(), packed=False):
         num_classes=10,
         projection_dim=projection_dim,
         precision="float32",
-        convolve=convolve,
+        operations=operations,
         packed=packed,
     )
     optimizer = optax.chain(optim.sgd(0.005, momentum=0.9, weight_decay=2e-4), *encoder)
@@ -91,27 +91,27 @@ def assert_final_state_matches(data, model, state):
     np.testing.assert_allclose(logits, data["eval_logits"], atol=5e-4)
 
 
-def test_supervised_steps_match_the_authors(golden, convolve):
+def test_supervised_steps_match_the_authors(golden, operations):
     data = golden("official_trajectory")
-    model, optimizer, state, _ = setup(data, convolve, convert.SUPERVISED, 0)
+    model, optimizer, state, _ = setup(data, operations, convert.SUPERVISED, 0)
     state, losses = run(data, model, optimizer, state, supervised(data))
     np.testing.assert_allclose(losses, data["losses"], rtol=1e-5)
     assert_final_state_matches(data, model, state)
 
 
-def test_steps_in_packed_form_match_the_authors(golden, convolve):
+def test_steps_in_packed_form_match_the_authors(golden, operations):
     data = golden("official_trajectory")
-    model, optimizer, state, _ = setup(data, convolve, convert.SUPERVISED, 0, packed=True)
+    model, optimizer, state, _ = setup(data, operations, convert.SUPERVISED, 0, packed=True)
     state, losses = run(data, model, optimizer, state, supervised(data), strategy="packed")
     np.testing.assert_allclose(losses, data["losses"], rtol=1e-5)
     assert_final_state_matches(data, model, state)
 
 
-def test_self_supervised_steps_match_the_authors(golden, convolve):
+def test_self_supervised_steps_match_the_authors(golden, operations):
     """Every row of the authors' column: own start of the encoder, frozen key projection, m ** E, one step behind."""
     data = golden("official_trajectory_moco")
     encoder = momentum.momentum_encoder(0.999**2, frozen=("projection",), average="before")
-    model, optimizer, state, tensors = setup(data, convolve, convert.SELF_SUPERVISED, 16, [encoder])
+    model, optimizer, state, tensors = setup(data, operations, convert.SELF_SUPERVISED, 16, [encoder])
     start = jax.tree.map(jnp.asarray, convert.from_torch(tensors, convert.MOMENTUM_ENCODER)["params"])
     queue = np.stack([tensors[f"MOCO.{e}.queue"].T for e in range(2)])
     state = state._replace(

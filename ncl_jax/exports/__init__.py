@@ -17,7 +17,7 @@ from ncl_jax.exported import VERSION, description_of
 from ncl_jax.exports import onnx, stablehlo, torch
 from ncl_jax.exports.artifact import Artifact
 from ncl_jax.model import restore
-from ncl_jax.models.layers import convolve
+from ncl_jax.models.layers import XLA
 from ncl_jax.rundir import RunDir
 
 # Each turns a model into the content of a file.
@@ -67,8 +67,8 @@ def export(
     divide = calibration.resolve(directory, config, facts, weights.variables, weights.step, expert, temperature)
     if form == "onnx":  # ONNX Runtime convolves no bfloat16, and jax2onnx knows no batch of networks
         config.precision, config.run.strategy = "float32", "unroll"
-    # XLA's convolutions: our own are compiled for one CPU.
-    predictor = build.predictor(config, facts.num_classes, convolve=convolve, adjust=adjust, temperature=divide)
+    # XLA's operations: our own are compiled for one CPU.
+    predictor = build.predictor(config, facts.num_classes, ops=XLA, adjust=adjust, temperature=divide)
     chosen = weights.variables if expert is None else jax.tree.map(lambda leaf: leaf[expert][None], weights.variables)
     predict = lambda images: jax.nn.softmax(predictor.scores(chosen, images))  # noqa: E731
     about = describe(config, facts, weights.step) | {"format": form, "expert": expert, "prior": prior}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ncl_jax.models.cifar_resnet import CifarResNet
 from ncl_jax.models.heads import CosineClassifier, Linear, Projection
-from ncl_jax.models.layers import Convolve, convolve
+from ncl_jax.models.layers import XLA, Operations
 from ncl_jax.models.packed import PackedCifarResNet
 from ncl_jax.models.resnet import ResNet, ResNeXt
 
@@ -53,7 +53,7 @@ def make_network(
     num_classes: int,
     projection_dim: int,
     precision: str,
-    convolve: Convolve = convolve,
+    operations: Operations = XLA,
     freeze: int = 0,
     remat: bool = False,
     packed: bool = False,
@@ -66,7 +66,7 @@ def make_network(
       num_classes: C.
       projection_dim: of the projection head; 0 leaves it out.
       precision: "float32" or "bfloat16", the backbone's compute type (parameters, statistics, logits stay float32).
-      convolve: what computes a convolution, see `layers.convolve`.
+      operations: what computes the costly ones.
       freeze, remat: see `layers.Parts` and `layers.make_block`; for backbones that have such fields.
       packed: whether a backbone of `PACKED` takes its place.
 
@@ -78,7 +78,7 @@ def make_network(
     more = {name: value for name, value in (("freeze", freeze), ("remat", remat)) if value}
     scale = {} if classifier == "linear" else {"scale": cosine_scale}
     return Network(
-        backbone=backbones[backbone](depth, width, jnp.dtype(precision), convolve, **more),
+        backbone=backbones[backbone](depth, width, jnp.dtype(precision), operations, **more),
         classifier=HEADS[classifier](num_classes, **scale),
         projection=Projection(projection_dim) if projection_dim else None,
     )

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ncl_jax.models.layers import BatchNorm, Conv, Convolve, Dtype, Parts, convolve, make_block
+from ncl_jax.models.layers import XLA, BatchNorm, Conv, Dtype, Operations, Parts, make_block
 
 
 class BasicBlock(nn.Module):
@@ -16,13 +16,14 @@ class BasicBlock(nn.Module):
     features: int
     stride: int = 1
     conv: Callable[..., Conv] = Conv
+    norm: Callable[..., BatchNorm] = BatchNorm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = self.conv(self.features, stride=self.stride, name="conv1")(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = nn.relu(self.norm(name="bn1")(y, train))
         y = self.conv(self.features, name="conv2")(y)
-        y = BatchNorm(name="bn2")(y, train)
+        y = self.norm(name="bn2")(y, train)
         return nn.relu(y + shortcut_a(x, self.features, self.stride))
 
 
@@ -44,7 +45,7 @@ class CifarResNet(nn.Module):
     depth: int = 32
     width: int = 16
     dtype: Dtype = jnp.float32
-    convolve: Convolve = convolve
+    operations: Operations = XLA
     freeze: int = 0
     remat: bool = False
 
@@ -58,14 +59,15 @@ class CifarResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        conv = functools.partial(Conv, dtype=self.dtype, convolve=self.convolve)
+        conv = functools.partial(Conv, dtype=self.dtype, convolve=self.operations.convolve)
+        norm = functools.partial(BatchNorm, sums=self.operations.sums)
         parts, block_type = Parts(self.freeze, train), make_block(BasicBlock, self.remat)
         x = conv(self.width, name="conv1")(x)
-        x = parts.leave(0, nn.relu(BatchNorm(name="bn1")(x, parts.trains(0))))
+        x = parts.leave(0, nn.relu(norm(name="bn1")(x, parts.trains(0))))
         for stage in range(3):
             for block in range((self.depth - 2) // 6):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"layer{stage + 1}_{block}"
-                x = block_type(self.width * 2**stage, stride, conv, name=name)(x, parts.trains(stage + 1))
+                x = block_type(self.width * 2**stage, stride, conv, norm, name=name)(x, parts.trains(stage + 1))
             x = parts.leave(stage + 1, x)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))

@@ -13,6 +13,7 @@ from jax import lax
 
 Dtype = jnp.dtype | type
 Convolve = Callable[[jax.Array, jax.Array, int, int], jax.Array]
+Sums = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -20,7 +21,7 @@ kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """XLA's 2-D cross-correlation: `x [B, H, W, I]`, `kernel [h, w, I / groups, O]` give `[B, H', W', O]`.
 
-    `padding` zeros on each side at any `stride`, as PyTorch's. `cpu_conv.convolve` may take its place.
+    `padding` zeros on each side at any `stride`, as PyTorch's. `cpu.OPERATIONS` has another.
     """
     sides = ((padding, padding), (padding, padding))
     return lax.conv_general_dilated(
@@ -31,6 +32,31 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1] // kernel.shape[2],
     )
+
+
+def sums(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """XLA's sums of `a` and of `a * b`, float32 `[..., D]` both, over all axes but the last: [D] each."""
+    return lax.platform_dependent(a, a * b, cuda=_sums_at_once, default=_sums)
+
+
+def _sums(*arrays):
+    return tuple(jnp.sum(array, tuple(range(array.ndim - 1))) for array in arrays)
+
+
+def _sums_at_once(*arrays):
+    """As one reduction: a GPU's sums otherwise end in a kernel each; on a CPU these are slower."""
+    zeros, axes = (np.float32(0),) * len(arrays), tuple(range(arrays[0].ndim - 1))
+    return lax.reduce(arrays, zeros, lambda left, right: tuple(map(jnp.add, left, right)), axes)
+
+
+class Operations(NamedTuple):
+    """What computes a network's costly operations: XLA, or on CPU our own kernels (`cpu.OPERATIONS`)."""
+
+    convolve: Convolve = convolve
+    sums: Sums = sums
+
+
+XLA = Operations()
 
 
 class Conv(nn.Module):
@@ -90,6 +116,7 @@ class BatchNorm(nn.Module):
 
     epsilon: float = 1e-5
     update: float = 0.1
+    sums: Sums = sums
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -100,9 +127,10 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         if not train:
             return _normalize(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
-        y, mean, var = normalize(x, scale, bias, self.epsilon, Everywhere())
+        over = Everywhere(self.sums)
+        y, mean, var = normalize(x, scale, bias, self.epsilon, over)
         if not self.is_initializing():
-            count = Everywhere().numbers(x)
+            count = over.numbers(x)
             new = running_average(running_mean.value, running_var.value, mean, var, count, self.update)
             running_mean.value, running_var.value = new
         return y
@@ -139,6 +167,8 @@ def own_copy(x: jax.Array) -> jax.Array:
 class Everywhere(NamedTuple):
     """The numbers that a batch normalisation averages: those of all pixels. `packed.Grid` leaves some out."""
 
+    sums: Sums = sums
+
     def keep(self, x: jax.Array) -> jax.Array:
         """`x` with zeros for what is left out."""
         return x
@@ -147,20 +177,9 @@ class Everywhere(NamedTuple):
         """How many numbers of `x [..., D]` are averaged for each of the D."""
         return num_rows(x) * math.prod(x.shape[1:-1])
 
-    def means(self, *arrays: jax.Array) -> list[jax.Array]:
-        """Of float32 `[..., D]`, [D] each."""
-        sums = lax.platform_dependent(*arrays, cuda=_sums_at_once, default=_sums)
-        return [total / self.numbers(arrays[0]) for total in whole_sums(sums)]
-
-
-def _sums(*arrays):
-    return [jnp.sum(array, tuple(range(array.ndim - 1))) for array in arrays]
-
-
-def _sums_at_once(*arrays):
-    """As one reduction: a GPU's sums otherwise end in a kernel each; on a CPU these are slower."""
-    zeros, axes = (np.float32(0),) * len(arrays), tuple(range(arrays[0].ndim - 1))
-    return lax.reduce(arrays, zeros, lambda left, right: [a + b for a, b in zip(left, right, strict=True)], axes)
+    def means(self, a: jax.Array, b: jax.Array) -> list[jax.Array]:
+        """Of `a` and of `a * b`, float32 `[..., D]` both: [D] each."""
+        return [total / self.numbers(a) for total in whole_sums(self.sums(a, b))]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
@@ -186,7 +205,7 @@ def _normalize_forward(x, scale, bias, epsilon, over):
     kept = over.keep(wide)
     # Both sums in one pass over x and, over devices, in one reduction, as in Flax's own layer: a convolution's
     # outputs lie close enough to 0 that the difference loses no digits that count.
-    mean, square = over.means(kept, kept * wide)
+    mean, square = over.means(kept, wide)
     var = jnp.maximum(square - jnp.square(mean), 0)
     return (_normalize(x, mean, var, scale, bias, epsilon), mean, var), (x, mean, var, scale)
 
@@ -194,7 +213,7 @@ def _normalize_forward(x, scale, bias, epsilon, over):
 def _normalize_backward(epsilon, over, saved, grads):
     (x, mean, var, scale), grad = saved, grads[0].astype(jnp.float32)
     wide, inverse = x.astype(jnp.float32), jax.lax.rsqrt(var + epsilon)
-    share, product = over.means(grad, grad * wide)  # what is left out has no gradient
+    share, product = over.means(grad, wide)  # what is left out has no gradient
     product = (product - mean * share) * inverse
     factor = scale * inverse
     slope = -factor * inverse * product

@@ -56,11 +56,12 @@ class Grid(NamedTuple):
         """How many pixels in the image a lane of `x [B, P, Q, lanes]` holds on average."""
         return num_rows(x) * self.side**2 / self.pixels
 
-    def means(self, *arrays: jax.Array) -> list[jax.Array]:
-        """Over batch and pixels of float32 `[B, P, Q, lanes]`, zeros outside: [lanes], the same for all of a block."""
-        sums = whole_sums(jnp.stack([jnp.sum(array, (0, 1, 2)) for array in arrays]))
+    def means(self, a: jax.Array, b: jax.Array) -> list[jax.Array]:
+        """Of `a` and of `a * b`, float32 `[B, P, Q, lanes]`, over batch and pixels: [lanes], the same for all of a
+        block. `a` is 0 outside the images."""
+        sums = whole_sums(jnp.stack([jnp.sum(array, (0, 1, 2)) for array in (a, a * b)]))
         eye = np.eye(sums.shape[1] // self.pixels, dtype=np.float32)
-        same = np.tile(eye, (self.pixels,) * 2) / np.float32(num_rows(arrays[0]) * self.side**2)
+        same = np.tile(eye, (self.pixels,) * 2) / np.float32(num_rows(a) * self.side**2)
         return list(jnp.matmul(sums, same, precision=lax.Precision.HIGHEST))
 
     def inside(self) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ncl_jax.models.layers import BatchNorm, Conv, Convolve, Dtype, Parts, convolve, make_block
+from ncl_jax.models.layers import XLA, BatchNorm, Conv, Dtype, Operations, Parts, make_block
 
 STAGES = {
     18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3),
@@ -22,21 +22,22 @@ class Basic(nn.Module):
     features: int
     stride: int = 1
     conv: Callable[..., Conv] = Conv
+    norm: Callable[..., BatchNorm] = BatchNorm
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = self.conv(self.features, 3, self.stride, name="conv1")(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train))
-        y = BatchNorm(name="bn2")(self.conv(self.features, 3, name="conv2")(y), train)
-        return nn.relu(y + shortcut(x, y.shape, self.stride, self.conv, train))
+        y = nn.relu(self.norm(name="bn1")(y, train))
+        y = self.norm(name="bn2")(self.conv(self.features, 3, name="conv2")(y), train)
+        return nn.relu(y + shortcut(x, y.shape, self, train))
 
 
-def shortcut(x: jax.Array, shape: tuple[int, ...], stride: int, conv: Callable[..., Conv], train: bool) -> jax.Array:
-    """`x` itself where it has the block's shape, else a 1x1 convolution of it (option B). Inside a compact method."""
+def shortcut(x: jax.Array, shape: tuple[int, ...], block: "Basic | Bottleneck", train: bool) -> jax.Array:
+    """`x` itself if it has the block's shape, else a 1x1 convolution of it (option B). In its compact method."""
     if x.shape == shape:
         return x
-    x = conv(shape[-1], 1, stride, name="downsample_conv")(x)
-    return BatchNorm(name="downsample_bn")(x, train)
+    x = block.conv(shape[-1], 1, block.stride, name="downsample_conv")(x)
+    return block.norm(name="downsample_bn")(x, train)
 
 
 def max_pool(x: jax.Array, train: bool) -> jax.Array:
@@ -58,17 +59,18 @@ class Bottleneck(nn.Module):
     features: int
     stride: int = 1
     conv: Callable[..., Conv] = Conv
+    norm: Callable[..., BatchNorm] = BatchNorm
     groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         outputs, inner = 4 * self.features, self.features if self.groups == 1 else 2 * self.features
         y = self.conv(inner, 1, name="conv1")(x)
-        y = nn.relu(BatchNorm(name="bn1")(y, train))
+        y = nn.relu(self.norm(name="bn1")(y, train))
         y = self.conv(inner, 3, self.stride, self.groups, name="conv2")(y)
-        y = nn.relu(BatchNorm(name="bn2")(y, train))
-        y = BatchNorm(name="bn3")(self.conv(outputs, 1, name="conv3")(y), train)
-        return nn.relu(y + shortcut(x, y.shape, self.stride, self.conv, train))
+        y = nn.relu(self.norm(name="bn2")(y, train))
+        y = self.norm(name="bn3")(self.conv(outputs, 1, name="conv3")(y), train)
+        return nn.relu(y + shortcut(x, y.shape, self, train))
 
 
 class ResNet(nn.Module):
@@ -78,7 +80,7 @@ class ResNet(nn.Module):
     depth: int = 50
     width: int = 64
     dtype: Dtype = jnp.float32
-    convolve: Convolve = convolve
+    operations: Operations = XLA
     freeze: int = 0
     remat: bool = False
 
@@ -93,17 +95,19 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        conv = functools.partial(Conv, dtype=self.dtype, convolve=self.convolve)
+        conv = functools.partial(Conv, dtype=self.dtype, convolve=self.operations.convolve)
+        norm = functools.partial(BatchNorm, sums=self.operations.sums)
         parts, block_type = Parts(self.freeze, train), make_block(Basic if self.depth < 50 else Bottleneck, self.remat)
         groups = {} if self.groups == 1 else {"groups": self.groups}
         x = conv(self.width, 7, 2, name="conv1")(x)
-        x = nn.relu(BatchNorm(name="bn1")(x, parts.trains(0)))
+        x = nn.relu(norm(name="bn1")(x, parts.trains(0)))
         x = parts.leave(0, max_pool(x, train))
         for stage, blocks in enumerate(STAGES[self.depth]):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1
                 name = f"layer{stage + 1}_{block}"
-                x = block_type(self.width * 2**stage, stride, conv, name=name, **groups)(x, parts.trains(stage + 1))
+                block_module = block_type(self.width * 2**stage, stride, conv, norm, name=name, **groups)
+                x = block_module(x, parts.trains(stage + 1))
             x = parts.leave(stage + 1, x)
         return jnp.mean(x.astype(jnp.float32), axis=(1, 2))
 

@@ -1,4 +1,4 @@
-"""The C++ kernels equal XLA's convolution, value and both gradients, and training with them reproduces the authors'."""
+"""The C++ kernels equal XLA's convolution, value and both gradients, and its sums."""
 
 import jax
 import jax.numpy as jnp
@@ -8,14 +8,17 @@ import pytest
 from ncl_jax import build, sharding
 from ncl_jax.config import base_config
 from ncl_jax.errors import ConfigError
-from ncl_jax.models import cpu_conv, layers
+from ncl_jax.models import cpu, layers
+from ncl_jax.models.cpu import conv, library
 
 # batch, height, width, channels in and out, stride: by tiles and directly, with every rest of rows, columns and parts
-SHAPES = [(3, 8, 8, 16, 16, 1), (9, 7, 5, 8, 24, 1), (2, 32, 32, 16, 16, 1), (2, 8, 8, 64, 64, 1), (3, 8, 8, 3, 16, 1),
-          (3, 8, 8, 16, 32, 2), (2, 9, 7, 8, 8, 2), (2, 1, 2, 8, 8, 1), (1, 5, 13, 5, 8, 1),
-          (2, 7, 8, 3, 8, 3), (1, 4, 4, 128, 128, 1)]  # fmt: skip
+SHAPES = [
+    (3, 8, 8, 16, 16, 1), (9, 7, 5, 8, 24, 1), (2, 32, 32, 16, 16, 1), (2, 8, 8, 64, 64, 1), (3, 8, 8, 3, 16, 1),
+    (3, 8, 8, 16, 32, 2), (2, 9, 7, 8, 8, 2), (2, 6, 11, 24, 8, 2), (2, 1, 1, 8, 8, 2), (2, 1, 2, 8, 8, 1),
+    (1, 5, 13, 5, 8, 1), (2, 7, 8, 3, 8, 3), (1, 4, 4, 128, 128, 1),
+]  # fmt: skip
 
-needs_kernels = pytest.mark.skipif("no C++ compiler" in cpu_conv.load(), reason=cpu_conv.load())
+needs_kernels = pytest.mark.skipif("no C++ compiler" in cpu.load(), reason=cpu.load())
 
 
 def arrays(shape, kernels=1):
@@ -36,24 +39,35 @@ def values_and_gradients(function, x, kernel):
 
 @needs_kernels
 def test_the_kernels_compile():
-    assert cpu_conv.load() == ""
+    assert cpu.load() == ""
 
 
 @needs_kernels
 @pytest.mark.parametrize("shape", SHAPES)
 def test_equals_the_plain_convolution(shape):
     x, (kernel,) = arrays(shape)
-    assert cpu_conv.supports(x, kernel, 1)
-    ours = values_and_gradients(lambda x, k: cpu_conv.conv(x, k, shape[-1]), x, kernel)
+    assert conv.supports(x, kernel, 1)
+    ours = values_and_gradients(lambda x, k: conv.conv(x, k, shape[-1]), x, kernel)
     plain = values_and_gradients(lambda x, k: layers.convolve(x, k, shape[-1], 1), x, kernel)
     for one, other in zip(ours, plain, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * float(jnp.abs(other).max()))
 
 
 @needs_kernels
+@pytest.mark.parametrize("shape", [(64, 8, 8, 16), (3, 7, 5, 24), (1, 8), (5, 136), (4, 3, 12), (0, 8)])
+def test_the_sums_equal_those_in_float64(shape):
+    """Of many rows and of a few, whatever is left over; other channels, or none, are XLA's."""
+    a, b = np.random.default_rng(0).normal(1, 1, (2, *shape)).astype(np.float32)
+    axes = tuple(range(len(shape) - 1))
+    for got, terms in zip(jax.jit(cpu.OPERATIONS.sums)(a, b), (a, a.astype(float) * b), strict=True):
+        size = np.sum(np.abs(terms), axes, dtype=float)
+        np.testing.assert_array_less(np.abs(got - np.sum(terms, axes, dtype=float)), 5e-7 * size + 1e-30)
+
+
+@needs_kernels
 def test_works_under_vmap():
     x, kernels = arrays(SHAPES[0], kernels=3)
-    ours = jax.vmap(lambda k: cpu_conv.conv(x, k, 1))(kernels)
+    ours = jax.vmap(lambda k: conv.conv(x, k, 1))(kernels)
     each = jnp.stack([layers.convolve(x, k, 1, 1) for k in kernels])
     np.testing.assert_allclose(ours, each, atol=1e-5)
 
@@ -62,10 +76,12 @@ def test_works_under_vmap():
 def test_gives_the_same_bits_every_time():
     """Whichever thread takes which part: the sums have a fixed order."""
     x, (kernel,) = arrays((64, 8, 8, 16, 16, 1))
-    function = jax.jit(jax.grad(lambda k: jnp.sum(jnp.square(cpu_conv.conv(x, k, 1)))))
+    gradient = jax.grad(lambda k: jnp.sum(jnp.square(conv.conv(x, k, 1))))
+    function = jax.jit(lambda kernel: (gradient(kernel), *cpu.OPERATIONS.sums(x, x)))
     first = function(kernel)
     for _ in range(20):
-        np.testing.assert_array_equal(function(kernel), first)
+        for one, other in zip(function(kernel), first, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(
@@ -75,55 +91,55 @@ def test_everything_else_goes_to_xla(change):
     wanted = {"dtype": jnp.float32, "outputs": 16, "size": 3, "padding": 1} | change
     x = jnp.ones((2, 6, 6, 8), wanted["dtype"])
     kernel = jnp.ones((wanted["size"], wanted["size"], 8, wanted["outputs"]), wanted["dtype"])
-    program = jax.jit(lambda x, k: cpu_conv.convolve(x, k, 1, wanted["padding"])).lower(x, kernel).as_text()
+    program = jax.jit(lambda x, k: conv.convolve(x, k, 1, wanted["padding"])).lower(x, kernel).as_text()
     assert "NclConv" not in program and "stablehlo.convolution" in program
 
 
 def chosen(conv, data_devices=1):
-    """The convolution of a configuration."""
+    """The operations of a configuration."""
     config = base_config()
     config.run.conv = conv
-    return build.convolution(config, sharding.make_mesh(data_devices))
+    return build.operations(config, sharding.make_mesh(data_devices))
 
 
 def test_one_cpu_device_takes_the_kernels_and_several_take_xla():
-    assert chosen("auto", 8) is chosen("xla") is layers.convolve
+    assert chosen("auto", 8) is chosen("xla") is layers.XLA
     with pytest.raises(ConfigError, match=r"run\.conv=native cannot be had: they are for one CPU device"):
         chosen("native", 8)
 
 
 @needs_kernels
 def test_the_kernels_are_taken_where_they_can_be_had():
-    assert chosen("auto") is chosen("native") is cpu_conv.convolve
+    assert chosen("auto") is chosen("native") is cpu.OPERATIONS
 
 
 def test_without_a_compiler_auto_takes_xla_and_native_is_refused(monkeypatch):
-    monkeypatch.setattr(cpu_conv, "load", lambda: "no C++ compiler was found")
-    assert chosen("auto") is layers.convolve
+    monkeypatch.setattr(cpu, "load", lambda: "no C++ compiler was found")
+    assert chosen("auto") is layers.XLA
     with pytest.raises(ConfigError, match="native cannot be had: no C"):
         chosen("native")
 
 
 def test_no_compiler_is_no_error(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert "no C++ compiler" in cpu_conv.load.__wrapped__()
+    assert "no C++ compiler" in library.load.__wrapped__()
 
 
 @needs_kernels
 def test_a_compiler_that_fails_is_no_error(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(cpu_conv, "FLAGS", ("--no-such-flag",))
-    assert "could not compile" in cpu_conv.load.__wrapped__()
+    monkeypatch.setattr(library, "FLAGS", ("--no-such-flag",))
+    assert "could not compile" in library.load.__wrapped__()
 
 
 @needs_kernels
 def test_a_damaged_compiled_kernel_is_built_again(monkeypatch, tmp_path):
     """Loading a truncated library would end the program, and an empty one would mean the slow way for ever."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(cpu_conv, "FLAGS", ("-std=c++17", "-O0", "-fPIC", "-shared", "-w"))
-    (path,) = [cpu_conv._build("c++")]
+    monkeypatch.setattr(library, "FLAGS", ("-std=c++17", "-O0", "-fPIC", "-shared", "-w"))
+    (path,) = [library._build("c++")]
     good = path.read_bytes()
     for content in (good[: len(good) // 2], b"", good + b"x"):
         path.write_bytes(content)
-        assert cpu_conv._build("c++").read_bytes() == good
+        assert library._build("c++").read_bytes() == good
     assert [p.name for p in path.parent.glob("*.so")] == [path.name]

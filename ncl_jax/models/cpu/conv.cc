@@ -1,110 +1,21 @@
-// 3x3 convolution with one zero of padding on each side, and its gradient with respect to the kernel, as XLA custom
-// calls for CPU. Dense float32 arrays: images [B, H, W, I], kernel [3, 3, I, O], results [B, H', W', O], O a multiple
-// of kLanes. All work ends in Product, a small matrix product in registers:
+// 3x3 convolution with one zero of padding on each side, and its gradients, as XLA custom calls for CPU. Dense float32
+// arrays: images [B, H, W, I], kernel [3, 3, I, O], results [B, H', W', O], O a multiple of kLanes. All work ends in Product, a small matrix product in registers:
 // - directly: in memory the 3 * I values that one output pixel takes from one row of the image, its taps, lie side by
 //   side, and so do the kernel's;
 // - at stride 1, with H and W even and I a multiple of kLanes, by the minimal filtering F(2x2, 3x3) of Lavin and Gray
 //   (arXiv 1509.09308): tiles of 4x4 pixels and the kernel are transformed, multiplied position by position and
 //   transformed back to 2x2 pixels of the result, with 16 products where the direct form takes 36.
 
-#include <algorithm>
-#include <atomic>
-#include <cstdint>
-#include <memory>
-#include <thread>
-#include <type_traits>
 #include <vector>
 
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
+#include "filtering.h"
 
 namespace {
 
-constexpr int kLanes = 8;       // floats of a vector
-constexpr int kRows = 6;        // of a product; with two vectors of columns it fills the 16 registers of AVX2
-constexpr int kTaps = 3;        // the kernel's width and height
-constexpr int kPositions = 16;  // of a transformed tile, 4x4
-constexpr int kTiles = 32;      // transformed together, to stay in the L2 cache
-constexpr int kGap = 16;        // floats between the positions of tiles, whose cache lines would displace each other
-constexpr int kPixels = 128;    // of the result that a direct gradient's inner loops stay on, to stay in the L1 cache
-constexpr int kParts = 8;       // of the batch at most, whose gradients are added in a fixed order
-
-typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
-
-Vector* Vectors(float* values) { return reinterpret_cast<Vector*>(values); }
-const Vector* Vectors(const float* values) { return reinterpret_cast<const Vector*>(values); }
-
-// Calls work(i) for every i < count, on the caller's thread and on those of the pool that are free. It never waits for
-// a task that has not begun, so that calls which share a pool cannot lock each other out.
-template <typename Work>
-void ParallelFor(ffi::ThreadPool& pool, int64_t count, const Work& work) {
-  struct State {
-    std::atomic<int64_t> next{0}, done{0};
-  };
-  auto state = std::make_shared<State>();
-  auto run = [state, count, &work]() noexcept {  // out of memory ends the process: other threads may be at work
-    for (int64_t i; (i = state->next.fetch_add(1)) < count;) {
-      work(i);
-      state->done.fetch_add(1, std::memory_order_release);
-    }
-  };
-  const int64_t threads = std::min(count, pool.num_threads());
-  for (int64_t i = 1; i < threads; ++i) pool.Schedule(decltype(run)(run));  // a copy each
-  run();
-  while (state->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
-}
-
-// sums[r][v] += the sum over k < depth of a[r * a_row + k * a_step] * (vector v of b + k * b_step).
-template <int R, int V>
-inline __attribute__((always_inline)) void Product(const float* a, int64_t a_row, int64_t a_step, const float* b,
-                                                   int64_t b_step, int64_t depth, Vector (&sums)[R][V]) {
-  for (int64_t k = 0; k < depth; ++k, a += a_step, b += b_step) {
-    Vector columns[V];
-    for (int v = 0; v < V; ++v) columns[v] = Vectors(b)[v];
-    for (int r = 0; r < R; ++r) {
-      for (int v = 0; v < V; ++v) sums[r][v] += columns[v] * a[r * a_row];
-    }
-  }
-}
-
-// Calls block(row, column, R, V) for blocks of R <= kRows rows and V <= 2 vectors that cover rows x columns.
-template <typename Block>
-void Cover(int64_t rows, int64_t columns, const Block& block) {
-  auto with_rows = [&](int64_t row, int64_t column, auto vectors) {
-    switch (std::min<int64_t>(rows - row, kRows)) {
-      case 1: return block(row, column, std::integral_constant<int, 1>(), vectors);
-      case 2: return block(row, column, std::integral_constant<int, 2>(), vectors);
-      case 3: return block(row, column, std::integral_constant<int, 3>(), vectors);
-      case 4: return block(row, column, std::integral_constant<int, 4>(), vectors);
-      case 5: return block(row, column, std::integral_constant<int, 5>(), vectors);
-      default: return block(row, column, std::integral_constant<int, kRows>(), vectors);
-    }
-  };
-  for (int64_t column = 0; column < columns; column += 2 * kLanes) {
-    for (int64_t row = 0; row < rows; row += kRows) {
-      if (columns - column > kLanes) {
-        with_rows(row, column, std::integral_constant<int, 2>());
-      } else {
-        with_rows(row, column, std::integral_constant<int, 1>());
-      }
-    }
-  }
-}
-
-template <int R, int V>
-void Add(const Vector (&sums)[R][V], float* to, int64_t step) {
-  for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) Vectors(to + r * step)[v] += sums[r][v];
-  }
-}
-
-template <int R, int V>
-void Store(const Vector (&sums)[R][V], float* to, int64_t step) {
-  for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) Vectors(to + r * step)[v] = sums[r][v];
-  }
-}
+constexpr int kTiles = 32;    // transformed together, to stay in the L2 cache
+constexpr int kGap = 16;      // floats between the positions of tiles, whose cache lines would displace each other
+constexpr int kPixels = 128;  // of the result that a direct gradient's inner loops stay on, to stay in the L1 cache
+constexpr int kParts = 8;     // of the batch at most, whose gradients are added in a fixed order
 
 struct Shape {
   int64_t batch, height, width, inputs, out_height, out_width, outputs, stride;
@@ -128,76 +39,20 @@ struct Shape {
 struct Scratch {
   std::vector<float> padded, left, right;
 
-  // The image in a frame of zeros.
-  const float* Pad(const Shape& s, const float* image) {
-    padded.assign((s.height + 2) * s.Row(), 0.0f);
-    for (int64_t y = 0; y < s.height; ++y) {
-      std::copy_n(image + y * s.width * s.inputs, s.width * s.inputs, padded.data() + (y + 1) * s.Row() + s.inputs);
+  // An image in a frame of zeros.
+  const float* Pad(const float* image, int64_t height, int64_t width, int64_t channels) {
+    const int64_t inside = width * channels, row = inside + 2 * channels;
+    padded.resize((height + 2) * row);
+    float* to = std::fill_n(padded.data(), row, 0.0f);
+    for (int64_t y = 0; y < height; ++y) {
+      to = std::copy_n(image + y * inside, inside, std::fill_n(to, channels, 0.0f));
+      to = std::fill_n(to, channels, 0.0f);
     }
+    std::fill_n(to, row, 0.0f);
     return padded.data();
   }
 };
 thread_local Scratch scratch;
-
-// The transforms of F(2, 3) in one dimension.
-struct OfImage {  // 4 pixels
-  static void Apply(const Vector* d, Vector* t) {
-    t[0] = d[0] - d[2], t[1] = d[1] + d[2], t[2] = d[2] - d[1], t[3] = d[1] - d[3];
-  }
-};
-struct OfKernel {  // 3 taps
-  static void Apply(const Vector* g, Vector* t) {
-    t[0] = g[0], t[1] = 0.5f * (g[0] + g[1] + g[2]), t[2] = 0.5f * (g[0] - g[1] + g[2]), t[3] = g[2];
-  }
-};
-struct ToResult {  // 2 pixels
-  static void Apply(const Vector* t, Vector* y) { y[0] = t[0] + t[1] + t[2], y[1] = t[1] - t[2] - t[3]; }
-};
-struct OfResult {  // the transpose of ToResult
-  static void Apply(const Vector* y, Vector* t) { t[0] = y[0], t[1] = y[0] + y[1], t[2] = y[0] - y[1], t[3] = -y[1]; }
-};
-struct ToKernel {  // the transpose of OfKernel
-  static void Apply(const Vector* t, Vector* g) {
-    const Vector sum = 0.5f * (t[1] + t[2]);
-    g[0] = t[0] + sum, g[1] = 0.5f * (t[1] - t[2]), g[2] = sum + t[3];
-  }
-};
-
-// `Transform` along both dimensions, N x N vectors to M x M.
-template <typename Transform, int N, int M>
-inline __attribute__((always_inline)) void Transform2D(const Vector (&in)[N][N], Vector (&out)[M][M]) {
-  Vector half[N][M];
-  for (int i = 0; i < N; ++i) Transform::Apply(in[i], half[i]);
-  for (int j = 0; j < M; ++j) {
-    Vector column[N], result[M];
-    for (int i = 0; i < N; ++i) column[i] = half[i][j];
-    Transform::Apply(column, result);
-    for (int i = 0; i < M; ++i) out[i][j] = result[i];
-  }
-}
-
-// Transforms N x N pixels (or taps) of `channels` values, `row` and `step` floats apart, to the 16 positions of a tile,
-// `position` floats apart.
-template <typename Transform, int N>
-void ToTile(const float* pixels, int64_t row, int64_t step, int64_t channels, float* tile, int64_t position) {
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    Vector in[N][N], out[4][4];
-    for (int i = 0; i < N * N; ++i) in[i / N][i % N] = *Vectors(pixels + i / N * row + i % N * step + c);
-    Transform2D<Transform>(in, out);
-    for (int i = 0; i < kPositions; ++i) *Vectors(tile + i * position + c) = out[i / 4][i % 4];
-  }
-}
-
-// The way back.
-template <typename Transform, int N>
-void FromTile(const float* tile, int64_t position, int64_t channels, float* pixels, int64_t row, int64_t step) {
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    Vector in[4][4], out[N][N];
-    for (int i = 0; i < kPositions; ++i) in[i / 4][i % 4] = *Vectors(tile + i * position + c);
-    Transform2D<Transform>(in, out);
-    for (int i = 0; i < N * N; ++i) *Vectors(pixels + i / N * row + i % N * step + c) = out[i / N][i % N];
-  }
-}
 
 // Tiles [first, first + count) of a padded image, transformed: [16, kTiles, I], positions LeftPosition() apart.
 const float* TransformImage(const Shape& s, const float* padded, int64_t first, int64_t count) {
@@ -219,7 +74,7 @@ std::vector<float> TransformKernel(const Shape& s, const float* kernel) {
 }
 
 void ForwardTiled(const Shape& s, const float* image, const float* transformed, float* result) {
-  const float* padded = scratch.Pad(s, image);
+  const float* padded = scratch.Pad(image, s.height, s.width, s.inputs);
   const int64_t row = s.out_width * s.outputs;
   scratch.right.resize(kPositions * s.RightPosition());
   for (int64_t first = 0; first < s.Tiles(); first += kTiles) {
@@ -243,7 +98,7 @@ void ForwardTiled(const Shape& s, const float* image, const float* transformed, 
 
 // Adds an image's part to the gradient of the transformed kernel, [16, I, O].
 void GradientTiled(const Shape& s, const float* image, const float* dy, float* gradient) {
-  const float* padded = scratch.Pad(s, image);
+  const float* padded = scratch.Pad(image, s.height, s.width, s.inputs);
   const int64_t row = s.out_width * s.outputs;
   scratch.right.resize(kPositions * s.RightPosition());
   for (int64_t first = 0; first < s.Tiles(); first += kTiles) {
@@ -266,7 +121,7 @@ void GradientTiled(const Shape& s, const float* image, const float* dy, float* g
 }
 
 void ForwardDirect(const Shape& s, const float* image, const float* kernel, float* result) {
-  const float* padded = scratch.Pad(s, image);
+  const float* padded = scratch.Pad(image, s.height, s.width, s.inputs);
   for (int64_t y = 0; y < s.out_height; ++y) {
     Cover(s.out_width, s.outputs, [&](int64_t x, int64_t column, auto rows, auto vectors) {
       Vector sums[rows][vectors] = {};
@@ -281,7 +136,7 @@ void ForwardDirect(const Shape& s, const float* image, const float* kernel, floa
 
 // Adds an image's part to the gradient [3, 3, I, O].
 void GradientDirect(const Shape& s, const float* image, const float* dy, float* gradient) {
-  const float* padded = scratch.Pad(s, image);
+  const float* padded = scratch.Pad(image, s.height, s.width, s.inputs);
   const int64_t chunk = std::max<int64_t>(1, kPixels / s.out_width);
   for (int64_t first = 0; first < s.out_height; first += chunk) {
     for (int64_t row = 0; row < kTaps; ++row) {
@@ -292,6 +147,28 @@ void GradientDirect(const Shape& s, const float* image, const float* dy, float* 
                                  dy + y * s.out_width * s.outputs + column, s.outputs, s.out_width, sums);
         }
         Add<rows, vectors>(sums, gradient + (row * s.Taps() + tap) * s.outputs + column, s.outputs);
+      });
+    }
+  }
+}
+
+// The gradient with respect to an image at a stride of 2. Result (y + 1 - row) / 2 sees row y by the kernel's `row` where
+// the division leaves no rest: the middle one for even y, the other two for odd y; columns alike.
+void ImageGradientDirect(const Shape& s, const float* dy, const float* transposed, float* dx) {
+  const float* padded = scratch.Pad(dy, s.out_height, s.out_width, s.outputs);
+  const int64_t row_step = (s.out_width + 2) * s.outputs;
+  for (int64_t y = 0; y < s.height; ++y) {
+    for (int64_t odd = 0; odd < std::min<int64_t>(2, s.width); ++odd) {
+      Cover((s.width - odd + 1) / 2, s.inputs, [&](int64_t x, int64_t column, auto rows, auto vectors) {
+        Vector sums[rows][vectors] = {};
+        for (int64_t row = 1 - y % 2; row < kTaps; row += 2) {
+          for (int64_t tap = 1 - odd; tap < kTaps; tap += 2) {
+            const float* seen = padded + (y + 3 - row) / 2 * row_step + (x + (odd + 3 - tap) / 2) * s.outputs;
+            Product<rows, vectors>(seen, s.outputs, 1, transposed + (row * kTaps + tap) * s.Tap() + column, s.inputs,
+                                   s.outputs, sums);
+          }
+        }
+        Store<rows, vectors>(sums, dx + (y * s.width + 2 * x + odd) * s.inputs + column, 2 * s.inputs);
       });
     }
   }
@@ -321,14 +198,14 @@ ffi::Error Forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ff
 ffi::Error Gradient(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> dy, int64_t stride,
                     ffi::ResultBuffer<ffi::F32> dkernel) {
   const Shape s = MakeShape(x.dimensions(), dy.dimensions(), stride);
-  const auto image_gradient = s.Tiled() ? GradientTiled : GradientDirect;
+  const auto add_gradient = s.Tiled() ? GradientTiled : GradientDirect;
   const int64_t taps = s.Tiled() ? kPositions : kTaps * kTaps, size = taps * s.Tap();
   const int64_t num_parts = std::min<int64_t>(s.batch, kParts);
   std::vector<float> parts(num_parts * size);
   ParallelFor(pool, num_parts, [&](int64_t part) {
     for (int64_t i = part; i < s.batch; i += num_parts) {
-      image_gradient(s, x.typed_data() + i * s.Image(), dy.typed_data() + i * s.Result(),
-                     parts.data() + part * size);
+      add_gradient(s, x.typed_data() + i * s.Image(), dy.typed_data() + i * s.Result(),
+                   parts.data() + part * size);
     }
   });
   float* sum = parts.data();
@@ -348,6 +225,16 @@ ffi::Error Gradient(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<f
   return ffi::Error::Success();
 }
 
+// kernel [3, 3, O, I]; I a multiple of kLanes, the stride 2.
+ffi::Error ImageGradient(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> dy, ffi::Buffer<ffi::F32> kernel,
+                         ffi::ResultBuffer<ffi::F32> dx) {
+  const Shape s = MakeShape(dx->dimensions(), dy.dimensions(), 2);
+  ParallelFor(pool, s.batch, [&](int64_t i) {
+    ImageGradientDirect(s, dy.typed_data() + i * s.Result(), kernel.typed_data(), dx->typed_data() + i * s.Image());
+  });
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NclConv, Forward,
@@ -364,4 +251,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(NclConvGradient, Gradient,
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Arg<ffi::Buffer<ffi::F32>>()
                                   .Attr<int64_t>("stride")
+                                  .Ret<ffi::Buffer<ffi::F32>>());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NclConvImageGradient, ImageGradient,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
+                                  .Arg<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>());

@@ -1,0 +1,59 @@
+"""3x3 convolutions by the kernels of conv.cc, several times as fast in training as XLA's own (docs/benchmarks.md)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ncl_jax.models import layers
+from ncl_jax.models.cpu.library import LANES, call
+
+MOST_CHANNELS = 128  # the most that was timed: 1.5 times as fast as XLA there, or more
+
+
+def supports(x: jax.Array, kernel: jax.Array, padding: int) -> bool:
+    """Whether `conv` computes this convolution; what is wrong with it is left to XLA to say."""
+    height, width, inputs, outputs = kernel.shape
+    usual = (height, width, padding) == (3, 3, 1) and x.dtype == kernel.dtype == jnp.float32
+    small = outputs % LANES == 0 and max(inputs, outputs) <= MOST_CHANNELS
+    return usual and small and x.shape[-1] == inputs and min(*x.shape, outputs) > 0
+
+
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+    """`layers.convolve` by the kernels where they apply, by XLA otherwise; `library.load` must have succeeded."""
+    return conv(x, kernel, stride) if supports(x, kernel, padding) else layers.convolve(x, kernel, stride, padding)
+
+
+def _forward(x, kernel, stride):
+    height, width = (-(-side // stride) for side in x.shape[1:3])
+    return call("NclConv", (len(x), height, width, kernel.shape[-1]), x, kernel, stride=stride)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Equivalent to `layers.convolve` with a padding of 1, where `supports` says so; for reverse mode, once.
+
+    Args:
+      x: `[B, H, W, I]` float32.
+      kernel: `[3, 3, I, O]` float32.
+      stride: of both dimensions.
+    """
+    return _forward(x, kernel, stride)
+
+
+def _conv_forward(x, kernel, stride):
+    return _forward(x, kernel, stride), (x, kernel)
+
+
+def _conv_backward(stride, residuals, gradient):
+    x, kernel = residuals
+    dkernel = call("NclConvGradient", kernel.shape, x, gradient, stride=stride)
+    if stride == 1 and kernel.shape[2] % LANES == 0:
+        return _forward(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 1), dkernel
+    if stride == 2 and kernel.shape[2] % LANES == 0:
+        return call("NclConvImageGradient", x.shape, gradient, kernel.swapaxes(2, 3)), dkernel
+    (dx,) = jax.linear_transpose(lambda x: layers.convolve(x, kernel, stride, 1), x)(gradient)
+    return dx, dkernel
+
+
+conv.defvjp(_conv_forward, _conv_backward)

@@ -1,0 +1,101 @@
+// What the kernels share: vectors, threads and a small matrix product in registers.
+
+#ifndef NCL_VECTORS_H_
+#define NCL_VECTORS_H_
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <type_traits>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+constexpr int kLanes = 8;  // floats of a vector
+constexpr int kRows = 6;   // of a product; with two vectors of columns it fills the 16 registers of AVX2
+
+typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
+
+Vector* Vectors(float* values) { return reinterpret_cast<Vector*>(values); }
+const Vector* Vectors(const float* values) { return reinterpret_cast<const Vector*>(values); }
+
+// Calls work(i) for every i < count, on the caller's thread and on those of the pool that are free. It never waits for
+// a task that has not begun, so that calls which share a pool cannot lock each other out.
+template <typename Work>
+void ParallelFor(ffi::ThreadPool& pool, int64_t count, const Work& work) {
+  struct State {
+    std::atomic<int64_t> next{0}, done{0};
+  };
+  auto state = std::make_shared<State>();
+  auto run = [state, count, &work]() noexcept {  // out of memory ends the process: other threads may be at work
+    for (int64_t i; (i = state->next.fetch_add(1)) < count;) {
+      work(i);
+      state->done.fetch_add(1, std::memory_order_release);
+    }
+  };
+  const int64_t threads = std::min(count, pool.num_threads());
+  for (int64_t i = 1; i < threads; ++i) pool.Schedule(decltype(run)(run));  // a copy each
+  run();
+  while (state->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
+}
+
+// sums[r][v] += the sum over k < depth of a[r * a_row + k * a_step] * (vector v of b + k * b_step).
+template <int R, int V>
+inline __attribute__((always_inline)) void Product(const float* a, int64_t a_row, int64_t a_step, const float* b,
+                                                   int64_t b_step, int64_t depth, Vector (&sums)[R][V]) {
+  for (int64_t k = 0; k < depth; ++k, a += a_step, b += b_step) {
+    Vector columns[V];
+    for (int v = 0; v < V; ++v) columns[v] = Vectors(b)[v];
+    for (int r = 0; r < R; ++r) {
+      for (int v = 0; v < V; ++v) sums[r][v] += columns[v] * a[r * a_row];
+    }
+  }
+}
+
+// Calls block(R) with the number of rows, at most kRows, as a type.
+template <int R = kRows, typename Block>
+void WithRows(int64_t rows, const Block& block) {
+  if constexpr (R > 1) {
+    if (rows < R) return WithRows<R - 1>(rows, block);
+  }
+  block(std::integral_constant<int, R>());
+}
+
+// Calls block(row, column, R, V) for blocks of R <= kRows rows and V <= 2 vectors that cover rows x columns.
+template <typename Block>
+void Cover(int64_t rows, int64_t columns, const Block& block) {
+  for (int64_t column = 0; column < columns; column += 2 * kLanes) {
+    for (int64_t row = 0; row < rows; row += kRows) {
+      WithRows(rows - row, [&](auto count) {
+        if (columns - column > kLanes) {
+          block(row, column, count, std::integral_constant<int, 2>());
+        } else {
+          block(row, column, count, std::integral_constant<int, 1>());
+        }
+      });
+    }
+  }
+}
+
+template <int R, int V>
+void Add(const Vector (&sums)[R][V], float* to, int64_t step) {
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) Vectors(to + r * step)[v] += sums[r][v];
+  }
+}
+
+template <int R, int V>
+void Store(const Vector (&sums)[R][V], float* to, int64_t step) {
+  for (int r = 0; r < R; ++r) {
+    for (int v = 0; v < V; ++v) Vectors(to + r * step)[v] = sums[r][v];
+  }
+}
+
+}  // namespace
+
+#endif  // NCL_VECTORS_H_
