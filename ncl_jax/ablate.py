@@ -129,9 +129,9 @@ def main(argv: list[str]) -> None:
             failed.append(f"{one.name}: {'ended without an exit code' if code is None else f'exit code {code}'}")
     text = table(results)
     console.say(text)
-    if failed and ((workdir / "table.md").exists() or not any(results.values())):
+    if failed and (workdir / "table.md").exists():
         console.say(f"\n{workdir}/table.md is left as it was, because runs failed")
-    else:
+    elif any(results.values()):
         with RunDir(workdir).writing():
             write_text(workdir / "table.md", text + "\n")
             plot(results, workdir / "per_class.png")
