@@ -81,7 +81,7 @@ def plot(results: dict[str, list[dict]], path: pathlib.Path) -> None:
     ax.set(
         xlabel="training images of the class", ylabel="test accuracy of the ensemble (%)", xscale="log", ylim=(-2, 102)
     )
-    ax.legend(frameon=False, ncols=2)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=130)
 
 

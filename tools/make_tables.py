@@ -14,8 +14,9 @@ import json
 import pathlib
 import re
 
-from ncl_jax import ablate
+from ncl_jax import ablate, report
 from ncl_jax.methods import METHODS
+from ncl_jax.report import comparison
 
 ROOT = pathlib.Path(__file__).parent.parent
 RUNS = ROOT / "benchmarks" / "results" / "runs"
@@ -40,8 +41,19 @@ def about(results: dict) -> str:
     )
 
 
+def single(results: dict) -> str:
+    """The mean single expert of each method, mean ± standard deviation over seeds in %."""
+    keys = ("accuracy", "many", "medium", "few", "ece")
+    lines = ["| method | single expert | many | medium | few | ECE |", "|---|---|---|---|---|---|"]
+    for method, runs in results["methods"].items():
+        experts = [report.mean_expert(run["experts"]) for run in runs]
+        cells = [comparison.spread([expert[key] for expert in experts]) for key in keys]
+        lines.append(f"| {' | '.join([method, *cells])} |")
+    return "\n".join(lines)
+
+
 # kind: (results) -> Markdown
-KINDS = {"about": about, "methods": lambda results: ablate.table(results["methods"])}
+KINDS = {"about": about, "methods": lambda results: ablate.table(results["methods"]), "single": single}
 
 
 def made_again(text: str) -> str:
