@@ -7,9 +7,9 @@
 
 namespace {
 
-constexpr int kBlock = 64;       // rows whose sums are made in registers
-constexpr int kChains = 4;       // sums of a block that do not wait for each other
-constexpr int kLeast = 256;      // rows worth a task
+constexpr int kBlock = 64;      // rows whose sums are made in registers
+constexpr int kChains = 4;      // sums of a block that do not wait for each other
+constexpr int kLeast = 256;     // rows worth a task
 constexpr int kMostParts = 16;  // whose sums are added in a fixed order
 
 // Adds those of rows x columns numbers to sums [2, columns].
