@@ -13,7 +13,7 @@ from ncl_jax import build
 from ncl_jax.errors import ConfigError, ExportError
 from ncl_jax.exports import export, onnx
 from ncl_jax.exports.artifact import Artifact
-from ncl_jax.models.layers import convolve
+from ncl_jax.models.layers import XLA
 
 RNG = np.random.default_rng(0)
 RESNET = {"model__backbone": "resnet", "model__depth": 18, "model__width": 8, "model__classifier": "cosine"}
@@ -33,7 +33,7 @@ def make_artifact(side=64, **fields):
     facts = tiny.FACTS._replace(image_shape=(side, side, 3))
     shapes = jax.eval_shape(lambda: build.initial_model(config, facts))
     variables = jax.tree_util.tree_map_with_path(draw, {"params": shapes.params, "batch_stats": shapes.batch_stats})
-    predictor = build.predictor(config, facts.num_classes, convolve=convolve)
+    predictor = build.predictor(config, facts.num_classes, ops=XLA)
     about = {"resize": side, "class_names": list(facts.class_names)}
     predict = jax.jit(lambda images: jax.nn.softmax(predictor.scores(variables, images)))
     return Artifact(predict, facts.image_shape, variables, None, about)
