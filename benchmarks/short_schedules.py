@@ -60,7 +60,8 @@ def run(name, seed, num_steps, data_dir):
     keys, mesh = build.keys(seed), make_mesh(1)
     step = steps.make_train_step(
         build.network(config, 100, build.operations(config, mesh)), optimizer,
-        build.objective(config, split.facts.class_counts), build.view(config, "autoaugment"), strategy="unroll",
+        build.objective(config, split.facts.class_counts),
+        build.view(config, split.facts, "autoaugment", cut=False), strategy="unroll",
     )  # fmt: skip
     feed = inputs.training_feed(config, split, keys.order, mesh)
     advance = jax.jit(steps.make_advance(step, feed.take, several=False), donate_argnums=(0, 1))

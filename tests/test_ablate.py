@@ -7,7 +7,7 @@ import programs
 import pytest
 
 from ncl_jax import ablate
-from ncl_jax.errors import ConfigError
+from ncl_jax.errors import ConfigError, NclError
 
 
 def result(accuracy, few, speed=100.0, num_experts=2):
@@ -83,6 +83,19 @@ def test_an_ablation_is_stopped_repeated_and_reports_a_failed_run(tmp_path, cach
     assert "| ce | 1 |" in output and "| nil | 1 |" in output
     assert (tmp_path / "runs" / "table.md").read_text().startswith("| method |")
     assert (tmp_path / "runs" / "per_class.png").stat().st_size > 1000
+
+
+def test_a_table_is_left_as_it_was_only_where_there_is_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ablate.launch, "run", lambda launcher, jobs: [1] * len(jobs))
+    arguments = ["--config=quickstart", "--methods=ce", "--seeds=1", f"--workdir={tmp_path}"]
+    with pytest.raises(NclError, match="failed: ce, seed 0: exit code 1"):
+        ablate.main(arguments)
+    assert "left as it was" not in capsys.readouterr().out and not (tmp_path / "table.md").exists()
+    (tmp_path / "table.md").write_text("of before")
+    with pytest.raises(NclError):
+        ablate.main(arguments)
+    assert "table.md is left as it was" in capsys.readouterr().out
+    assert (tmp_path / "table.md").read_text() == "of before"
 
 
 @pytest.mark.parametrize(

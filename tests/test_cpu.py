@@ -9,6 +9,7 @@ from ncl_jax import build, sharding
 from ncl_jax.config import base_config
 from ncl_jax.errors import ConfigError
 from ncl_jax.models import cpu, layers
+from ncl_jax.models.cifar_resnet import CifarResNet
 from ncl_jax.models.cpu import conv, library
 
 # batch, height, width, channels in and out, stride: by tiles and directly, with every rest of rows, columns and parts
@@ -62,6 +63,21 @@ def test_the_sums_equal_those_in_float64(shape):
     for got, terms in zip(jax.jit(cpu.OPERATIONS.sums)(a, b), (a, a.astype(float) * b), strict=True):
         size = np.sum(np.abs(terms), axes, dtype=float)
         np.testing.assert_array_less(np.abs(got - np.sum(terms, axes, dtype=float)), 5e-7 * size + 1e-30)
+
+
+@needs_kernels
+@pytest.mark.parametrize(("operations", "called"), [(layers.XLA, False), (cpu.OPERATIONS, True)])
+def test_a_network_in_training_calls_every_kernel(operations, called):
+    model = CifarResNet(8, 8, jnp.float32, operations)
+    x = jnp.ones((2, 8, 8, 3))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, True))
+
+    def loss(params, stats):
+        return jnp.sum(model.apply({"params": params, "batch_stats": stats}, x, True, mutable=["batch_stats"])[0])
+
+    text = jax.jit(jax.grad(loss)).lower(variables["params"], variables["batch_stats"]).as_text()
+    for target in library.TARGETS:
+        assert (f"@{target}(" in text) == called, target
 
 
 @needs_kernels

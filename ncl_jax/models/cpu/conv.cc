@@ -178,8 +178,8 @@ Shape MakeShape(ffi::Span<const int64_t> x, ffi::Span<const int64_t> y, int64_t 
   return {x[0], x[1], x[2], x[3], y[1], y[2], y[3], stride};
 }
 
-ffi::Error Forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel, int64_t stride,
-                   ffi::ResultBuffer<ffi::F32> y) {
+ffi::Error Forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
+                   ffi::ResultBuffer<ffi::F32> y, int64_t stride) {
   const Shape s = MakeShape(x.dimensions(), y->dimensions(), stride);
   const std::vector<float> transformed =
       s.Tiled() ? TransformKernel(s, kernel.typed_data()) : std::vector<float>();
@@ -195,8 +195,8 @@ ffi::Error Forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ff
   return ffi::Error::Success();
 }
 
-ffi::Error Gradient(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> dy, int64_t stride,
-                    ffi::ResultBuffer<ffi::F32> dkernel) {
+ffi::Error Gradient(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> dy,
+                    ffi::ResultBuffer<ffi::F32> dkernel, int64_t stride) {
   const Shape s = MakeShape(x.dimensions(), dy.dimensions(), stride);
   const auto add_gradient = s.Tiled() ? GradientTiled : GradientDirect;
   const int64_t taps = s.Tiled() ? kPositions : kTaps * kTaps, size = taps * s.Tap();
@@ -209,11 +209,8 @@ ffi::Error Gradient(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<f
     }
   });
   float* sum = parts.data();
-  ParallelFor(pool, taps, [&](int64_t tap) {
-    for (int64_t part = 1; part < num_parts; ++part) {
-      for (int64_t i = tap * s.Tap(); i < (tap + 1) * s.Tap(); ++i) sum[i] += sum[part * size + i];
-    }
-  });
+  ParallelFor(pool, taps,
+              [&](int64_t tap) { AddParts(sum, num_parts, size, tap * s.Tap(), (tap + 1) * s.Tap()); });
   float* result = dkernel->typed_data();
   if (s.Tiled()) {
     for (int64_t i = 0; i < s.Tap(); i += s.outputs) {
@@ -237,25 +234,6 @@ ffi::Error ImageGradient(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> dy, ffi::Bu
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(NclConv, Forward,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Attr<int64_t>("stride")
-                                  .Ret<ffi::Buffer<ffi::F32>>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(NclConvGradient, Gradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Attr<int64_t>("stride")
-                                  .Ret<ffi::Buffer<ffi::F32>>());
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(NclConvImageGradient, ImageGradient,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NclConv, Forward, Binding().Attr<int64_t>("stride"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NclConvGradient, Gradient, Binding().Attr<int64_t>("stride"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NclConvImageGradient, ImageGradient, Binding());

@@ -43,18 +43,11 @@ ffi::Error Sums(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> a, ffi::Buffer<ffi::
     AddSums(a.typed_data() + first * columns, b.typed_data() + first * columns, end - first, columns,
             parts.data() + part * size);
   });
-  float* result = std::copy_n(parts.data(), size, sums->typed_data()) - size;
-  for (int64_t part = 1; part < num_parts; ++part) {
-    for (int64_t i = 0; i < size; ++i) result[i] += parts[part * size + i];
-  }
+  AddParts(parts.data(), num_parts, size, 0, size);
+  std::copy_n(parts.data(), size, sums->typed_data());
   return ffi::Error::Success();
 }
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(NclSums, Sums,
-                              ffi::Ffi::Bind()
-                                  .Ctx<ffi::ThreadPool>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Arg<ffi::Buffer<ffi::F32>>()
-                                  .Ret<ffi::Buffer<ffi::F32>>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NclSums, Sums, Binding());

@@ -96,6 +96,22 @@ void Store(const Vector (&sums)[R][V], float* to, int64_t step) {
   }
 }
 
+// Adds the numbers [first, end) of all parts, `size` numbers each, to those of the first part, in the parts' order.
+void AddParts(float* parts, int64_t num_parts, int64_t size, int64_t first, int64_t end) {
+  for (int64_t part = 1; part < num_parts; ++part) {
+    for (int64_t i = first; i < end; ++i) parts[i] += parts[part * size + i];
+  }
+}
+
+// What every kernel takes and gives; its attributes follow.
+auto Binding() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .Arg<ffi::Buffer<ffi::F32>>()
+      .Ret<ffi::Buffer<ffi::F32>>();
+}
+
 }  // namespace
 
 #endif  // NCL_VECTORS_H_
