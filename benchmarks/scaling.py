@@ -18,12 +18,9 @@ import compiled
 import jax
 import numpy as np
 
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 8)
-
-from ncl_jax import build, sharding, steps  # noqa: E402
-from ncl_jax.config import base_config, choose_method  # noqa: E402
-from ncl_jax.data.pipeline import Facts  # noqa: E402
+from ncl_jax import build, sharding, steps
+from ncl_jax.config import base_config, choose_method
+from ncl_jax.data.pipeline import Facts
 
 NUM_EXPERTS = 3
 # name: backbone, depth, width, image side, classes, images per device
@@ -111,14 +108,14 @@ def estimate(record, devices, link):
     return compute / (compute + sum(seconds_of_communication(record, max(1, devices // expert), link)))
 
 
-def tables(records):
-    """The figures as Markdown."""
+def moved(content):
+    """What a step moves, as Markdown."""
     lines = [
         "| network | design (data x expert) | all-reduces | MB reduced | other collectives (MB) | TFLOP | state, MB | "
         "temporary, MB |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for r in records:
+    for r in content["records"]:
         reduced = r["collectives"].get("all-reduce", {"count": 0, "bytes": 0})
         rest = {k: v for k, v in r["collectives"].items() if k != "all-reduce"}
         other = ", ".join(f"{v['count']} {k} ({v['bytes'] / 1e6:.2f})" for k, v in rest.items()) or "-"
@@ -127,9 +124,14 @@ def tables(records):
             f"{reduced['bytes'] / 1e6:.2f} | {other} | {r['flops'] / 1e12:.3f} | {r['state_bytes'] / 1e6:.0f} | "
             f"{r['temporary_bytes'] / 1e6:.0f} |"
         )
-    lines += ["", "| network | design | link | " + " | ".join(f"{n} devices" for n in DEVICES) + " |"]
+    return "\n".join(lines)
+
+
+def expected(content):
+    """The share of a step that is spent computing, as Markdown."""
+    lines = ["| network | design | link | " + " | ".join(f"{n} devices" for n in DEVICES) + " |"]
     lines.append("|---|---|---|" + "---|" * len(DEVICES))
-    for r in records:
+    for r in content["records"]:
         for link in LINKS if r["design"] != "expert" else ():
             cells = " | ".join(f"{100 * estimate(r, n, link):.0f} %" for n in DEVICES)
             lines.append(f"| {r['network']} | {r['design']} | {link} | {cells} |")
@@ -142,11 +144,13 @@ def main():
     parser.add_argument("--designs", default=",".join(MESHES))
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_num_cpu_devices", 8)
     records = [measure(n, d) for n in args.networks.split(",") for d in args.designs.split(",")]
     content = {"date": datetime.date.today().isoformat(), "jax": jax.__version__, "records": records}
     if args.out:
         args.out.write_text(json.dumps(content, indent=1) + "\n")
-    print(tables(records))
+    print(moved(content), expected(content), sep="\n\n")
 
 
 if __name__ == "__main__":

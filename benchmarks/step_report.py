@@ -12,12 +12,20 @@ import optax
 
 from ncl_jax.records import device_name
 
-SIDES = ("ready", "torch")
-HEADER = """
-| method | strategy, precision, steps a call | ours with augmentation | images/s | augmentation | \
-ours, ready batches | PyTorch, ready batches | PyTorch / ours (range) | self-supervision, ours / PyTorch | \
-compilation | roofline / ours |
-|---|---|---|---|---|---|---|---|---|---|---|"""
+# heading: (record, first record) -> cell, "-" where there is nothing to show
+COLUMNS = {
+    "method": lambda r, _: f"`{r['method']}`",
+    "strategy, precision, steps a call": lambda r, _: f"{r['strategy']}, {r['precision']}, {r['steps_per_call']}",
+    "ours with augmentation": lambda r, _: f"{_ms(r, 'augmented')}, {r['images_per_second']['augmented']:.0f} images/s",
+    "of the first row's": lambda r, first: f"{r['milliseconds']['augmented'] / first['milliseconds']['augmented']:.2f}",
+    "ours, ready batches": lambda r, _: _ms(r, "ready"),
+    "PyTorch, ready batches": lambda r, _: _ms(r, "torch"),
+    "PyTorch / ours, median (range)": lambda r, _: (
+        "{median:.2f} ({min:.2f} to {max:.2f})".format(**r["ratio"]) if "ratio" in r else "-"
+    ),
+    "compilation": lambda r, _: f"{r['compile_seconds']:.0f} s",
+    "roofline / ours": lambda r, _: f"{100 * r['roofline']['bound_ms'] / r['milliseconds']['augmented']:.0f} %",
+}
 
 
 def spread(values):
@@ -59,32 +67,21 @@ def report(args, records, peer):
 
 
 def text(content):
-    """The figures as Markdown."""
+    """The figures as Markdown, with where they come from."""
     versions = ", ".join(f"{name} {version}" for name, version in content["versions"].items())
     arguments = content["arguments"]
     about = f"{arguments['num_experts']} experts (NCL++: 2), batch {arguments['batch']}, {arguments['repeats']} repeats"
-    return "\n".join(
-        [f"\n{content['device']}; {versions}; {about}; {content['date']}", HEADER, *map(_row, content["records"])]
-    )
+    return f"\n{content['device']}; {versions}; {about}; {content['date']}\n\n{table(content)}"
 
 
-def _row(record):
-    ms, ratio = record["milliseconds"], record.get("ratio")
-    shares = record.get("self_supervision_share", {})
-    form = f" ({record['chosen']})" if ratio else ""
-    cells = [
-        record["method"],
-        f"{record['strategy']}, {record['precision']}, {record['steps_per_call']}",
-        f"{ms['augmented']:.1f} ms",
-        f"{record['images_per_second']['augmented']:.0f}",
-        f"{100 * record['augmentation_share']['median']:.0f} %",
-        *(
-            f"{ms[s]:.1f} ms, {record['images_per_second'][s]:.0f} images/s{form * (s == 'torch')}" if s in ms else "-"
-            for s in SIDES
-        ),
-        f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else "-",
-        " / ".join(f"{100 * shares[s]['median']:.0f} %" for s in SIDES if s in shares) or "-",
-        f"{record['compile_seconds']:.1f} s",
-        f"{100 * record['roofline']['bound_ms'] / ms['augmented']:.0f} %",
-    ]
-    return f"| {' | '.join(cells)} |"
+def table(content, columns=tuple(COLUMNS)):
+    """The figures as Markdown; without the columns in which all rows say the same."""
+    records = content["records"]
+    shown = {name: [COLUMNS[name](record, records[0]) for record in records] for name in columns}
+    shown = {name: cells for name, cells in shown.items() if len({*cells}) > 1 or (len(cells) == 1 and cells != ["-"])}
+    rows = [shown, ["---"] * len(shown), *zip(*shown.values(), strict=True)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _ms(record, side):
+    return f"{record['milliseconds'][side]:,.0f} ms" if side in record["milliseconds"] else "-"

@@ -5,30 +5,44 @@
         --command=... --commit=... --machine=... --date=...
 
 A comparison's results are `benchmarks/results/runs/NAME.json`: by method, what each seed's `results.json` says, and the
-command, commit, machine and date. A table stands in a page between `<!-- table KIND NAME -->` and `<!-- end -->`; KIND
-is one of `KINDS`, NAME the file that it is made of.
+command, commit, machine and date. The scripts in `benchmarks/` write their own files. A table stands in a page between
+`<!-- table KIND NAME [ROW,...] -->` and `<!-- end -->`: KIND is one of `KINDS`, NAME the file below
+`benchmarks/results/` that it is made of, without its ending; ROWs are the methods that are shown, all if not given.
 """
 
 import argparse
 import json
 import pathlib
 import re
+import statistics
+import sys
 
 from ncl_jax import ablate, report
 from ncl_jax.methods import METHODS
 from ncl_jax.report import comparison
 
 ROOT = pathlib.Path(__file__).parent.parent
-RUNS = ROOT / "benchmarks" / "results" / "runs"
+sys.path.append(str(ROOT / "benchmarks"))
+
+import scaling  # noqa: E402
+import short_schedules  # noqa: E402
+import step_report  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-KEPT = ("ensemble", "experts", "disagreement", "class_counts", "images_per_second", "seconds")
+KEPT = ("ensemble", "experts", "disagreement", "class_counts", "images_per_second", "seconds", "epoch")
 ABOUT = ("command", "commit", "machine", "date")
-TABLE = re.compile(r"(<!-- table (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- table (\w+) ([\w/]+)(?: ([\w,]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+AGAINST = ("method", "ours, ready batches", "PyTorch, ready batches", "PyTorch / ours, median (range)")
+GROUPS = ("accuracy", "many", "medium", "few")
 
 
-def read(name: str) -> dict:
-    """A comparison's results."""
-    return json.loads((RUNS / f"{name}.json").read_text())
+def read(name: str) -> dict | list:
+    """The content of a file of results."""
+    lines = RESULTS / f"{name}.jsonl"
+    if lines.exists():
+        return [json.loads(line) for line in lines.read_text().splitlines()]
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def about(results: dict) -> str:
@@ -41,24 +55,75 @@ def about(results: dict) -> str:
     )
 
 
+def groups(results: dict) -> str:
+    """The ensemble of each method by class size, mean ± standard deviation over seeds in %, the best in bold."""
+    lines = ["| test accuracy (%) | all | many | medium | few |", "|---|---|---|---|---|"]
+    values = {
+        method: [[run["ensemble"][key] for run in runs] for key in GROUPS]
+        for method, runs in results["methods"].items()
+    }
+    best = [max(map(statistics.fmean, column)) for column in zip(*values.values(), strict=True)]
+    for method, row in values.items():
+        cells = [comparison.spread(cell) for cell in row]
+        bold = [f"**{c}**" if statistics.fmean(v) == b else c for c, v, b in zip(cells, row, best, strict=True)]
+        lines.append(f"| {' | '.join([f'`{method}`', *bold])} |")
+    return "\n".join(lines)
+
+
 def single(results: dict) -> str:
     """The mean single expert of each method, mean ± standard deviation over seeds in %."""
-    keys = ("accuracy", "many", "medium", "few", "ece")
     lines = ["| method | single expert | many | medium | few | ECE |", "|---|---|---|---|---|---|"]
     for method, runs in results["methods"].items():
         experts = [report.mean_expert(run["experts"]) for run in runs]
-        cells = [comparison.spread([expert[key] for expert in experts]) for key in keys]
+        cells = [comparison.spread([expert[key] for expert in experts]) for key in (*GROUPS, "ece")]
         lines.append(f"| {' | '.join([method, *cells])} |")
     return "\n".join(lines)
 
 
+def published(rows: list[dict]) -> str:
+    """Published figures, and those of our run of the same data: single expert / ensemble, in %."""
+    headings = [name for name in rows[0] if name != "run"]
+    lines = [f"| {' | '.join([*headings, 'ours'])} |", "|---" * (len(headings) + 1) + "|"]
+    for row in rows:
+        lines.append(f"| {' | '.join([str(row[name]) for name in headings] + [_ours(row.get('run'))])} |")
+    return "\n".join(lines)
+
+
+def _ours(name):
+    """The mean single expert and the ensemble of a kept run."""
+    if name is None:
+        return ""
+    ((_, (run,)),) = read(name)["methods"].items()
+    single = report.mean_expert(run["experts"])["accuracy"]
+    return f"{100 * single:.1f} / {100 * run['ensemble']['accuracy']:.1f}, {run['epoch']} epochs"
+
+
 # kind: (results) -> Markdown
-KINDS = {"about": about, "methods": lambda results: ablate.table(results["methods"]), "single": single}
+KINDS = {
+    "about": about,
+    "groups": groups,
+    "methods": lambda results: ablate.table(results["methods"]),
+    "single": single,
+    "published": published,
+    "step": step_report.table,
+    "against": lambda results: step_report.table(results, AGAINST),
+    "moved": scaling.moved,
+    "expected": scaling.expected,
+    "remedies": short_schedules.table,
+}
+
+
+def make(kind: str, name: str, rows: str | None) -> str:
+    """One table."""
+    results = read(name)
+    if rows:
+        results = results | {"methods": {method: results["methods"][method] for method in rows.split(",")}}
+    return KINDS[kind](results)
 
 
 def made_again(text: str) -> str:
     """A page with its tables made from the results."""
-    return TABLE.sub(lambda found: f"{found[1]}{KINDS[found[2]](read(found[3]))}\n{found[4]}", text)
+    return TABLE.sub(lambda found: f"{found[1]}{make(*found.groups()[1:4])}\n{found[5]}", text)
 
 
 def collect(directory: pathlib.Path, name: str, **origin: str) -> None:
@@ -67,9 +132,8 @@ def collect(directory: pathlib.Path, name: str, **origin: str) -> None:
     for path in sorted(directory.glob("*-*/results.json")):
         results = json.loads(path.read_text())
         methods.setdefault(path.parent.name.rpartition("-")[0], []).append({key: results[key] for key in KEPT})
-    RUNS.mkdir(parents=True, exist_ok=True)
     ordered = {method: methods[method] for method in METHODS if method in methods}
-    (RUNS / f"{name}.json").write_text(json.dumps({**origin, "methods": ordered}) + "\n")
+    (RESULTS / "runs" / f"{name}.json").write_text(json.dumps({**origin, "methods": ordered}) + "\n")
 
 
 def main() -> None:
