@@ -47,27 +47,27 @@ def operations(config: ml_collections.ConfigDict, mesh: Mesh | None) -> layers.O
       ConfigError: run.conv=native, and our own cannot be had here.
     """
     wanted = config.run.conv
-    if wanted == "xla" or (wanted == "auto" and not conv_would_help(mesh)):
+    if wanted == "xla" or (wanted == "auto" and not for_one_cpu(mesh)):
         return layers.XLA
-    reason = cpu.load() if conv_would_help(mesh) else "they are for one CPU device"
+    reason = cpu.load() if for_one_cpu(mesh) else "they are for one CPU device"
     if reason and wanted == "native":
         raise ConfigError(f"run.conv=native cannot be had: {reason}. Set run.conv=auto")
     return layers.XLA if reason else cpu.OPERATIONS
 
 
-def convolution_name(config: ml_collections.ConfigDict, mesh: Mesh | None) -> str:
+def operations_name(config: ml_collections.ConfigDict, mesh: Mesh | None) -> str:
     """The value of run.conv that says which operations the run has."""
     return "native" if operations(config, mesh) is cpu.OPERATIONS else "xla"
 
 
-def conv_would_help(mesh: Mesh | None) -> bool:
-    """Whether our own operations are meant for these devices."""
+def for_one_cpu(mesh: Mesh | None) -> bool:
+    """Whether our own operations, which are for one CPU device, are meant here."""
     return platform(mesh) == "cpu" and (mesh is None or mesh.size == 1)
 
 
 def notes(config: ml_collections.ConfigDict, mesh: Mesh) -> list[str]:
     """What to tell the user of choices that cost time."""
-    slow = config.run.conv == "auto" and conv_would_help(mesh) and cpu.load()
+    slow = config.run.conv == "auto" and for_one_cpu(mesh) and cpu.load()
     return [f"on this CPU training takes several times as long as it could: {slow}"] if slow else []
 
 

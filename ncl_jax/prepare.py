@@ -93,8 +93,8 @@ def prepare(
     log = open_log(directory, step, epochs * length, config.optim.batch_size, tracker)
     for line in (*lines, *log.notes, records.size(state.params)):
         log.print(line)
-    for line in records.other_convolution(
-        progress.get("convolution"), convolution := build.convolution_name(config, mesh)
+    for line in records.other_operations(
+        progress.get("convolution"), convolution := build.operations_name(config, mesh)
     ):
         log.print(line)
     progress |= {"config": config.to_dict() | {"extend": extend}, "convolution": convolution}

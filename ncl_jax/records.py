@@ -109,8 +109,8 @@ def extension(epochs: int, extend: int, rate: float) -> list[str]:
     return [text + f"learning rate, {rate:.4g}; all before is as without"] if extend else []
 
 
-def other_convolution(before: str | None, now: str) -> list[str]:
-    """What it means that a run goes on by other operations than it had (`build.convolution_name`)."""
+def other_operations(before: str | None, now: str) -> list[str]:
+    """What it means that a run goes on by other operations than it had (`build.operations_name`)."""
     text = (
         f"warning: this run had run.conv={before} and goes on with {now}: its figures agree with those of an unbroken "
     )
