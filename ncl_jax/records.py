@@ -130,7 +130,7 @@ def collapse_warning(record: dict) -> str | None:
         return None
     return (
         f"warning: the features have collapsed: {100 * dead:.0f} % of them are 0 for all images of a batch, their"
-        f" mean is {mean:.2g}. They grow back only after about a thousand steps; for a short run set loss.ramp_steps "
+        f" mean is {mean:.2g}. They grow back, but over thousands of steps; for a short run set loss.ramp_steps "
         "(docs/short_schedules.md)"
     )
 
