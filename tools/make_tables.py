@@ -4,10 +4,11 @@
     python tools/make_tables.py --collect=DIR --name=NAME        # keeps the results of a comparison (ncl-jax ablate)
         --command=... --commit=... --machine=... --date=...
 
-A comparison's results are `benchmarks/results/runs/NAME.json`: by method, what each seed's `results.json` says, and the
-command, commit, machine and date. The scripts in `benchmarks/` write their own files. A table stands in a page between
-`<!-- table KIND NAME [ROW,...] -->` and `<!-- end -->`: KIND is one of `KINDS`, NAME the file below
-`benchmarks/results/` that it is made of, without its ending; ROWs are the methods that are shown, all if not given.
+A comparison's results are `benchmarks/results/runs/NAME.json`: the command, commit, machine and date, and what each
+`results.json` in the directories `METHOD-SEED` of DIR says, by method (or whatever else stands before the seed). The
+scripts in `benchmarks/` write their own files. A table stands in a page between `<!-- table KIND NAME [ROW,...] -->`
+and `<!-- end -->`: KIND is one of `KINDS`, NAME the file below `benchmarks/results/` that it is made of, without its
+ending; ROWs are the methods that are shown, all if not given.
 """
 
 import argparse
@@ -57,12 +58,11 @@ def about(results: dict) -> str:
 
 def groups(results: dict) -> str:
     """The ensemble of each method by class size, mean ± standard deviation over seeds in %, the best in bold."""
-    lines = ["| test accuracy (%) | all | many | medium | few |", "|---|---|---|---|---|"]
-    values = {
-        method: [[run["ensemble"][key] for run in runs] for key in GROUPS]
-        for method, runs in results["methods"].items()
-    }
+    ensembles = {method: [run["ensemble"] for run in runs] for method, runs in results["methods"].items()}
+    names = [name for name in GROUPS if all(run[name] is not None for runs in ensembles.values() for run in runs)]
+    values = {method: [[run[name] for run in runs] for name in names] for method, runs in ensembles.items()}
     best = [max(map(statistics.fmean, column)) for column in zip(*values.values(), strict=True)]
+    lines = [f"| {' | '.join(['test accuracy (%)', 'all', *names[1:]])} |", "|---" * (len(names) + 1) + "|"]
     for method, row in values.items():
         cells = [comparison.spread(cell) for cell in row]
         bold = [f"**{c}**" if statistics.fmean(v) == b else c for c, v, b in zip(cells, row, best, strict=True)]
@@ -71,12 +71,33 @@ def groups(results: dict) -> str:
 
 
 def single(results: dict) -> str:
-    """The mean single expert of each method, mean ± standard deviation over seeds in %."""
-    lines = ["| method | single expert | many | medium | few | ECE |", "|---|---|---|---|---|---|"]
-    for method, runs in results["methods"].items():
-        experts = [report.mean_expert(run["experts"]) for run in runs]
-        cells = [comparison.spread([expert[key] for expert in experts]) for key in (*GROUPS, "ece")]
-        lines.append(f"| {' | '.join([method, *cells])} |")
+    """The mean single expert of each method."""
+    experts = {
+        method: [report.mean_expert(run["experts"]) for run in runs] for method, runs in results["methods"].items()
+    }
+    return _figures("method | single expert", experts)
+
+
+def distilled(results: dict) -> str:
+    """Ensembles, their experts, and the student of each ensemble."""
+    teachers, students = results["methods"]["ncl_supervised"], results["methods"]["student"]
+    rows = {
+        "the ensemble of three": [run["ensemble"] for run in teachers],
+        "its best expert, chosen on the test set": [
+            max(run["experts"], key=lambda expert: expert["accuracy"]) for run in teachers
+        ],
+        "its mean expert": [report.mean_expert(run["experts"]) for run in teachers],
+        "the student": [run["ensemble"] for run in students],
+    }
+    return _figures(" | all", rows)
+
+
+def _figures(headings: str, rows: dict[str, list[dict]]) -> str:
+    """Accuracy by class size and calibration, mean ± standard deviation over seeds in %."""
+    lines = [f"| {headings} | many | medium | few | ECE |", "|---|---|---|---|---|---|"]
+    for name, values in rows.items():
+        cells = [comparison.spread([value[key] for value in values]) for key in (*GROUPS, "ece")]
+        lines.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(lines)
 
 
@@ -104,6 +125,7 @@ KINDS = {
     "groups": groups,
     "methods": lambda results: ablate.table(results["methods"]),
     "single": single,
+    "distilled": distilled,
     "published": published,
     "step": step_report.table,
     "against": lambda results: step_report.table(results, AGAINST),
@@ -132,7 +154,8 @@ def collect(directory: pathlib.Path, name: str, **origin: str) -> None:
     for path in sorted(directory.glob("*-*/results.json")):
         results = json.loads(path.read_text())
         methods.setdefault(path.parent.name.rpartition("-")[0], []).append({key: results[key] for key in KEPT})
-    ordered = {method: methods[method] for method in METHODS if method in methods}
+    names = [*filter(methods.get, METHODS), *sorted(methods.keys() - METHODS.keys())]
+    ordered = {name: methods[name] for name in names}
     (RESULTS / "runs" / f"{name}.json").write_text(json.dumps({**origin, "methods": ordered}) + "\n")
 
 
