@@ -35,6 +35,7 @@ from ncl_jax.sharding import make_mesh
 
 SIZE, RESIZE, BATCH = 224, 256, 64
 STEPS = (0.8, 1.0, 1.25)
+RATES = ("images_per_second", "per_cpu_second")
 DECODERS = {"simplejpeg": images.simplejpeg, "pillow": None}
 
 
@@ -126,8 +127,8 @@ def memory(split, threads, steps):
 
 
 def report(rows):
-    """A table's rows as dictionaries."""
-    table = []
+    """The figures of every row, as dictionaries."""
+    found = []
     for (what, decoder), figures in rows.items():
         row = {"what": what, "decoder": decoder}
         if what.startswith("stall"):
@@ -139,8 +140,21 @@ def report(rows):
         if what.startswith("feed"):
             pairs = zip(figures, rows["cut", decoder], strict=True)
             row["kept"] = statistics.median(ours[0] / bare[0] for ours, bare in pairs)
-        table.append(row)
-    return table
+        found.append(row)
+    return found
+
+
+def table(results):
+    """Markdown: images a second, and images a CPU second, of every way by every decoder."""
+    rows = [row for row in results["rows"] if "images_per_second" in row]
+    figures = {(row["what"], row["decoder"]): row for row in rows}
+    decoders = list(dict.fromkeys(row["decoder"] for row in rows))
+    lines = [f"| images a second | {' | '.join(f'{name} | a CPU second' for name in decoders)} |"]
+    lines.append("|---" * (1 + 2 * len(decoders)) + "|")
+    for what in dict.fromkeys(row["what"] for row in rows):
+        values = [figures.get((what, name), {}).get(key) for name in decoders for key in RATES]
+        lines.append(f"| {' | '.join([what] + ['' if value is None else f'{value:.0f}' for value in values])} |")
+    return "\n".join(lines)
 
 
 def main():
@@ -156,15 +170,15 @@ def main():
     if args.memory_steps:
         return memory(split, cores, args.memory_steps)
     ways = [(cores, 0), (1, 0), (2 * cores, 0), (1, cores), (1, 1)]
-    table = report(measure(split, args.repeats, ways))
+    rows = report(measure(split, args.repeats, ways))
     about = {"processor": records.processor(), "cores": cores, "python": platform.python_version(), "files": files,
              "images": args.images, "repeats": args.repeats, "date": time.strftime("%Y-%m-%d")}  # fmt: skip
     print(json.dumps(about))
-    for row in table:
+    for row in rows:
         figures = [f"{name} {value:.3g}" for name, value in row.items() if isinstance(value, float)]
         print(f"{row['what']:<32}{row['decoder']:<12}{', '.join(figures)}")
     if args.out:
-        args.out.write_text(json.dumps(about | {"rows": table}, indent=1) + "\n")
+        args.out.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

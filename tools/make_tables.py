@@ -25,6 +25,7 @@ from ncl_jax.report import comparison
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 
+import input as feeding  # noqa: E402
 import scaling  # noqa: E402
 import short_schedules  # noqa: E402
 import step_report  # noqa: E402
@@ -131,6 +132,7 @@ KINDS = {
     "against": lambda results: step_report.table(results, AGAINST),
     "moved": scaling.moved,
     "expected": scaling.expected,
+    "feed": feeding.table,
     "remedies": short_schedules.table,
 }
 
