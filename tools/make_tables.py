@@ -93,6 +93,16 @@ def distilled(results: dict) -> str:
     return _figures(" | all", rows)
 
 
+def curve(results: dict) -> str:
+    """The ensemble's accuracy at each evaluation, mean ± standard deviation over seeds in %."""
+    curves = {method: [dict(run["curve"]) for run in runs] for method, runs in results["methods"].items()}
+    lines = [f"| epoch | {' | '.join(f'`{method}`' for method in curves)} |", "|---" * (1 + len(curves)) + "|"]
+    for epoch in next(iter(curves.values()))[0]:
+        cells = [comparison.spread([values[epoch] for values in runs]) for runs in curves.values()]
+        lines.append(f"| {' | '.join([str(epoch), *cells])} |")
+    return "\n".join(lines)
+
+
 def _figures(headings: str, rows: dict[str, list[dict]]) -> str:
     """Accuracy by class size and calibration, mean ± standard deviation over seeds in %."""
     lines = [f"| {headings} | many | medium | few | ECE |", "|---|---|---|---|---|---|"]
@@ -125,6 +135,7 @@ KINDS = {
     "about": about,
     "groups": groups,
     "methods": lambda results: ablate.table(results["methods"]),
+    "curve": curve,
     "single": single,
     "distilled": distilled,
     "published": published,
@@ -150,12 +161,19 @@ def made_again(text: str) -> str:
     return TABLE.sub(lambda found: f"{found[1]}{make(*found.groups()[1:4])}\n{found[5]}", text)
 
 
+def evaluations(path: pathlib.Path) -> list:
+    """Epoch and accuracy of the ensemble, of each evaluation that a log holds."""
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [[r["epoch"], r["ensemble"]["accuracy"]] for r in records if r["kind"] == "evaluation"]
+
+
 def collect(directory: pathlib.Path, name: str, **origin: str) -> None:
     """Keeps what the runs of a comparison ended with."""
     methods: dict[str, list[dict]] = {}
     for path in sorted(directory.glob("*-*/results.json")):
         results = json.loads(path.read_text())
-        methods.setdefault(path.parent.name.rpartition("-")[0], []).append({key: results[key] for key in KEPT})
+        kept = {key: results[key] for key in KEPT} | {"curve": evaluations(path.parent / "metrics.jsonl")}
+        methods.setdefault(path.parent.name.rpartition("-")[0], []).append(kept)
     names = [*filter(methods.get, METHODS), *sorted(methods.keys() - METHODS.keys())]
     ordered = {name: methods[name] for name in names}
     (RESULTS / "runs" / f"{name}.json").write_text(json.dumps({**origin, "methods": ordered}) + "\n")
