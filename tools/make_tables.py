@@ -122,12 +122,13 @@ def published(rows: list[dict]) -> str:
 
 
 def _ours(name):
-    """The mean single expert and the ensemble of a kept run."""
+    """The mean single expert and the ensemble of kept runs of NCL."""
     if name is None:
         return ""
-    ((_, (run,)),) = read(name)["methods"].items()
-    single = report.mean_expert(run["experts"])["accuracy"]
-    return f"{100 * single:.1f} / {100 * run['ensemble']['accuracy']:.1f}, {run['epoch']} epochs"
+    runs = read(name)["methods"]["ncl_supervised"]
+    single = comparison.spread([report.mean_expert(run["experts"])["accuracy"] for run in runs])
+    ensemble = comparison.spread([run["ensemble"]["accuracy"] for run in runs])
+    return f"{single} / {ensemble}, {runs[0]['epoch']} epochs"
 
 
 # kind: (results) -> Markdown
