@@ -51,10 +51,9 @@ def about(results: dict) -> str:
     """Where a comparison's figures come from, as a line."""
     seconds = sum(run["seconds"] for runs in results["methods"].values() for run in runs)
     number = sum(map(len, results["methods"].values()))
-    return (
-        f"    {results['command']}\n\n{number} runs, {seconds / 60:.0f} minutes of training steps in all, on "
-        f"{results['machine']}, {results['date']}, commit {results['commit']}."
-    )
+    runs = f"{number} run{'s' * (number > 1)}, {seconds / 60:.0f} minutes of training steps"
+    machine = f"on {results['machine']}, {results['date']}, commit {results['commit']}"
+    return f"    {results['command']}\n\n{runs}{' in all' * (number > 1)}, {machine}."
 
 
 def groups(results: dict) -> str:
@@ -91,6 +90,19 @@ def distilled(results: dict) -> str:
         "the student": [run["ensemble"] for run in students],
     }
     return _figures(" | all", rows)
+
+
+def run(results: dict) -> str:
+    """One run: its ensemble, its experts, and how often two experts name different classes."""
+    ((found,),) = results["methods"].values()
+    experts = {f"expert {number}": [figures] for number, figures in enumerate(found["experts"])}
+    mean = {"mean expert": [report.mean_expert(found["experts"])]}
+    differ = found["disagreement"]["top1"]
+    cells = [comparison.spread([differ[key]]) for key in ("all", *GROUPS[1:])]
+    return (
+        f"{_figures(' | all', {'ensemble': [found['ensemble']]} | experts | mean)}\n"
+        f"| top-1 disagreement | {' | '.join(cells)} | |"
+    )
 
 
 def curve(results: dict) -> str:
@@ -136,6 +148,7 @@ KINDS = {
     "about": about,
     "groups": groups,
     "methods": lambda results: ablate.table(results["methods"]),
+    "run": run,
     "curve": curve,
     "single": single,
     "distilled": distilled,
