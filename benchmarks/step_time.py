@@ -11,7 +11,7 @@ their losses must agree; `ratio` compares these two, pair by pair.
 --strategies, --precisions (float32, tf32, bfloat16) and --steps_per_call take several values; the first of each is the
 base, from which one is changed at a time, on an accelerator for example
 
-    --strategies=unroll,vmap,scan --precisions=float32,tf32,bfloat16 --steps_per_call=1,10,100
+    --strategies=unroll,vmap,packed --precisions=float32,tf32,bfloat16 --steps_per_call=1,10,100
 
 PyTorch runs in the faster of its two memory layouts (with --torch_compile also compiled or not), in its own process;
 --torch_env sets environment variables of that process. The last column is the least time of roofline.py over ours.
