@@ -77,10 +77,12 @@ def plot(results: dict[str, list[dict]], path: pathlib.Path) -> None:
             accuracy = np.mean([np.asarray(r["ensemble"]["per_class"], float) for r in runs], axis=0)
             order = np.argsort(runs[0]["class_counts"])
             counts = np.asarray(runs[0]["class_counts"])[order]
-            ax.plot(counts, 100 * accuracy[order], marker=markers[index % 8], ms=4, lw=1, label=method)
+            style = f"{markers[index % 8]}{'-' if index < 10 else '--'}"  # there are ten colours
+            ax.plot(counts, 100 * accuracy[order], style, ms=4, lw=1, label=method)
     ax.set(
         xlabel="training images of the class", ylabel="test accuracy of the ensemble (%)", xscale="log", ylim=(-2, 102)
     )
+    plots.number_ticks(ax.xaxis)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=130)
 
