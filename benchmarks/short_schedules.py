@@ -1,13 +1,14 @@
-"""Which remedy keeps the features alive in the first steps? Early training of CIFAR-100-LT under each candidate.
+"""What keeps the features alive in the first steps? Early training under each remedy and at several rates.
 
-    python benchmarks/short_schedules.py --data_dir=DIR [--seeds 0 1 2] [--steps=400]
+    python benchmarks/short_schedules.py --data_dir=DIR [--seeds 0 1 2]
 
-Appends one JSON line a run to benchmarks/results/short_schedules.jsonl (a repeated command goes on after the runs that
-are there) and prints the table of docs/short_schedules.md.
+Appends one JSON line a run to benchmarks/results/short_schedules.jsonl; a repeated command goes on after the runs that
+are there. `python tools/make_tables.py` writes the tables of docs/short_schedules.md.
 """
 
 import argparse
 import functools
+import itertools
 import json
 import pathlib
 import statistics
@@ -17,12 +18,12 @@ import numpy as np
 import optax
 
 from ncl_jax import build, inputs, metrics, optim, startup, steps
-from ncl_jax.config import base_config
+from ncl_jax.config import base_config, cifar_long_tailed
 from ncl_jax.evaluate import make_evaluate
 from ncl_jax.sharding import make_mesh
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "short_schedules.jsonl"
-RATES = (0.0467, 0.06, 0.0733)  # the recipe's first epochs
+WARM_UP = (0.0467, 0.06, 0.0733)  # the recipe's rates in its first epochs
 # Candidate: gradient clipping norm, ramp in steps, learning rate that grows linearly from 0.005 by step.
 REMEDIES = {
     "none (as published)": {},
@@ -32,36 +33,35 @@ REMEDIES = {
     "rate from 0.005": {"low_start": True},
     "ramp of 150 steps, clipped to 5": {"ramp": 150, "clip": 5.0},
 }
+REMEDY_STEPS = 400
+RATES = (0.1, 0.067, 0.033)  # without a warm-up, and with a ramp of 300 steps
+RATE_STEPS = 190  # an epoch of CIFAR-10-LT
+TAIL = 20  # last steps, whose mean is taken
 
 
-def learning_rate(low_start, length, num_steps):
-    if not low_start:
-        return optim.per_epoch(np.asarray(RATES), length)
-    return optax.linear_schedule(0.005, RATES[(num_steps - 1) // length], num_steps)
-
-
-def make_optimizer(remedy, length, num_steps):
-    schedule = learning_rate(remedy.get("low_start"), length, num_steps)
+def make_optimizer(remedy, length):
+    schedule = optim.per_epoch(np.asarray(WARM_UP), length)
+    if remedy.get("low_start"):
+        schedule = optax.linear_schedule(0.005, WARM_UP[(REMEDY_STEPS - 1) // length], REMEDY_STEPS)
     sgd = optim.sgd(schedule, momentum=0.9, weight_decay=2e-4)
     return optax.chain(optax.clip_by_global_norm(remedy["clip"]), sgd) if "clip" in remedy else sgd
 
 
-def run(name, seed, num_steps, data_dir):
-    """One run; returns its record."""
-    config = base_config()
-    config.seed, config.data.dir, config.data.download = seed, data_dir, False
-    config.model.num_experts = 2
-    config.loss.ramp_steps = REMEDIES[name].get("ramp", 0)
+def train(config, make_optimizer, num_steps):
+    """The log of every step, by name, each `[num_steps]`, and the ensemble's accuracy in the end.
+
+    Args:
+      make_optimizer: of the steps of an epoch.
+    """
     split = inputs.data(config)
-    length = build.steps_per_epoch(config, split.facts)
-    optimizer = make_optimizer(REMEDIES[name], length, num_steps)
+    optimizer = make_optimizer(build.steps_per_epoch(config, split.facts))
     state = jax.jit(lambda: build.initial_state(config, split.facts))()
     state = state._replace(opt_state=optimizer.init(state.params))
-    keys, mesh = build.keys(seed), make_mesh(1)
+    keys, mesh = build.keys(config.seed), make_mesh(1)
     step = steps.make_train_step(
-        build.network(config, 100, build.operations(config, mesh)), optimizer,
+        build.network(config, len(split.facts.class_counts), build.operations(config, mesh)), optimizer,
         build.objective(config, split.facts.class_counts),
-        build.view(config, split.facts, "autoaugment", cut=False), strategy="unroll",
+        build.view(config, split.facts, config.data.augment, cut=False), strategy="unroll",
     )  # fmt: skip
     feed = inputs.training_feed(config, split, keys.order, mesh)
     advance = jax.jit(steps.make_advance(step, feed.take, several=False), donate_argnums=(0, 1))
@@ -73,27 +73,49 @@ def run(name, seed, num_steps, data_dir):
             jax.block_until_ready(last)
         if (left := left - count) <= 0:
             break
-    history = jax.tree.map(np.asarray, history)
-    evaluate = make_evaluate(
-        build.predictor(config, 100, mesh), inputs.test_feed(config, split.test, "test", split.facts, mesh), mesh
-    )
+    return jax.tree.map(np.asarray, history), accuracy(config, split, state, mesh)
+
+
+def accuracy(config, split, state, mesh):
+    """The ensemble's, on the whole test set."""
+    predictor = build.predictor(config, len(split.facts.class_counts), mesh)
+    evaluate = make_evaluate(predictor, inputs.test_feed(config, split.test, "test", split.facts, mesh), mesh)
     sums = evaluate({"params": state.params, "batch_stats": state.batch_stats}).sums
-    figures = metrics.summarize(sums, split.facts.groups())
+    return metrics.summarize(sums, split.facts.groups())["ensemble"]["accuracy"]
+
+
+def try_remedy(name, seed, data_dir):
+    """CIFAR-100-LT, two experts; the run's record."""
+    config = base_config()
+    config.seed, config.data.dir, config.data.download = seed, data_dir, False
+    config.model.num_experts = 2
+    config.loss.ramp_steps = REMEDIES[name].get("ramp", 0)
+    history, reached = train(config, functools.partial(make_optimizer, REMEDIES[name]), REMEDY_STEPS)
     return {
-        "remedy": name,
-        "seed": seed,
-        "steps": num_steps,
         "largest_gradient": float(history["grad_norm"].max()),
         "largest_dead": float(history["dead_features"].max()),
-        "dead": float(history["dead_features"][-20:].mean()),
-        "feature_mean": float(history["feature_mean"][-20:].mean()),
+        "dead": float(history["dead_features"][-TAIL:].mean()),
+        "feature_mean": float(history["feature_mean"][-TAIL:].mean()),
         "lowest_feature_mean": float(history["feature_mean"].min()),
-        "balanced_cross_entropy": float(history["parts"]["nil"][-20:].mean() / 2),
-        "accuracy": figures["ensemble"]["accuracy"],
+        "balanced_cross_entropy": float(history["parts"]["nil"][-TAIL:].mean() / 2),
+        "accuracy": reached,
     }
 
 
-def table(records):
+def try_rate(rate, seed, data_dir):
+    """CIFAR-10-LT, three experts, a shortened schedule's ramp, no warm-up; the run's record."""
+    config = cifar_long_tailed(f"method=ncl_supervised,epochs=10,seed={seed}", "cifar10", num_hard=3)
+    config.data.dir, config.data.download = data_dir, False
+    history, reached = train(config, lambda _: optim.sgd(rate, momentum=0.9, weight_decay=2e-4), RATE_STEPS)
+    return {
+        "dead": float(history["dead_features"][30:].mean()),
+        "feature_mean": float(history["feature_mean"][30:].mean()),
+        "balanced_cross_entropy": float(history["parts"]["nil"][-TAIL:].mean() / 3),
+        "accuracy": reached,
+    }
+
+
+def remedies_table(records):
     """Markdown: the mean over seeds, and the range of the accuracy."""
     lines = [
         "| remedy | seeds | largest gradient norm | dead features, worst / end | mean feature, lowest / end | "
@@ -101,37 +123,60 @@ def table(records):
         "|---|---|---|---|---|---|---|",
     ]
     for name in REMEDIES:
-        runs = [r for r in records if r["remedy"] == name]
+        runs = [r for r in records if r.get("remedy") == name]
         if runs:
-            mean = functools.partial(lambda runs, key: statistics.fmean(r[key] for r in runs), runs)
-            accuracies = [100 * r["accuracy"] for r in runs]
+            mean = functools.partial(_mean, runs)
             lines.append(
                 f"| {name} | {len(runs)} | {mean('largest_gradient'):.0f} | {100 * mean('largest_dead'):.0f} / "
                 f"{100 * mean('dead'):.0f} % | {mean('lowest_feature_mean'):.3f} / {mean('feature_mean'):.2f} | "
-                f"{mean('balanced_cross_entropy'):.2f} | {statistics.fmean(accuracies):.1f} % "
-                f"({min(accuracies):.1f} to {max(accuracies):.1f}) |"
+                f"{mean('balanced_cross_entropy'):.2f} | {_accuracy(runs)} |"
             )
     return "\n".join(lines)
+
+
+def rates_table(records):
+    """Markdown: the mean over seeds, and the range of the accuracy."""
+    lines = [
+        "| rate | seeds | dead features | mean feature | balanced cross-entropy | test accuracy (range) |",
+        "|---|---|---|---|---|---|",
+    ]
+    for rate in RATES:
+        runs = [r for r in records if r.get("rate") == rate]
+        if runs:
+            dead, feature, loss = (_mean(runs, key) for key in ("dead", "feature_mean", "balanced_cross_entropy"))
+            lines.append(
+                f"| {rate} | {len(runs)} | {100 * dead:.1f} % | {feature:.2f} | {loss:.2f} | {_accuracy(runs)} |"
+            )
+    return "\n".join(lines)
+
+
+def _mean(runs, key):
+    return statistics.fmean(run[key] for run in runs)
+
+
+def _accuracy(runs):
+    """The mean in %, and the range."""
+    values = [100 * run["accuracy"] for run in runs]
+    return f"{statistics.fmean(values):.1f} % ({min(values):.1f} to {max(values):.1f})"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=400)
     args = parser.parse_args()
     startup.prepare()
     RESULTS.parent.mkdir(exist_ok=True)
     records = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
-    for seed in args.seeds:
-        for name in REMEDIES:
-            if any((r["remedy"], r["seed"], r["steps"]) == (name, seed, args.steps) for r in records):
-                continue
-            records.append(run(name, seed, args.steps, args.data_dir))
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(records[-1]) + "\n")
-            print(json.dumps(records[-1]), flush=True)
-    print(table([r for r in records if r["steps"] == args.steps]))
+    trials = [("remedy", name, try_remedy) for name in REMEDIES] + [("rate", rate, try_rate) for rate in RATES]
+    for seed, (kind, value, trial) in itertools.product(args.seeds, trials):
+        label = {kind: value, "seed": seed}
+        if any(label.items() <= record.items() for record in records):
+            continue
+        record = json.dumps(label | trial(value, seed, args.data_dir))
+        with RESULTS.open("a") as file:
+            file.write(record + "\n")
+        print(record, flush=True)
 
 
 if __name__ == "__main__":

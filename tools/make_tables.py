@@ -158,7 +158,8 @@ KINDS = {
     "moved": scaling.moved,
     "expected": scaling.expected,
     "feed": feeding.table,
-    "remedies": short_schedules.table,
+    "remedies": short_schedules.remedies_table,
+    "rates": short_schedules.rates_table,
 }
 
 
