@@ -23,7 +23,6 @@ from ncl_jax.evaluate import make_evaluate
 from ncl_jax.sharding import make_mesh
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "short_schedules.jsonl"
-WARM_UP = (0.0467, 0.06, 0.0733)  # the recipe's rates in its first epochs
 # Candidate: gradient clipping norm, ramp in steps, learning rate that grows linearly from 0.005 by step.
 REMEDIES = {
     "none (as published)": {},
@@ -39,27 +38,26 @@ RATE_STEPS = 190  # an epoch of CIFAR-10-LT
 TAIL = 20  # last steps, whose mean is taken
 
 
-def make_optimizer(remedy, length):
-    schedule = optim.per_epoch(np.asarray(WARM_UP), length)
+def make_optimizer(remedy, config, length):
+    """The recipe's, changed by the remedy."""
+    sgd = build.optimizer(config, length)
     if remedy.get("low_start"):
-        schedule = optax.linear_schedule(0.005, WARM_UP[(REMEDY_STEPS - 1) // length], REMEDY_STEPS)
-    sgd = optim.sgd(schedule, momentum=0.9, weight_decay=2e-4)
+        schedule = optax.linear_schedule(
+            0.005, build.learning_rates(config)[(REMEDY_STEPS - 1) // length], REMEDY_STEPS
+        )
+        sgd = optim.sgd(schedule, momentum=config.optim.momentum, weight_decay=config.optim.weight_decay)
     return optax.chain(optax.clip_by_global_norm(remedy["clip"]), sgd) if "clip" in remedy else sgd
 
 
-def train(config, make_optimizer, num_steps):
-    """The log of every step, by name, each `[num_steps]`, and the ensemble's accuracy in the end.
-
-    Args:
-      make_optimizer: of the steps of an epoch.
-    """
+def train(config, num_steps, make_optimizer=build.optimizer):
+    """The log of every step, by name, each `[num_steps]`, and the ensemble's accuracy in the end."""
     split = inputs.data(config)
-    optimizer = make_optimizer(build.steps_per_epoch(config, split.facts))
+    optimizer = make_optimizer(config, build.steps_per_epoch(config, split.facts))
     state = jax.jit(lambda: build.initial_state(config, split.facts))()
     state = state._replace(opt_state=optimizer.init(state.params))
     keys, mesh = build.keys(config.seed), make_mesh(1)
     step = steps.make_train_step(
-        build.network(config, len(split.facts.class_counts), build.operations(config, mesh)), optimizer,
+        build.network(config, split.facts.num_classes, build.operations(config, mesh)), optimizer,
         build.objective(config, split.facts.class_counts),
         build.view(config, split.facts, config.data.augment, cut=False), strategy="unroll",
     )  # fmt: skip
@@ -78,7 +76,7 @@ def train(config, make_optimizer, num_steps):
 
 def accuracy(config, split, state, mesh):
     """The ensemble's, on the whole test set."""
-    predictor = build.predictor(config, len(split.facts.class_counts), mesh)
+    predictor = build.predictor(config, split.facts.num_classes, mesh)
     evaluate = make_evaluate(predictor, inputs.test_feed(config, split.test, "test", split.facts, mesh), mesh)
     sums = evaluate({"params": state.params, "batch_stats": state.batch_stats}).sums
     return metrics.summarize(sums, split.facts.groups())["ensemble"]["accuracy"]
@@ -90,7 +88,7 @@ def try_remedy(name, seed, data_dir):
     config.seed, config.data.dir, config.data.download = seed, data_dir, False
     config.model.num_experts = 2
     config.loss.ramp_steps = REMEDIES[name].get("ramp", 0)
-    history, reached = train(config, functools.partial(make_optimizer, REMEDIES[name]), REMEDY_STEPS)
+    history, reached = train(config, REMEDY_STEPS, functools.partial(make_optimizer, REMEDIES[name]))
     return {
         "largest_gradient": float(history["grad_norm"].max()),
         "largest_dead": float(history["dead_features"].max()),
@@ -106,7 +104,8 @@ def try_rate(rate, seed, data_dir):
     """CIFAR-10-LT, three experts, a shortened schedule's ramp, no warm-up; the run's record."""
     config = cifar_long_tailed(f"method=ncl_supervised,epochs=10,seed={seed}", "cifar10", num_hard=3)
     config.data.dir, config.data.download = data_dir, False
-    history, reached = train(config, lambda _: optim.sgd(rate, momentum=0.9, weight_decay=2e-4), RATE_STEPS)
+    config.optim.warmup_epochs, config.optim.learning_rate = 0, rate
+    history, reached = train(config, RATE_STEPS)
     return {
         "dead": float(history["dead_features"][30:].mean()),
         "feature_mean": float(history["feature_mean"][30:].mean()),
