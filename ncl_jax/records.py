@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 
 from ncl_jax import report
+from ncl_jax._version import __version__
 from ncl_jax.config import flatten
 from ncl_jax.data import images
 from ncl_jax.data.pipeline import Facts
@@ -23,7 +24,7 @@ RECIPE = (
     "data.image_size", "data.augment", "model.backbone", "model.depth", "loss.name", "loss.num_hard",
     "optim.batch_size", "optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "loss.ramp_steps",
 )  # fmt: skip
-VERSIONS = ("ncl-jax", "jax", "jaxlib", "flax", "optax", "numpy", "pillow")  # of what the figures depend on
+LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")  # whose versions the figures depend on
 SHOWN_CLASSES = 200  # of larger sets the first and the last are shown
 
 
@@ -183,6 +184,6 @@ def final(results: dict, facts: Facts, progress: dict, device: str, config: dict
         "seconds": progress["seconds"],
         "images_per_second": float(np.median(speeds)) if (speeds := progress["images_per_second"]) else None,
         "device": device,
-        "versions": {name: metadata.version(name) for name in VERSIONS},
+        "versions": {"ncl-jax": __version__, **{name: metadata.version(name) for name in LIBRARIES}},
         "config": config,
     }

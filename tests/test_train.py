@@ -2,13 +2,15 @@
 
 import json
 import os
+from importlib import metadata
 
 import numpy as np
 import pytest
 from programs import SHRINK
-from tiny import load_config
+from tiny import FACTS, load_config
 
 from ncl_jax import inputs, records
+from ncl_jax._version import __version__
 from ncl_jax.errors import ConfigError, DataError, Diverged, WriteError
 from ncl_jax.prepare import restore_history
 from ncl_jax.rundir import RunDir
@@ -112,6 +114,20 @@ def test_collapsed_features_are_said_in_plain_words():
     assert records.collapse_warning(record(0.1, 0.8)) is None
     assert "the features have collapsed: 80 %" in records.collapse_warning(record(0.8, 0.8))
     assert "their mean is 0.001" in records.collapse_warning(record(0.0, 0.001))
+
+
+def test_results_are_written_by_a_checkout_that_was_never_installed(monkeypatch):
+    version = metadata.version
+
+    def installed(name):
+        if name == "ncl-jax":
+            raise metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(metadata, "version", installed)
+    progress = {"best_on_test": None, "seconds": 1.0, "images_per_second": [1.0]}
+    versions = records.final({}, FACTS, progress, "1 x CPU", {})["versions"]
+    assert versions["ncl-jax"] == __version__ and versions["jax"] == version("jax")
 
 
 def test_a_run_stopped_within_an_epoch_keeps_its_metrics_unless_the_code_has_others():
