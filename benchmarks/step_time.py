@@ -26,7 +26,7 @@ import tempfile
 import time
 from typing import NamedTuple
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")  # leaves PyTorch its share of an accelerator's memory
+os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", "0.5")  # leaves PyTorch its share of an accelerator's memory
 
 import jax
 import jax.numpy as jnp

@@ -2,7 +2,8 @@
 
     ncl-jax ablate --config=quickstart --methods=ce,nil,ncl --seeds=3 [--config.FIELD=VALUE]
 
-Every run is a process of its own with its own directory below `--workdir`; with `--slurm="--gpus=1 --time=4:00:00"`,
+Every run is a process of its own with its own directory below `--workdir`; `--jobs=N` does N of them at the same time,
+for small ones on a large GPU (docs/benchmarks.md says what that brings), and with `--slurm="--gpus=1 --time=4:00:00"`,
 options of sbatch, all runs are one job array of Slurm. Giving the command again goes on where it was stopped; a run
 that fails is reported and does not lose the others.
 """
@@ -95,6 +96,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--methods", default=default, help=f"names with commas between; {default} if not given")
     parser.add_argument("--seeds", type=int, default=3, help="seeds 0, 1, ... of every method")
     parser.add_argument("--workdir", type=pathlib.Path, help="runs/ablation-<configuration> if not given")
+    together = "runs at the same time, each with a log of its own, such as small ones that share a large GPU"
+    parser.add_argument("--jobs", type=int, default=1, help=together)
     slurm = "hand the runs to Slurm as a job array, with these options of sbatch"
     parser.add_argument("--slurm", metavar="OPTIONS", help=slurm)
     args, overrides = parser.parse_known_args(argv)
@@ -107,8 +110,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     for override in overrides:
         if not override.startswith("--config.") or override.startswith("--config.seed"):
             parser.error(f"argument {override!r} is not --config.FIELD=VALUE of a field that all runs share")
-    if args.seeds < 1:
-        parser.error(f"--seeds={args.seeds} must be at least 1")
+    for name in ("seeds", "jobs"):
+        if (number := getattr(args, name)) < 1:
+            parser.error(f"--{name}={number} must be at least 1")
+    if args.jobs > 1 and args.slurm is not None:
+        parser.error(
+            f"--jobs={args.jobs} is for runs on this machine, and --slurm for a cluster's: leave one of them out"
+        )
     return args, overrides
 
 
@@ -119,7 +127,7 @@ def main(argv: list[str]) -> None:
     workdir = RunDir(args.workdir or pathlib.Path("runs") / f"ablation-{config_file.run_name(args.config)}").path
     with RunDir(workdir).writing():
         workdir.mkdir(parents=True, exist_ok=True)
-    launcher = launch.Here() if args.slurm is None else launch.Slurm(args.slurm, workdir / "slurm")
+    launcher = launch.Here(args.jobs) if args.slurm is None else launch.Slurm(args.slurm, workdir / "slurm")
     cases = [(method, seed) for seed in range(args.seeds) for method in args.methods]
     jobs = [job(args.config, method, seed, workdir, overrides) for method, seed in cases]
     failed: list[str] = []

@@ -1,16 +1,21 @@
-"""Where the runs of a comparison are done: here, one after the other, or in a cluster's queue."""
+"""Where the runs of a comparison are done: here, one or more at a time, or in a cluster's queue."""
 
+import contextlib
+import os
 import pathlib
 import shlex
 import signal
 import subprocess
 import time
+from concurrent import futures
 from typing import NamedTuple, Protocol
 
 from ncl_jax import console
 from ncl_jax.errors import ConfigError, Interrupted, NclError, one_line
 from ncl_jax.interrupt import SIGNALS
 
+MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # JAX takes one of them, the second is older
+GPU_SHARE = 0.9  # of a GPU's memory, for all runs that go on at the same time
 VISIBLE = 10  # seconds in which a file that another host wrote shows up
 
 
@@ -52,30 +57,47 @@ def run(launcher: Launcher, jobs: list[Job]) -> list[int | None]:
 
 
 class Here:
-    """Processes of this machine, one after the other."""
+    """Processes of this machine.
 
-    def __init__(self) -> None:
-        self._stopped = False
-        self._process: subprocess.Popen | None = None
+    Args:
+      at_once: how many run at the same time. Where it is more than one, each writes what it has to say to
+        `<directory>.log`, and takes its share of a GPU's memory, unless the environment says how much.
+    """
+
+    def __init__(self, at_once: int = 1) -> None:
+        self._at_once, self._stopped = at_once, False
+        self._processes: list[subprocess.Popen] = []
 
     def run(self, jobs: list[Job]) -> list[int | None]:
         """See `Launcher`."""
-        codes: list[int | None] = []
-        for job in jobs:
-            if not self._stopped:
-                console.say(f"== {job.name}: {job.directory}")
-                # A session of its own: a terminal would send Ctrl-C to the run as well, and two stop it at once.
-                self._process = subprocess.Popen(job.command, start_new_session=True)
-                if self._stopped:
-                    self._process.terminate()
-                codes.append(self._process.wait())
-        return codes
+        with futures.ThreadPoolExecutor(self._at_once) as pool:
+            return list(pool.map(self._do, jobs))
+
+    def _do(self, job):
+        if self._stopped:
+            return None
+        environment, log = dict(os.environ), None
+        if self._at_once > 1:
+            job.directory.parent.mkdir(parents=True, exist_ok=True)
+            log = job.directory.with_name(f"{job.directory.name}.log").open("a")
+            if not environment.keys() & set(MEMORY):
+                environment[MEMORY[0]] = f"{GPU_SHARE / self._at_once:.3f}"
+        console.say(f"== {job.name}: {log.name if log else job.directory}")
+        with log or contextlib.nullcontext():
+            # A session of its own: a terminal would send Ctrl-C to the run as well, and two stop it at once.
+            process = subprocess.Popen(
+                job.command, start_new_session=True, env=environment, stdout=log, stderr=log and subprocess.STDOUT
+            )
+        self._processes.append(process)
+        if self._stopped:
+            process.terminate()
+        return process.wait()
 
     def stop(self) -> None:
         """See `Launcher`."""
         self._stopped = True
-        if self._process is not None:
-            self._process.terminate()
+        for process in self._processes:
+            process.terminate()
 
 
 class Slurm:

@@ -105,9 +105,11 @@ def test_a_table_is_left_as_it_was_only_where_there_is_one(tmp_path, monkeypatch
         ("--methods=ce,ncl,ce", "method 'ce' is given twice"),
         ("--epochs=3", "--epochs=3"),
         ("--seeds=0", "--seeds=0 must be"),
+        ("--jobs=0", "--jobs=0 must be"),
+        ("--jobs=2 --slurm=--gpus=1", "--jobs=2 is for runs on this machine"),
         ("--config.seed=1", "--config.seed=1"),
     ],
 )
 def test_bad_arguments_are_named(argument, message):
     with pytest.raises(ConfigError, match=message):
-        ablate.main(["--config=configs/quickstart.py", argument])
+        ablate.main(["--config=configs/quickstart.py", *argument.split()])

@@ -88,12 +88,26 @@ def test_without_slurm_the_missing_command_is_named(tmp_path, monkeypatch):
         launch.Slurm("", tmp_path).run([job(tmp_path, "true")])
 
 
+def test_runs_at_the_same_time_have_a_log_each_and_share_a_gpus_memory(tmp_path, monkeypatch, capsys):
+    for name in launch.MEMORY:
+        monkeypatch.delenv(name, raising=False)
+    meet = "touch {0}; echo {0} $XLA_CLIENT_MEM_FRACTION; "
+    meet += "for _ in {{1..600}}; do sleep .1; [ -e {1} ] && exit {2}; done"
+    commands = {"a": meet.format("a", "b", 3), "b": meet.format("b", "a", 0), "c": "echo late >&2"}
+    monkeypatch.chdir(tmp_path)
+    jobs = [launch.Job(name, tmp_path / "runs" / name, ["bash", "-c", text]) for name, text in commands.items()]
+    assert launch.Here(2).run(jobs) == [3, 0, 0]
+    logs = [(tmp_path / "runs" / f"{name}.log").read_text() for name in commands]
+    assert logs == ["a 0.450\n", "b 0.450\n", "late\n"]
+    assert f"== a: {tmp_path / 'runs' / 'a.log'}" in capsys.readouterr().out
+
+
 PROGRAM = """
 import pathlib, sys
 from ncl_jax import launch
 from ncl_jax.errors import Interrupted
 command = "trap 'touch saved; kill $!; exit 143' TERM; touch begun; sleep 60 & wait"
-jobs = [launch.Job("one", pathlib.Path(), ["bash", "-c", command])]
+jobs = [launch.Job("one", pathlib.Path("one"), ["bash", "-c", command])]
 try:
     launch.run({launcher}, jobs)
 except Interrupted as stopped:
@@ -101,7 +115,7 @@ except Interrupted as stopped:
 """
 
 
-@pytest.mark.parametrize("launcher", ["launch.Here()", "launch.Slurm('', pathlib.Path('slurm'))"])
+@pytest.mark.parametrize("launcher", ["launch.Here()", "launch.Here(2)", "launch.Slurm('', pathlib.Path('slurm'))"])
 def test_a_signal_reaches_the_runs_and_all_end(slurm, tmp_path, launcher):
     process = subprocess.Popen([sys.executable, "-c", PROGRAM.replace("{launcher}", launcher)])
     deadline = time.monotonic() + 60
