@@ -11,12 +11,13 @@ from ncl_jax.errors import ConfigError
 from ncl_jax.models import cpu, layers
 from ncl_jax.models.cifar_resnet import CifarResNet
 from ncl_jax.models.cpu import conv, library
+from ncl_jax.models.cpu.library import LANES
 
 # batch, height, width, channels in and out, stride: by tiles and directly, with every rest of rows, columns and parts
 SHAPES = [
-    (3, 8, 8, 16, 16, 1), (9, 7, 5, 8, 24, 1), (2, 32, 32, 16, 16, 1), (2, 8, 8, 64, 64, 1), (3, 8, 8, 3, 16, 1),
-    (3, 8, 8, 16, 32, 2), (2, 9, 7, 8, 8, 2), (2, 6, 11, 24, 8, 2), (2, 1, 1, 8, 8, 2), (2, 1, 2, 8, 8, 1),
-    (1, 5, 13, 5, 8, 1), (2, 7, 8, 3, 8, 3), (1, 4, 4, 128, 128, 1),
+    (3, 8, 8, 16, 16, 1), (9, 7, 5, 8, 3 * LANES, 1), (2, 32, 32, 16, 16, 1), (2, 8, 8, 64, 64, 1), (3, 8, 8, 3, 16, 1),
+    (3, 8, 8, 16, 32, 2), (2, 9, 7, LANES, LANES, 2), (2, 6, 11, 3 * LANES, LANES, 2), (2, 1, 1, LANES, LANES, 2),
+    (2, 1, 2, LANES, LANES, 1), (1, 5, 13, 5, LANES, 1), (2, 7, 8, 3, LANES, 3), (1, 4, 4, 128, 128, 1),
 ]  # fmt: skip
 
 needs_kernels = pytest.mark.skipif("no C++ compiler" in cpu.load(), reason=cpu.load())
@@ -55,7 +56,9 @@ def test_equals_the_plain_convolution(shape):
 
 
 @needs_kernels
-@pytest.mark.parametrize("shape", [(64, 8, 8, 16), (3, 7, 5, 24), (1, 8), (5, 136), (4, 3, 12), (0, 8)])
+@pytest.mark.parametrize(
+    "shape", [(64, 8, 8, 16), (3, 7, 5, 3 * LANES), (1, LANES), (5, 17 * LANES), (4, 3, 12), (0, LANES)]
+)
 def test_the_sums_equal_those_in_float64(shape):
     """Of many rows and of a few, whatever is left over; other channels, or none, are XLA's."""
     a, b = np.random.default_rng(0).normal(1, 1, (2, *shape)).astype(np.float32)
@@ -68,7 +71,7 @@ def test_the_sums_equal_those_in_float64(shape):
 @needs_kernels
 @pytest.mark.parametrize(("operations", "called"), [(layers.XLA, False), (cpu.OPERATIONS, True)])
 def test_a_network_in_training_calls_every_kernel(operations, called):
-    model = CifarResNet(8, 8, jnp.float32, operations)
+    model = CifarResNet(8, LANES, jnp.float32, operations)
     x = jnp.ones((2, 8, 8, 3))
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), x, True))
 
@@ -100,8 +103,24 @@ def test_gives_the_same_bits_every_time():
             np.testing.assert_array_equal(one, other)
 
 
+@needs_kernels
+@pytest.mark.parametrize("shape", [(3, 8, 8, 64, 64, 1), (2, 9, 7, 16, 48, 2)])
+def test_vectors_of_8_and_16_lanes_give_the_same_bits(monkeypatch, shape):
+    """What a run computes does not depend on the vectors of the machine that continues it."""
+    x, (kernel,) = arrays(shape)
+
+    def results(lanes):
+        library._register(library._build("c++", lanes), str(lanes))
+        monkeypatch.setattr(jax.ffi, "ffi_call", lambda name, *args, **rest: ffi_call(f"{name}{lanes}", *args, **rest))
+        return [*values_and_gradients(lambda x, k: conv.conv(x, k, shape[-1]), x, kernel), *cpu.OPERATIONS.sums(x, x)]
+
+    ffi_call = jax.ffi.ffi_call
+    for one, other in zip(results(8), results(16), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(
-    "change", [{"dtype": jnp.bfloat16}, {"outputs": 12}, {"outputs": 136}, {"outputs": 0}, {"size": 1}, {"padding": 0}]
+    "change", [{"dtype": jnp.bfloat16}, {"outputs": 12}, {"outputs": 144}, {"outputs": 0}, {"size": 1}, {"padding": 0}]
 )
 def test_everything_else_goes_to_xla(change):
     wanted = {"dtype": jnp.float32, "outputs": 16, "size": 3, "padding": 1} | change

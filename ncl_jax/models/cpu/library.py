@@ -21,10 +21,13 @@ from ncl_jax import startup
 
 FOLDER = pathlib.Path(__file__).parent
 SOURCES = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cc")])
+INFO = pathlib.Path("/proc/cpuinfo")
+LINES = INFO.read_text().splitlines() if INFO.exists() else [platform.processor()]
+FEATURES = sorted({line for line in LINES if line.startswith(("flags", "Features"))}) or LINES[:1]
+LANES = 16 if "avx512f" in " ".join(FEATURES).split() else 8  # kLanes: channels come in multiples of it
 ARCHITECTURE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
 FLAGS = ("-std=c++17", "-O3", ARCHITECTURE, "-ffp-contract=fast", "-fPIC", "-shared", "-w")
 TARGETS = ("NclConv", "NclConvGradient", "NclConvImageGradient", "NclSums")
-LANES = 8  # kLanes: the kernels want a multiple of this many channels
 
 
 @functools.cache
@@ -32,9 +35,7 @@ def load() -> str:
     """Makes the kernels available; returns why they are not, or an empty text."""
     compiler = os.environ.get("CXX") or "c++"
     try:
-        library = ctypes.CDLL(str(_build(compiler)))
-        for name in TARGETS:
-            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+        _register(_build(compiler))
     except subprocess.CalledProcessError as error:
         return f"{compiler} could not compile {FOLDER}: {error.stderr.strip()[:500]}"
     except (OSError, RuntimeError) as error:
@@ -44,12 +45,16 @@ def load() -> str:
     return ""
 
 
-def _build(compiler: str) -> pathlib.Path:
+def _register(path: pathlib.Path, suffix: str = "") -> None:
+    library = ctypes.CDLL(str(path))
+    for name in TARGETS:
+        jax.ffi.register_ffi_target(name + suffix, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+
+
+def _build(compiler: str, lanes: int = LANES) -> pathlib.Path:
     """The compiled kernels, of these sources and for this machine; compiled now if they are not in the cache."""
-    info = pathlib.Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
-    features = sorted({line for line in lines if line.startswith(("flags", "Features"))}) or lines[:1]
-    system = (jaxlib.__version__, compiler, *FLAGS, platform.machine(), *platform.libc_ver(), *features)
+    flags = (*FLAGS, f"-DNCL_LANES={lanes}")
+    system = (jaxlib.__version__, compiler, *flags, platform.machine(), *platform.libc_ver(), *FEATURES)
     key = hashlib.sha256("|".join((*map(pathlib.Path.read_text, SOURCES), *system)).encode()).hexdigest()[:16]
     cache = startup.cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
@@ -60,7 +65,7 @@ def _build(compiler: str) -> pathlib.Path:
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         output = pathlib.Path(folder) / "kernels.so"
         units = [str(source) for source in SOURCES if source.suffix == ".cc"]
-        command = [compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", *units, "-o", str(output)]
+        command = [compiler, *flags, f"-I{jax.ffi.include_dir()}", *units, "-o", str(output)]
         subprocess.run(command, check=True, capture_output=True, text=True)
         # Whole or not at all, whoever else compiles at the same time.
         return output.rename(cache / f"kernels-{key}-{_digest(output)}.so")

@@ -16,8 +16,8 @@ namespace ffi = xla::ffi;
 
 namespace {
 
-constexpr int kLanes = 8;  // floats of a vector
-constexpr int kRows = 6;   // of a product; with two vectors of columns it fills the 16 registers of AVX2
+constexpr int kLanes = NCL_LANES;  // floats of a vector
+constexpr int kSums = 12;  // vectors of a product in registers: no sum waits for its last addition; AVX2 has 16 registers
 
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
 
@@ -57,8 +57,8 @@ inline __attribute__((always_inline)) void Product(const float* a, int64_t a_row
   }
 }
 
-// Calls block(R) with the number of rows, at most kRows, as a type.
-template <int R = kRows, typename Block>
+// Calls block(R) with the number of rows, at most R, as a type.
+template <int R, typename Block>
 void WithRows(int64_t rows, const Block& block) {
   if constexpr (R > 1) {
     if (rows < R) return WithRows<R - 1>(rows, block);
@@ -66,18 +66,21 @@ void WithRows(int64_t rows, const Block& block) {
   block(std::integral_constant<int, R>());
 }
 
-// Calls block(row, column, R, V) for blocks of R <= kRows rows and V <= 2 vectors that cover rows x columns.
+// Calls block(row, column, R, V) for blocks of R rows and V <= 2 vectors, at most kSums together, that cover rows x
+// columns.
 template <typename Block>
 void Cover(int64_t rows, int64_t columns, const Block& block) {
-  for (int64_t column = 0; column < columns; column += 2 * kLanes) {
+  auto cover = [&](int64_t column, auto vectors) {
+    constexpr int kRows = kSums / vectors;
     for (int64_t row = 0; row < rows; row += kRows) {
-      WithRows(rows - row, [&](auto count) {
-        if (columns - column > kLanes) {
-          block(row, column, count, std::integral_constant<int, 2>());
-        } else {
-          block(row, column, count, std::integral_constant<int, 1>());
-        }
-      });
+      WithRows<kRows>(rows - row, [&](auto count) { block(row, column, count, vectors); });
+    }
+  };
+  for (int64_t column = 0; column < columns; column += 2 * kLanes) {
+    if (columns - column > kLanes) {
+      cover(column, std::integral_constant<int, 2>());
+    } else {
+      cover(column, std::integral_constant<int, 1>());
     }
   }
 }
