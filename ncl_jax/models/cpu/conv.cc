@@ -6,14 +6,12 @@
 //   (arXiv 1509.09308): tiles of 4x4 pixels and the kernel are transformed, multiplied position by position and
 //   transformed back to 2x2 pixels of the result, with 16 products where the direct form takes 36.
 
-#include <vector>
-
 #include "filtering.h"
 
 namespace {
 
-constexpr int kTiles = 32;    // transformed together, to stay in the L2 cache
-constexpr int kGap = 16;      // floats between the positions of tiles, whose cache lines would displace each other
+constexpr int kTiles = 16;    // transformed together, to stay in the L1 cache, or in the L2 cache
+constexpr int kGap = 16;      // floats between tiles, whose cache lines would displace each other
 constexpr int kPixels = 128;  // of the result that a direct gradient's inner loops stay on, to stay in the L1 cache
 constexpr int kParts = 8;     // of the batch at most, whose gradients are added in a fixed order
 
@@ -27,22 +25,18 @@ struct Shape {
   int64_t Tap() const { return inputs * outputs; }
   bool Tiled() const { return stride == 1 && inputs % kLanes == 0 && height % 2 == 0 && width % 2 == 0; }
   int64_t Tiles() const { return height / 2 * (width / 2); }
-  int64_t LeftPosition() const { return kTiles * inputs + kGap; }
-  int64_t RightPosition() const { return kTiles * outputs + kGap; }
-  // Where a tile begins in an array with `row` floats a row and `step` floats a pixel.
-  int64_t Corner(int64_t tile, int64_t row, int64_t step) const {
-    return tile / (width / 2) * 2 * row + tile % (width / 2) * 2 * step;
-  }
+  int64_t Left() const { return kPositions * inputs + kGap; }    // of a transformed tile of the image
+  int64_t Right() const { return kPositions * outputs + kGap; }  // and of the result
 };
 
 // A thread's memory, kept between calls.
 struct Scratch {
-  std::vector<float> padded, left, right;
+  Floats padded, left, right;
 
   // An image in a frame of zeros.
   const float* Pad(const float* image, int64_t height, int64_t width, int64_t channels) {
     const int64_t inside = width * channels, row = inside + 2 * channels;
-    padded.resize((height + 2) * row);
+    padded.Resize((height + 2) * row);
     float* to = std::fill_n(padded.data(), row, 0.0f);
     for (int64_t y = 0; y < height; ++y) {
       to = std::copy_n(image + y * inside, inside, std::fill_n(to, channels, 0.0f));
@@ -54,66 +48,101 @@ struct Scratch {
 };
 thread_local Scratch scratch;
 
-// Tiles [first, first + count) of a padded image, transformed: [16, kTiles, I], positions LeftPosition() apart.
-const float* TransformImage(const Shape& s, const float* padded, int64_t first, int64_t count) {
-  scratch.left.resize(kPositions * s.LeftPosition());
+// Calls work(i, y, x) for i < count, y and x being the first row and column of tile first + i in the result.
+template <typename Work>
+inline __attribute__((always_inline)) void ForTiles(const Shape& s, int64_t first, int64_t count, const Work& work) {
+  int64_t y = first / (s.width / 2) * 2, x = first % (s.width / 2) * 2;
   for (int64_t i = 0; i < count; ++i) {
-    ToTile<OfImage, 4>(padded + s.Corner(first + i, s.Row(), s.inputs), s.Row(), s.inputs, s.inputs,
-                       scratch.left.data() + i * s.inputs, s.LeftPosition());
+    work(i, y, x);
+    if ((x += 2) == s.width) x = 0, y += 2;
+  }
+}
+
+// Tiles [first, first + count) of an image, transformed: [count, 16, I], Left() apart. A tile shares two of its four
+// columns with the one before it.
+const float* TransformImage(const Shape& s, const float* image, int64_t first, int64_t count) {
+  scratch.left.Resize(kTiles * s.Left());
+  const int64_t row = s.width * s.inputs;
+  for (int64_t c = 0; c < s.inputs; c += kLanes) {
+    Vector columns[4][4];
+    ForTiles(s, first, count, [&](int64_t i, int64_t y, int64_t x) {
+      auto transform_column = [&](int64_t column, Vector* to) {
+        auto pixel = [&](int64_t y) {
+          const bool inside = y >= 0 && y < s.height && column >= 0 && column < s.width;
+          return inside ? *Vectors(image + y * row + column * s.inputs + c) : Vector{};
+        };
+        const Vector in[4] = {pixel(y - 1), pixel(y), pixel(y + 1), pixel(y + 2)};
+        OfImage::Apply(in, to);
+      };
+      if (i > 0 && x > 0) {
+        for (int j = 0; j < 4; ++j) columns[0][j] = columns[2][j], columns[1][j] = columns[3][j];
+      } else {
+        transform_column(x - 1, columns[0]), transform_column(x, columns[1]);
+      }
+      transform_column(x + 1, columns[2]), transform_column(x + 2, columns[3]);
+      float* tile = scratch.left.data() + i * s.Left() + c;
+      for (int j = 0; j < 4; ++j) {
+        const Vector in[4] = {columns[0][j], columns[1][j], columns[2][j], columns[3][j]};
+        Vector out[4];
+        OfImage::Apply(in, out);
+        for (int k = 0; k < 4; ++k) *Vectors(tile + (4 * j + k) * s.inputs) = out[k];
+      }
+    });
   }
   return scratch.left.data();
 }
 
 // kernel [3, 3, I, O], transformed: [16, I, O].
-std::vector<float> TransformKernel(const Shape& s, const float* kernel) {
-  std::vector<float> result(kPositions * s.Tap());
-  for (int64_t i = 0; i < s.Tap(); i += s.outputs) {
-    ToTile<OfKernel, kTaps>(kernel + i, kTaps * s.Tap(), s.Tap(), s.outputs, result.data() + i, s.Tap());
+Floats TransformKernel(const Shape& s, const float* kernel) {
+  Floats result(kPositions * s.Tap());
+  for (int64_t i = 0; i < s.Tap(); i += kLanes) {
+    ToTile<OfKernel, kTaps>(kernel + i, kTaps * s.Tap(), s.Tap(), result.data() + i, s.Tap());
   }
   return result;
 }
 
 void ForwardTiled(const Shape& s, const float* image, const float* transformed, float* result) {
-  const float* padded = scratch.Pad(image, s.height, s.width, s.inputs);
   const int64_t row = s.out_width * s.outputs;
-  scratch.right.resize(kPositions * s.RightPosition());
+  scratch.right.Resize(kTiles * s.Right());
   for (int64_t first = 0; first < s.Tiles(); first += kTiles) {
     const int64_t count = std::min<int64_t>(kTiles, s.Tiles() - first);
-    const float* left = TransformImage(s, padded, first, count);
+    const float* left = TransformImage(s, image, first, count);
     for (int64_t p = 0; p < kPositions; ++p) {
-      float* right = scratch.right.data() + p * s.RightPosition();
+      float* right = scratch.right.data() + p * s.outputs;
       Cover(count, s.outputs, [&](int64_t tile, int64_t column, auto rows, auto vectors) {
         Vector sums[rows][vectors] = {};
-        Product<rows, vectors>(left + p * s.LeftPosition() + tile * s.inputs, s.inputs, 1,
-                               transformed + p * s.Tap() + column, s.outputs, s.inputs, sums);
-        Store<rows, vectors>(sums, right + tile * s.outputs + column, s.outputs);
+        Product<rows, vectors>(left + p * s.inputs + tile * s.Left(), s.Left(), 1, transformed + p * s.Tap() + column,
+                               s.outputs, s.inputs, sums);
+        Store<rows, vectors>(sums, right + tile * s.Right() + column, s.Right());
       });
     }
-    for (int64_t i = 0; i < count; ++i) {
-      FromTile<ToResult, 2>(scratch.right.data() + i * s.outputs, s.RightPosition(), s.outputs,
-                            result + s.Corner(first + i, row, s.outputs), row, s.outputs);
+    for (int64_t c = 0; c < s.outputs; c += kLanes) {
+      const float* right = scratch.right.data() + c;
+      ForTiles(s, first, count, [&](int64_t i, int64_t y, int64_t x) {
+        FromTile<ToResult, 2>(right + i * s.Right(), s.outputs, result + y * row + x * s.outputs + c, row, s.outputs);
+      });
     }
   }
 }
 
 // Adds an image's part to the gradient of the transformed kernel, [16, I, O].
 void GradientTiled(const Shape& s, const float* image, const float* dy, float* gradient) {
-  const float* padded = scratch.Pad(image, s.height, s.width, s.inputs);
   const int64_t row = s.out_width * s.outputs;
-  scratch.right.resize(kPositions * s.RightPosition());
+  scratch.right.Resize(kTiles * s.Right());
   for (int64_t first = 0; first < s.Tiles(); first += kTiles) {
     const int64_t count = std::min<int64_t>(kTiles, s.Tiles() - first);
-    const float* left = TransformImage(s, padded, first, count);
-    for (int64_t i = 0; i < count; ++i) {
-      ToTile<OfResult, 2>(dy + s.Corner(first + i, row, s.outputs), row, s.outputs, s.outputs,
-                          scratch.right.data() + i * s.outputs, s.RightPosition());
+    const float* left = TransformImage(s, image, first, count);
+    for (int64_t c = 0; c < s.outputs; c += kLanes) {
+      float* right = scratch.right.data() + c;
+      ForTiles(s, first, count, [&](int64_t i, int64_t y, int64_t x) {
+        ToTile<OfResult, 2>(dy + y * row + x * s.outputs + c, row, s.outputs, right + i * s.Right(), s.outputs);
+      });
     }
     for (int64_t p = 0; p < kPositions; ++p) {
-      const float* right = scratch.right.data() + p * s.RightPosition();
+      const float* right = scratch.right.data() + p * s.outputs;
       Cover(s.inputs, s.outputs, [&](int64_t input, int64_t column, auto rows, auto vectors) {
         Vector sums[rows][vectors] = {};
-        Product<rows, vectors>(left + p * s.LeftPosition() + input, 1, s.inputs, right + column, s.outputs, count,
-                               sums);
+        Product<rows, vectors>(left + p * s.inputs + input, 1, s.Left(), right + column, s.Right(), count, sums);
         Add<rows, vectors>(sums, gradient + p * s.Tap() + input * s.outputs + column, s.outputs);
       });
     }
@@ -181,8 +210,7 @@ Shape MakeShape(ffi::Span<const int64_t> x, ffi::Span<const int64_t> y, int64_t 
 ffi::Error Forward(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> kernel,
                    ffi::ResultBuffer<ffi::F32> y, int64_t stride) {
   const Shape s = MakeShape(x.dimensions(), y->dimensions(), stride);
-  const std::vector<float> transformed =
-      s.Tiled() ? TransformKernel(s, kernel.typed_data()) : std::vector<float>();
+  Floats transformed = s.Tiled() ? TransformKernel(s, kernel.typed_data()) : Floats();
   ParallelFor(pool, s.batch, [&](int64_t i) {
     const float* image = x.typed_data() + i * s.Image();
     float* result = y->typed_data() + i * s.Result();
@@ -201,7 +229,7 @@ ffi::Error Gradient(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<f
   const auto add_gradient = s.Tiled() ? GradientTiled : GradientDirect;
   const int64_t taps = s.Tiled() ? kPositions : kTaps * kTaps, size = taps * s.Tap();
   const int64_t num_parts = std::min<int64_t>(s.batch, kParts);
-  std::vector<float> parts(num_parts * size);
+  Floats parts(num_parts * size);
   ParallelFor(pool, num_parts, [&](int64_t part) {
     for (int64_t i = part; i < s.batch; i += num_parts) {
       add_gradient(s, x.typed_data() + i * s.Image(), dy.typed_data() + i * s.Result(),
@@ -213,8 +241,8 @@ ffi::Error Gradient(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<f
               [&](int64_t tap) { AddParts(sum, num_parts, size, tap * s.Tap(), (tap + 1) * s.Tap()); });
   float* result = dkernel->typed_data();
   if (s.Tiled()) {
-    for (int64_t i = 0; i < s.Tap(); i += s.outputs) {
-      FromTile<ToKernel, kTaps>(sum + i, s.Tap(), s.outputs, result + i, kTaps * s.Tap(), s.Tap());
+    for (int64_t i = 0; i < s.Tap(); i += kLanes) {
+      FromTile<ToKernel, kTaps>(sum + i, s.Tap(), result + i, kTaps * s.Tap(), s.Tap());
     }
   } else {
     std::copy_n(sum, size, result);

@@ -47,27 +47,25 @@ inline __attribute__((always_inline)) void Transform2D(const Vector (&in)[N][N],
   }
 }
 
-// Transforms N x N pixels (or taps) of `channels` values, `row` and `step` floats apart, to the 16 positions of a tile,
-// `position` floats apart.
+// Transforms N x N pixels (or taps), `row` and `step` floats apart, to the 16 positions of a tile, `position` floats
+// apart: one vector of each.
 template <typename Transform, int N>
-void ToTile(const float* pixels, int64_t row, int64_t step, int64_t channels, float* tile, int64_t position) {
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    Vector in[N][N], out[4][4];
-    for (int i = 0; i < N * N; ++i) in[i / N][i % N] = *Vectors(pixels + i / N * row + i % N * step + c);
-    Transform2D<Transform>(in, out);
-    for (int i = 0; i < kPositions; ++i) *Vectors(tile + i * position + c) = out[i / 4][i % 4];
-  }
+inline __attribute__((always_inline)) void ToTile(const float* pixels, int64_t row, int64_t step, float* tile,
+                                                  int64_t position) {
+  Vector in[N][N], out[4][4];
+  for (int i = 0; i < N * N; ++i) in[i / N][i % N] = *Vectors(pixels + i / N * row + i % N * step);
+  Transform2D<Transform>(in, out);
+  for (int i = 0; i < kPositions; ++i) *Vectors(tile + i * position) = out[i / 4][i % 4];
 }
 
 // The way back.
 template <typename Transform, int N>
-void FromTile(const float* tile, int64_t position, int64_t channels, float* pixels, int64_t row, int64_t step) {
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    Vector in[4][4], out[N][N];
-    for (int i = 0; i < kPositions; ++i) in[i / 4][i % 4] = *Vectors(tile + i * position + c);
-    Transform2D<Transform>(in, out);
-    for (int i = 0; i < N * N; ++i) *Vectors(pixels + i / N * row + i % N * step + c) = out[i / N][i % N];
-  }
+inline __attribute__((always_inline)) void FromTile(const float* tile, int64_t position, float* pixels, int64_t row,
+                                                    int64_t step) {
+  Vector in[4][4], out[N][N];
+  for (int i = 0; i < kPositions; ++i) in[i / 4][i % 4] = *Vectors(tile + i * position);
+  Transform2D<Transform>(in, out);
+  for (int i = 0; i < N * N; ++i) *Vectors(pixels + i / N * row + i % N * step) = out[i / N][i % N];
 }
 
 }  // namespace

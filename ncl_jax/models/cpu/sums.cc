@@ -1,8 +1,6 @@
 // The sums over rows of a and of a * b, in one pass over both, as an XLA custom call for CPU. Dense float32 arrays
 // [..., D], D a multiple of kLanes, whatever comes before it being rows; the result is [2, D].
 
-#include <vector>
-
 #include "vectors.h"
 
 namespace {
@@ -37,7 +35,7 @@ ffi::Error Sums(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> a, ffi::Buffer<ffi::
                 ffi::ResultBuffer<ffi::F32> sums) {
   const int64_t columns = sums->dimensions()[1], rows = a.element_count() / columns, size = 2 * columns;
   const int64_t num_parts = std::clamp<int64_t>(rows / kLeast, 1, kMostParts);
-  std::vector<float> parts(num_parts * size);
+  Floats parts(num_parts * size);
   ParallelFor(pool, num_parts, [&](int64_t part) {
     const int64_t first = rows * part / num_parts, end = rows * (part + 1) / num_parts;
     AddSums(a.typed_data() + first * columns, b.typed_data() + first * columns, end - first, columns,

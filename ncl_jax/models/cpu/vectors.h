@@ -9,6 +9,7 @@
 #include <memory>
 #include <thread>
 #include <type_traits>
+#include <vector>
 
 #include "xla/ffi/api/ffi.h"
 
@@ -17,12 +18,27 @@ namespace ffi = xla::ffi;
 namespace {
 
 constexpr int kLanes = NCL_LANES;  // floats of a vector
-constexpr int kSums = 12;  // vectors of a product in registers: no sum waits for its last addition; AVX2 has 16 registers
+constexpr int kSums = kLanes == 16 ? 16 : 12;  // vectors of a product, in the 32 registers of AVX-512 or 16 of AVX2
 
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned(sizeof(float)), may_alias));
 
 Vector* Vectors(float* values) { return reinterpret_cast<Vector*>(values); }
 const Vector* Vectors(const float* values) { return reinterpret_cast<const Vector*>(values); }
+
+// Numbers from the start of a cache line on, so that none of their vectors lies on two lines.
+class Floats {
+ public:
+  explicit Floats(int64_t size = 0) : lines_(Lines(size)) {}
+  float* data() { return reinterpret_cast<float*>(lines_.data()); }
+  void Resize(int64_t size) { lines_.resize(Lines(size)); }
+
+ private:
+  struct alignas(64) Line {
+    float values[16];
+  };
+  static int64_t Lines(int64_t size) { return (size + 15) / 16; }
+  std::vector<Line> lines_;
+};
 
 // Calls work(i) for every i < count, on the caller's thread and on those of the pool that are free. It never waits for
 // a task that has not begun, so that calls which share a pool cannot lock each other out.
