@@ -1,5 +1,6 @@
 // 3x3 convolution with one zero of padding on each side, and its gradients, as XLA custom calls for CPU. Dense float32
-// arrays: images [B, H, W, I], kernel [3, 3, I, O], results [B, H', W', O], O a multiple of kLanes. All work ends in Product, a small matrix product in registers:
+// arrays: images [B, H, W, I], kernel [3, 3, I, O], results [B, H', W', O], O a multiple of kLanes. All work ends in
+// Product, a small matrix product in registers:
 // - directly: in memory the 3 * I values that one output pixel takes from one row of the image, its taps, lie side by
 //   side, and so do the kernel's;
 // - at stride 1, with H and W even and I a multiple of kLanes, by the minimal filtering F(2x2, 3x3) of Lavin and Gray
@@ -61,7 +62,7 @@ inline __attribute__((always_inline)) void ForTiles(const Shape& s, int64_t firs
 // Tiles [first, first + count) of an image, transformed: [count, 16, I], Left() apart. A tile shares two of its four
 // columns with the one before it.
 const float* TransformImage(const Shape& s, const float* image, int64_t first, int64_t count) {
-  scratch.left.Resize(kTiles * s.Left());
+  float* left = scratch.left.Resize(kTiles * s.Left());
   const int64_t row = s.width * s.inputs;
   for (int64_t c = 0; c < s.inputs; c += kLanes) {
     Vector columns[4][4];
@@ -80,7 +81,7 @@ const float* TransformImage(const Shape& s, const float* image, int64_t first, i
         transform_column(x - 1, columns[0]), transform_column(x, columns[1]);
       }
       transform_column(x + 1, columns[2]), transform_column(x + 2, columns[3]);
-      float* tile = scratch.left.data() + i * s.Left() + c;
+      float* tile = left + i * s.Left() + c;
       for (int j = 0; j < 4; ++j) {
         const Vector in[4] = {columns[0][j], columns[1][j], columns[2][j], columns[3][j]};
         Vector out[4];
@@ -89,7 +90,7 @@ const float* TransformImage(const Shape& s, const float* image, int64_t first, i
       }
     });
   }
-  return scratch.left.data();
+  return left;
 }
 
 // kernel [3, 3, I, O], transformed: [16, I, O].
@@ -103,23 +104,22 @@ Floats TransformKernel(const Shape& s, const float* kernel) {
 
 void ForwardTiled(const Shape& s, const float* image, const float* transformed, float* result) {
   const int64_t row = s.out_width * s.outputs;
-  scratch.right.Resize(kTiles * s.Right());
+  float* right = scratch.right.Resize(kTiles * s.Right());
   for (int64_t first = 0; first < s.Tiles(); first += kTiles) {
     const int64_t count = std::min<int64_t>(kTiles, s.Tiles() - first);
     const float* left = TransformImage(s, image, first, count);
     for (int64_t p = 0; p < kPositions; ++p) {
-      float* right = scratch.right.data() + p * s.outputs;
       Cover(count, s.outputs, [&](int64_t tile, int64_t column, auto rows, auto vectors) {
         Vector sums[rows][vectors] = {};
         Product<rows, vectors>(left + p * s.inputs + tile * s.Left(), s.Left(), 1, transformed + p * s.Tap() + column,
                                s.outputs, s.inputs, sums);
-        Store<rows, vectors>(sums, right + tile * s.Right() + column, s.Right());
+        Store<rows, vectors>(sums, right + p * s.outputs + tile * s.Right() + column, s.Right());
       });
     }
     for (int64_t c = 0; c < s.outputs; c += kLanes) {
-      const float* right = scratch.right.data() + c;
       ForTiles(s, first, count, [&](int64_t i, int64_t y, int64_t x) {
-        FromTile<ToResult, 2>(right + i * s.Right(), s.outputs, result + y * row + x * s.outputs + c, row, s.outputs);
+        FromTile<ToResult, 2>(right + i * s.Right() + c, s.outputs, result + y * row + x * s.outputs + c, row,
+                              s.outputs);
       });
     }
   }
@@ -128,21 +128,20 @@ void ForwardTiled(const Shape& s, const float* image, const float* transformed, 
 // Adds an image's part to the gradient of the transformed kernel, [16, I, O].
 void GradientTiled(const Shape& s, const float* image, const float* dy, float* gradient) {
   const int64_t row = s.out_width * s.outputs;
-  scratch.right.Resize(kTiles * s.Right());
+  float* right = scratch.right.Resize(kTiles * s.Right());
   for (int64_t first = 0; first < s.Tiles(); first += kTiles) {
     const int64_t count = std::min<int64_t>(kTiles, s.Tiles() - first);
     const float* left = TransformImage(s, image, first, count);
     for (int64_t c = 0; c < s.outputs; c += kLanes) {
-      float* right = scratch.right.data() + c;
       ForTiles(s, first, count, [&](int64_t i, int64_t y, int64_t x) {
-        ToTile<OfResult, 2>(dy + y * row + x * s.outputs + c, row, s.outputs, right + i * s.Right(), s.outputs);
+        ToTile<OfResult, 2>(dy + y * row + x * s.outputs + c, row, s.outputs, right + i * s.Right() + c, s.outputs);
       });
     }
     for (int64_t p = 0; p < kPositions; ++p) {
-      const float* right = scratch.right.data() + p * s.outputs;
       Cover(s.inputs, s.outputs, [&](int64_t input, int64_t column, auto rows, auto vectors) {
         Vector sums[rows][vectors] = {};
-        Product<rows, vectors>(left + p * s.inputs + input, 1, s.Left(), right + column, s.Right(), count, sums);
+        Product<rows, vectors>(left + p * s.inputs + input, 1, s.Left(), right + p * s.outputs + column, s.Right(),
+                               count, sums);
         Add<rows, vectors>(sums, gradient + p * s.Tap() + input * s.outputs + column, s.outputs);
       });
     }
@@ -181,8 +180,8 @@ void GradientDirect(const Shape& s, const float* image, const float* dy, float* 
   }
 }
 
-// The gradient with respect to an image at a stride of 2. Result (y + 1 - row) / 2 sees row y by the kernel's `row` where
-// the division leaves no rest: the middle one for even y, the other two for odd y; columns alike.
+// The gradient with respect to an image at a stride of 2. Result (y + 1 - row) / 2 sees row y by the kernel's `row`
+// where the division leaves no rest: the middle one for even y, the other two for odd y; columns alike.
 void ImageGradientDirect(const Shape& s, const float* dy, const float* transposed, float* dx) {
   const float* padded = scratch.Pad(dy, s.out_height, s.out_width, s.outputs);
   const int64_t row_step = (s.out_width + 2) * s.outputs;

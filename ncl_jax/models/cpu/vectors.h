@@ -30,7 +30,10 @@ class Floats {
  public:
   explicit Floats(int64_t size = 0) : lines_(Lines(size)) {}
   float* data() { return reinterpret_cast<float*>(lines_.data()); }
-  void Resize(int64_t size) { lines_.resize(Lines(size)); }
+  float* Resize(int64_t size) {
+    lines_.resize(Lines(size));
+    return data();
+  }
 
  private:
   struct alignas(64) Line {
