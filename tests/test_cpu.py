@@ -11,7 +11,8 @@ from ncl_jax.errors import ConfigError
 from ncl_jax.models import cpu, layers
 from ncl_jax.models.cifar_resnet import CifarResNet
 from ncl_jax.models.cpu import conv, library
-from ncl_jax.models.cpu.library import LANES
+
+LANES = library.lanes()
 
 # batch, height, width, channels in and out, stride: by tiles and directly, with every rest of rows, columns and parts
 SHAPES = [
@@ -172,9 +173,9 @@ def test_a_damaged_compiled_kernel_is_built_again(monkeypatch, tmp_path):
     """Loading a truncated library would end the program, and an empty one would mean the slow way for ever."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(library, "FLAGS", ("-std=c++17", "-O0", "-fPIC", "-shared", "-w"))
-    (path,) = [library._build("c++")]
+    (path,) = [library._build("c++", LANES)]
     good = path.read_bytes()
     for content in (good[: len(good) // 2], b"", good + b"x"):
         path.write_bytes(content)
-        assert library._build("c++").read_bytes() == good
+        assert library._build("c++", LANES).read_bytes() == good
     assert [p.name for p in path.parent.glob("*.so")] == [path.name]

@@ -15,12 +15,12 @@ import ncl_jax
 from ncl_jax import cli
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluate import evaluate_run
-from ncl_jax.models.cpu.library import LANES
+from ncl_jax.models.cpu.library import lanes
 
 pytestmark = pytest.mark.slow
 NO_DATA = ["--config.data.dir=/nowhere/data", "--config.data.download=False"]
 METHOD = "configs/quickstart.py:method=ncl"
-command = functools.partial(programs.command, model__width=LANES)  # what the CPU's own convolutions take
+command = functools.partial(programs.command, model__width=lanes())  # what the CPU's own convolutions take
 
 
 @pytest.fixture(scope="session")

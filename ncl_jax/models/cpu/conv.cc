@@ -11,7 +11,7 @@
 
 namespace {
 
-constexpr int kTiles = 16;    // transformed together, to stay in the L1 cache, or in the L2 cache
+constexpr int kTiles = 16;    // transformed together, to stay in the L1 and L2 caches
 constexpr int kGap = 16;      // floats between tiles, whose cache lines would displace each other
 constexpr int kPixels = 128;  // of the result that a direct gradient's inner loops stay on, to stay in the L1 cache
 constexpr int kParts = 8;     // of the batch at most, whose gradients are added in a fixed order
@@ -37,14 +37,14 @@ struct Scratch {
   // An image in a frame of zeros.
   const float* Pad(const float* image, int64_t height, int64_t width, int64_t channels) {
     const int64_t inside = width * channels, row = inside + 2 * channels;
-    padded.Resize((height + 2) * row);
-    float* to = std::fill_n(padded.data(), row, 0.0f);
+    float* start = padded.Resize((height + 2) * row);
+    float* to = std::fill_n(start, row, 0.0f);
     for (int64_t y = 0; y < height; ++y) {
       to = std::copy_n(image + y * inside, inside, std::fill_n(to, channels, 0.0f));
       to = std::fill_n(to, channels, 0.0f);
     }
     std::fill_n(to, row, 0.0f);
-    return padded.data();
+    return start;
   }
 };
 thread_local Scratch scratch;

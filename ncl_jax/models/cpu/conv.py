@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ncl_jax.models import layers
-from ncl_jax.models.cpu.library import LANES, call
+from ncl_jax.models.cpu.library import call, lanes
 
 MOST_CHANNELS = 128  # the most that was timed: 1.5 times as fast as XLA there, or more
 
@@ -15,7 +15,7 @@ def supports(x: jax.Array, kernel: jax.Array, padding: int) -> bool:
     """Whether `conv` computes this convolution; what is wrong with it is left to XLA to say."""
     height, width, inputs, outputs = kernel.shape
     usual = (height, width, padding) == (3, 3, 1) and x.dtype == kernel.dtype == jnp.float32
-    small = outputs % LANES == 0 and max(inputs, outputs) <= MOST_CHANNELS
+    small = outputs % lanes() == 0 and max(inputs, outputs) <= MOST_CHANNELS
     return usual and small and x.shape[-1] == inputs and min(*x.shape, outputs) > 0
 
 
@@ -48,9 +48,9 @@ def _conv_forward(x, kernel, stride):
 def _conv_backward(stride, residuals, gradient):
     x, kernel = residuals
     dkernel = call("NclConvGradient", kernel.shape, x, gradient, stride=stride)
-    if stride == 1 and kernel.shape[2] % LANES == 0:
+    if stride == 1 and kernel.shape[2] % lanes() == 0:
         return _forward(gradient, kernel[::-1, ::-1].swapaxes(2, 3), 1), dkernel
-    if stride == 2 and kernel.shape[2] % LANES == 0:
+    if stride == 2 and kernel.shape[2] % lanes() == 0:
         return call("NclConvImageGradient", x.shape, gradient, kernel.swapaxes(2, 3)), dkernel
     (dx,) = jax.linear_transpose(lambda x: layers.convolve(x, kernel, stride, 1), x)(gradient)
     return dx, dkernel

@@ -21,13 +21,23 @@ from ncl_jax import startup
 
 FOLDER = pathlib.Path(__file__).parent
 SOURCES = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cc")])
-INFO = pathlib.Path("/proc/cpuinfo")
-LINES = INFO.read_text().splitlines() if INFO.exists() else [platform.processor()]
-FEATURES = sorted({line for line in LINES if line.startswith(("flags", "Features"))}) or LINES[:1]
-LANES = 16 if "avx512f" in " ".join(FEATURES).split() else 8  # kLanes: channels come in multiples of it
 ARCHITECTURE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
 FLAGS = ("-std=c++17", "-O3", ARCHITECTURE, "-ffp-contract=fast", "-fPIC", "-shared", "-w")
 TARGETS = ("NclConv", "NclConvGradient", "NclConvImageGradient", "NclSums")
+
+
+@functools.cache
+def features() -> tuple[str, ...]:
+    """What the processor can do, in the system's words."""
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
+    return tuple(sorted({line for line in lines if line.startswith(("flags", "Features"))}) or lines[:1])
+
+
+@functools.cache
+def lanes() -> int:
+    """Floats of a vector on this processor; the kernels want a multiple of this many channels."""
+    return 16 if "avx512f" in " ".join(features()).split() else 8
 
 
 @functools.cache
@@ -35,7 +45,7 @@ def load() -> str:
     """Makes the kernels available; returns why they are not, or an empty text."""
     compiler = os.environ.get("CXX") or "c++"
     try:
-        _register(_build(compiler))
+        _register(_build(compiler, lanes()))
     except subprocess.CalledProcessError as error:
         return f"{compiler} could not compile {FOLDER}: {error.stderr.strip()[:500]}"
     except (OSError, RuntimeError) as error:
@@ -46,15 +56,16 @@ def load() -> str:
 
 
 def _register(path: pathlib.Path, suffix: str = "") -> None:
+    """Makes a library's kernels known to XLA, under their names and the suffix."""
     library = ctypes.CDLL(str(path))
     for name in TARGETS:
         jax.ffi.register_ffi_target(name + suffix, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
 
 
-def _build(compiler: str, lanes: int = LANES) -> pathlib.Path:
-    """The compiled kernels, of these sources and for this machine; compiled now if they are not in the cache."""
+def _build(compiler: str, lanes: int) -> pathlib.Path:
+    """The compiled kernels, for this machine and vectors of `lanes` floats; compiled now if not in the cache."""
     flags = (*FLAGS, f"-DNCL_LANES={lanes}")
-    system = (jaxlib.__version__, compiler, *flags, platform.machine(), *platform.libc_ver(), *FEATURES)
+    system = (jaxlib.__version__, compiler, *flags, platform.machine(), *platform.libc_ver(), *features())
     key = hashlib.sha256("|".join((*map(pathlib.Path.read_text, SOURCES), *system)).encode()).hexdigest()[:16]
     cache = startup.cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
