@@ -20,7 +20,7 @@ def devices() -> list[jax.Device]:
     except RuntimeError as error:
         raise ConfigError(
             f"JAX finds no devices ({one_line(error)}): change or unset JAX_PLATFORMS="
-            f"{os.environ.get('JAX_PLATFORMS', '')}, or install the extra for them (cuda12, tpu)"
+            f"{os.environ.get('JAX_PLATFORMS', '')}, or install the extra for them (cuda12, cuda13 or tpu)"
         ) from error
 
 
