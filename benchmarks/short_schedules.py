@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import optax
 
-from ncl_jax import build, inputs, metrics, optim, startup, steps
+from ncl_jax import build, inputs, memory, metrics, optim, startup, steps
 from ncl_jax.config import base_config, cifar_long_tailed
 from ncl_jax.evaluate import make_evaluate
 from ncl_jax.sharding import make_mesh
@@ -164,6 +164,7 @@ def main():
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
+    memory.keep()
     startup.prepare()
     RESULTS.parent.mkdir(exist_ok=True)
     records = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []

@@ -17,6 +17,8 @@ PyTorch runs in the faster of its two memory layouts (with --torch_compile also 
 --torch_env sets environment variables of that process. The last column is the least time of roofline.py over ours.
 """
 
+# ruff: noqa: E402
+
 import argparse
 import itertools
 import json
@@ -26,7 +28,10 @@ import tempfile
 import time
 from typing import NamedTuple
 
+from ncl_jax import memory
+
 os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", "0.5")  # leaves PyTorch its share of an accelerator's memory
+memory.keep()  # before there are threads
 
 import jax
 import jax.numpy as jnp

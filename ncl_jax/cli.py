@@ -6,7 +6,7 @@ import signal
 import sys
 from typing import NamedTuple
 
-from ncl_jax import console
+from ncl_jax import console, memory
 from ncl_jax._version import __version__
 from ncl_jax.errors import Interrupted, NclError
 
@@ -70,6 +70,7 @@ def main() -> None:
 
 def run(name: str, arguments: list[str]) -> None:
     """Runs a subcommand: an error that the user can mend is one line and exit code 1, a signal 128 and its number."""
+    memory.keep()
     console.survive_closed_streams()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _stop_at_once)

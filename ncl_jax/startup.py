@@ -1,6 +1,5 @@
-"""What a program does before its first computation: compiled programs are kept, memory is not given back."""
+"""What a program does before its first computation: compiled programs are kept."""
 
-import ctypes
 import os
 import pathlib
 import sys
@@ -38,7 +37,6 @@ def prepare() -> None:
     """To be called once by a command, before the first computation."""
     quiet_orbax()
     keep_compiled_programs()
-    keep_memory()
 
 
 def quiet_orbax() -> None:
@@ -63,18 +61,3 @@ def keep_compiled_programs() -> None:
 def cache_directory() -> pathlib.Path:
     """The package's folder in the user's cache directory; it may not exist yet."""
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "ncl_jax"
-
-
-def keep_memory() -> None:
-    """Makes glibc keep freed memory for the next step, on Linux.
-
-    XLA's CPU backend frees its temporaries after every step; the kernel's handing them out again, page by page, took a
-    fifth of a step (docs/benchmarks.md). Without glibc nothing happens.
-    """
-    if sys.platform != "linux":
-        return
-    arena_max, mmap_max, trim_threshold, top_pad = -8, -4, -1, -2  # malloc.h
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        for option, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
-            libc.mallopt(option, value)

@@ -1,6 +1,11 @@
 """What a program sets before its first computation."""
 
+import ctypes
+import subprocess
+import sys
+
 import jax
+import pytest
 
 from ncl_jax import startup
 
@@ -17,3 +22,37 @@ def test_the_cache_is_the_users_unless_jax_was_told(monkeypatch, tmp_path):
         assert jax.config.jax_compilation_cache_dir == "elsewhere"
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+ARENAS = """
+import ctypes, sys, threading
+from ncl_jax import memory
+memory.keep()
+blocks = []
+threads = [threading.Thread(target=lambda: blocks.append(ctypes.create_string_buffer(10**6))) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+libc = ctypes.CDLL(None)
+libc.fopen.restype, libc.fopen.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_char_p)
+libc.malloc_info.argtypes, libc.fclose.argtypes = (ctypes.c_int, ctypes.c_void_p), (ctypes.c_void_p,)
+file = libc.fopen(sys.argv[1].encode(), b"w")
+assert len(blocks) == 8 and libc.malloc_info(0, file) == 0 and libc.fclose(file) == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="memory is kept by glibc only")
+def test_all_threads_take_their_memory_from_the_one_arena_that_keeps_it(tmp_path):
+    subprocess.run([sys.executable, "-c", ARENAS, str(tmp_path / "info.xml")], check=True, timeout=60)
+    assert (tmp_path / "info.xml").read_text().count("<heap nr") == 1
+
+
+def test_memory_is_kept_before_a_library_can_start_a_thread():
+    program = (
+        "import sys; from ncl_jax import cli, memory\n"
+        "memory.keep = lambda: print(sorted({'numpy', 'jax'} & sys.modules.keys()))\n"
+        "cli.run('train', ['--version'])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
+    assert run.stdout.startswith("[]\n")

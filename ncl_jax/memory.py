@@ -1,0 +1,20 @@
+"""What a program does before everything else: memory that was freed is kept for the next step."""
+
+import ctypes
+import sys
+
+ARENA_MAX, MMAP_MAX, TRIM_THRESHOLD, TOP_PAD = -8, -4, -1, -2  # malloc.h
+NEVER = -1
+
+
+def keep() -> None:
+    """Makes glibc keep freed memory, on Linux; without glibc nothing happens.
+
+    XLA's CPU backend frees its temporaries after every step; the kernel's handing them out again, page by page, takes
+    up to a fifth of a step (docs/benchmarks.md). To be called before NumPy and JAX are imported: a thread that is there
+    earlier may get an arena of its own, and blocks above 64 MB of such an arena always go back to the kernel.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "mallopt"):
+        for option, value in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, NEVER), (TOP_PAD, 2**28)):
+            libc.mallopt(option, value)
