@@ -14,7 +14,9 @@ def keep() -> None:
     up to a fifth of a step (docs/benchmarks.md). To be called before NumPy and JAX are imported: a thread that is there
     earlier may get an arena of its own, and blocks above 64 MB of such an arena always go back to the kernel.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         for option, value in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, NEVER), (TOP_PAD, 2**28)):
             libc.mallopt(option, value)
