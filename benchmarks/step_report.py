@@ -35,8 +35,8 @@ def spread(values):
 
 
 def summarize(args, method, variant, kept, notes):
-    """A method's record. Ratios and shares are taken repeat by repeat."""
-    seconds = kept[method]
+    """A method's record in one variant. Ratios and shares are taken repeat by repeat."""
+    seconds, supervised = kept[method, variant], kept.get(("ncl_supervised", variant))
     pairs = lambda a, b, of: spread(of(x, y) for x, y in zip(a, b, strict=True))  # noqa: E731
     share = lambda whole, rest: 1 - rest / whole  # noqa: E731
     record = {"method": method, **variant._asdict(), "seconds": seconds, **notes}
@@ -45,10 +45,8 @@ def summarize(args, method, variant, kept, notes):
     record["augmentation_share"] = pairs(seconds["augmented"], seconds["ready"], share)
     if "torch" in seconds:
         record["ratio"] = pairs(seconds["torch"], seconds["ready"], lambda torch, ours: torch / ours)
-    if method == "ncl" and "ncl_supervised" in kept:
-        record["self_supervision_share"] = {
-            side: pairs(values, kept["ncl_supervised"][side], share) for side, values in seconds.items()
-        }
+    if method == "ncl" and supervised:
+        record["self_supervision_share"] = {s: pairs(values, supervised[s], share) for s, values in seconds.items()}
     return record
 
 

@@ -6,7 +6,7 @@ A step is augmentation, forward, losses, backward and update of ResNet-32 expert
 pixels). Three steps take turns in every repeat, each idle while another works: ours (augmentation on the device
 included), ours on ready batches, and PyTorch's on the same ready batches (torch_step.py, run by --torch, a Python with
 torch and NumPy). The last two do the same arithmetic: before anything is timed they start from the same weights and
-their losses must agree; `ratio` compares these two, pair by pair.
+their losses must agree; `ratio` compares these two, pair by pair. Several methods, or ways to run one, take turns too.
 
 --strategies, --precisions (float32, tf32, bfloat16) and --steps_per_call take several values; the first of each is the
 base, from which one is changed at a time, on an accelerator for example
@@ -20,7 +20,6 @@ PyTorch runs in the faster of its two memory layouts (with --torch_compile also 
 # ruff: noqa: E402
 
 import argparse
-import itertools
 import json
 import os
 import pathlib
@@ -200,7 +199,8 @@ def prepare(args, method, variant, data, peer, ceilings):
             raise SystemExit(f"JAX runs on the GPU, but the PyTorch of --torch={args.torch} sees none")
         spec = {"device": device, "precision": variant.precision, "compile": args.torch_compile}
         spec |= {"num_classes": 100, "class_counts": data[0].class_counts, "tune_steps": args.steps}
-        weights, notes = peer.make(method, config, ready_batches(config, data), spec)
+        name = "_".join(map(str, (method, *variant)))
+        weights, notes = peer.make(name, config, ready_batches(config, data), spec)
     ready = Ours(config, data, ready_step(config, data[0]), weights)
     train_step = build.train_step(config, data[0])
     augmented = Ours(config, data, train_step)
@@ -210,8 +210,8 @@ def prepare(args, method, variant, data, peer, ceilings):
     notes["roofline"] = roofline.bound(counted, (augmented.state, *one_batch(config, data)), ceilings)
     sides = {"augmented": augmented.timed, "ready": ready.timed}
     if peer:
-        notes["loss_differences"] = compare(method, variant, ready, peer)
-        sides["torch"] = lambda count: peer.timed(method, count)
+        notes["loss_differences"] = compare(name, variant.precision, ready, peer)
+        sides["torch"] = lambda count: peer.timed(name, count)
     return sides, notes
 
 
@@ -221,32 +221,33 @@ def one_batch(config, data):
     return build.keys(config.seed).step, feed.take(next(feed.batches(0))[0], 0)
 
 
-def compare(method, variant, ready, peer):
+def compare(name, precision, ready, peer):
     """Relative differences of the first losses. Exits if the first one, in float32, is above TOLERANCE."""
-    theirs = np.asarray(peer.ask("check", name=method, steps=NUM_BATCHES)["losses"])
+    theirs = np.asarray(peer.ask("check", name=name, steps=NUM_BATCHES)["losses"])
     ours = np.asarray(list(ready.losses(NUM_BATCHES)))
     differences = np.abs(ours - theirs) / np.abs(theirs)
     text = ", ".join(f"{value:.1e}" for value in differences)
-    print(f"{method}, {', '.join(map(str, variant))}: losses differ by {text} in steps 1 to {NUM_BATCHES}", flush=True)
-    if variant.precision == "float32" and not differences[0] <= TOLERANCE:
-        raise SystemExit(f"{method}: ours {ours}, PyTorch's {theirs}: not the same step, so nothing is timed")
+    print(f"{name}: losses differ by {text} in steps 1 to {NUM_BATCHES}", flush=True)
+    if precision == "float32" and not differences[0] <= TOLERANCE:
+        raise SystemExit(f"{name}: ours {ours}, PyTorch's {theirs}: not the same step, so nothing is timed")
     return differences.tolist()
 
 
-def measure(args, variant, data, peer):
-    """Times a variant of every method, all steps taking turns; one record a method."""
-    if peer:
-        peer.ask("drop")
-    with jax.default_matmul_precision(MATMUL[variant.precision]):
-        ceilings = roofline.ceilings(variant.precision)
-        prepared = {method: prepare(args, method, variant, data, peer, ceilings) for method in args.methods}
-    turns = [(method, side, timed) for method, (sides, _) in prepared.items() for side, timed in sides.items()]
-    seconds = {method: {side: [] for side in sides} for method, (sides, _) in prepared.items()}
-    count = max(args.steps, variant.steps_per_call)
-    for _, (method, side, timed) in itertools.product(range(-args.warmup, args.repeats), turns):
-        seconds[method][side].append(timed(count))
-    kept = {m: {side: values[args.warmup :] for side, values in sides.items()} for m, sides in seconds.items()}
-    return [step_report.summarize(args, m, variant, kept, prepared[m][1]) for m in args.methods]
+def measure(args, data, peer):
+    """Times all methods in all variants, all steps taking turns; one record for each."""
+    prepared = {}
+    for variant in variants(args):
+        with jax.default_matmul_precision(MATMUL[variant.precision]):
+            ceilings = roofline.ceilings(variant.precision)
+            for method in args.methods:
+                prepared[method, variant] = prepare(args, method, variant, data, peer, ceilings)
+    seconds = {case: {side: [] for side in sides} for case, (sides, _) in prepared.items()}
+    for _ in range(args.warmup + args.repeats):
+        for case, (sides, _) in prepared.items():
+            for side, timed in sides.items():
+                seconds[case][side].append(timed(max(args.steps, case[1].steps_per_call)))
+    kept = {case: {side: values[args.warmup :] for side, values in sides.items()} for case, sides in seconds.items()}
+    return [step_report.summarize(args, *case, kept, notes) for case, (_, notes) in prepared.items()]
 
 
 def parse_args():
@@ -278,8 +279,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         peer = Peer(args.torch, args.torch_env, folder) if args.torch else None
         data = make_data()
-        records = [record for variant in variants(args) for record in measure(args, variant, data, peer)]
-        content = step_report.report(args, records, peer)
+        content = step_report.report(args, measure(args, data, peer), peer)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(content, indent=1) + "\n")

@@ -6,7 +6,6 @@ object a line on standard input, answers one a line on standard output, and slee
     {"do": "make", "name", "spec": {...}, "weights": PATH, "batches": PATH}  builds a step, writes its initial weights
     {"do": "check", "name", "steps"}  -> {"losses": [...]} of the first steps
     {"do": "time", "name", "steps"}   -> {"seconds"} a step, mean over the steps
-    {"do": "drop"}                    forgets everything made
 
 The step follows the papers and the losses of the authors' program as docs/fidelity.md states them: E separate ResNets
 (option A shortcuts), hard categories from expert 0, the other classes' balanced logits 0 in the partial view,
@@ -187,6 +186,8 @@ class Step:
         return loss if keys is None else loss + contrast_loss(queries, keys, queue, self.spec["temperature"])
 
     def __call__(self, images, labels, key_images):
+        tf32 = self.spec["precision"] != "float32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
         keys = None
         if self.spec["dim"]:
             with self._autocast():
@@ -245,8 +246,6 @@ def choose(spec, arrays):
 
 def make(spec, weights, batches):
     """A fresh step in the fastest form: (step, its batches, what to answer)."""
-    tf32 = spec["precision"] != "float32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     with np.load(batches) as file:
         arrays = list(zip(file["images"], file["labels"], file["key_images"], strict=True))
     best, seconds = choose(spec, arrays)
@@ -269,10 +268,8 @@ def main():
         elif request["do"] == "check":
             step, batches = made[request["name"]]
             answer = {"losses": [step(*batch).item() for batch in batches[: request["steps"]]]}
-        elif request["do"] == "time":
-            answer = {"seconds": timed(*made[request["name"]], request["steps"])}
         else:
-            made.clear()
+            answer = {"seconds": timed(*made[request["name"]], request["steps"])}
         print(json.dumps(answer), file=answers)
 
 
