@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from ncl_jax.errors import CheckpointError, one_line
+from ncl_jax.rundir import RunDir
 
 
 class Restored(NamedTuple):
@@ -208,7 +209,7 @@ class Checkpoints:
         if not later:
             return
         for step in later if jax.process_index() == 0 else ():
-            folder = self.path.parent / "damaged-checkpoints"
+            folder = RunDir(self.path.parent).damaged
             try:
                 folder.mkdir(exist_ok=True)
                 free = next(n for n in itertools.count() if not (folder / f"{step}-{n}").exists())

@@ -1,6 +1,7 @@
 """Checks of a configuration, before and after the data is known."""
 
 import math
+import pathlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import ml_collections
 
 from ncl_jax import methods
 from ncl_jax.config import flatten, one_of
-from ncl_jax.data.sources import SOURCES
+from ncl_jax.data.sources import SOURCES, folder
 from ncl_jax.data.views import VIEWS
 from ncl_jax.errors import ConfigError
 from ncl_jax.experts import STRATEGIES
@@ -206,6 +207,13 @@ def _check_schedule(config: ml_collections.ConfigDict) -> None:
             f"optim.milestones={milestones} lie behind the last epoch, {config.epochs}: scale the "
             f"whole schedule with the configuration's argument, :epochs={config.epochs}, or set optim.milestones too"
         )
+
+
+def check_place(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Raises ConfigError for a run's directory that would become a part of its data: a class, with plots for images."""
+    root = pathlib.Path(config.data.dir).resolve()
+    if config.data.name == "folder" and folder.takes(root, workdir.resolve()):
+        raise ConfigError(f"--workdir={workdir} lies among the images of data.dir={root}: give one that lies elsewhere")
 
 
 def check_against_data(config: ml_collections.ConfigDict, num_images: int, num_classes: int) -> None:

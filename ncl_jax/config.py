@@ -137,7 +137,10 @@ def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigD
         name, equals, value = item.partition("=")
         if name not in defaults or not equals:
             valid = ", ".join(f"{key}={value}" for key, value in defaults.items())
-            raise ConfigError(f"unknown argument {item!r}; the arguments with their defaults are: {valid}")
+            raise ConfigError(
+                f"unknown argument {item!r}; the arguments with their defaults are: {valid}. Commas separate them, so "
+                "that no value can hold one"
+            )
         if name in values:
             raise ConfigError(f"argument {name!r} is given twice")
         try:

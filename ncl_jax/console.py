@@ -4,9 +4,16 @@ import argparse
 import contextlib
 import os
 import sys
-from typing import NoReturn, TextIO
+from typing import Literal, NoReturn, TextIO
 
 from ncl_jax.errors import ConfigError
+
+STEP_HELP = "the checkpoint's step, or best, the one that was best on the test set; the latest good one if not given"
+
+
+def step(text: str) -> int | Literal["best"]:
+    """The value of --step. Raises ValueError."""
+    return "best" if text == "best" else int(text)
 
 
 class Parser(argparse.ArgumentParser):

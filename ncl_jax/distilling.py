@@ -57,6 +57,8 @@ def main(argv: list[str]) -> None:
         raise ConfigError("--run is missing: give the directory of the run that the student learns from, --run=DIR")
     workdir = RunDir(_given(argv, "workdir") or f"{run.rstrip('/')}-distilled")
     config = _read(workdir) if workdir.has_checkpoints() else student(expand("--run", run))
+    if not config.teacher.run:
+        raise ConfigError(f"--workdir={workdir} holds a run that learned from no other: give another directory")
     parse_fields(config, argv, values, "distill")
     startup.prepare()
     train(config, workdir.path, extend=values.extend, tracker=values.tracker)

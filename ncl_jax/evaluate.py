@@ -121,7 +121,7 @@ def main(argv: list[str]) -> None:
     parser = console.Parser(prog="ncl-jax evaluate", description="Evaluates a checkpoint of a run again.")
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of the run")
     parser.add_argument("--finish", action="store_true", help="also write a stopped run's table and plots")
-    parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
+    parser.add_argument("--step", type=console.step, help=console.STEP_HELP)
     parser.add_argument("--shift", action="store_true", help="also on long-tailed test sets, forward and backward")
     parser.add_argument("--prior", help=PRIOR_HELP)
     parser.add_argument("--temperature", help=TEMPERATURE_HELP)

@@ -1,6 +1,6 @@
 """The command `ncl-jax export`: a run's model as one file.
 
-ncl-jax export --run=runs/quickstart --out=model.stablehlo [--format=stablehlo] [--expert=N] [--step=N]
+ncl-jax export --run=runs/quickstart --out=model.stablehlo [--format=stablehlo] [--expert=N] [--step=N|best]
 """
 
 import pathlib
@@ -18,12 +18,13 @@ def main(argv: list[str]) -> None:
     parser = console.Parser(prog="ncl-jax export", description="Writes a run's model as one file.")
     parser.add_argument("--run", required=True, help="directory of the run")
     parser.add_argument("--out", required=True, help="the file to write")
-    parser.add_argument("--format", default="stablehlo", help=f"one of: {', '.join(FORMATS)}")
+    formats = f"one of: {', '.join(FORMATS)}; what --out ends in, or stablehlo, if not given"
+    parser.add_argument("--format", help=formats)
     parser.add_argument("--prior", help=PRIOR_HELP)
     parser.add_argument("--temperature", help=TEMPERATURE_HELP)
     parser.add_argument("--force", action="store_true", help="write over a file that exists")
     parser.add_argument("--expert", type=int, help="one expert's number; the ensemble, or all experts, if not given")
-    parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
+    parser.add_argument("--step", type=console.step, help=console.STEP_HELP)
     args = parser.parse_args(argv)
     startup.prepare()
     export(args.run, args.out, args.format, args.step, args.expert, args.force, args.prior, args.temperature)

@@ -56,7 +56,8 @@ def summary(data: pipeline.Data, examined: dict[str, Examined]) -> str:
         f"imbalance factor {max(counts) / min(counts):.4g} ({max(counts):,} to {min(counts):,} training images)\n"
         f"{groups['many']} many-shot classes (more than 100 training images), {groups['medium']} medium-shot (20 to "
         f"100), {groups['few']} few-shot (fewer than 20)\n"
-        f"image sizes (width x height): {low[1]} x {low[0]} to {high[1]} x {high[0]}, median {middle[1]} x {middle[0]}"
+        f"image sizes in pixels: width {low[1]} to {high[1]}, median {middle[1]}; height {low[0]} to {high[0]}, median "
+        f"{middle[0]}"
     )
 
 

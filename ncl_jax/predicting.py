@@ -1,6 +1,6 @@
 """The command `ncl-jax predict`: classes of image files.
 
-ncl-jax predict --run=DIR IMAGE_OR_FOLDER... [--top=5] [--expert=N] [--step=N] [--out=FILE.csv|FILE.jsonl]
+ncl-jax predict --run=DIR IMAGE_OR_FOLDER... [--top=5] [--expert=N] [--step=N|best] [--out=FILE.csv|FILE.jsonl]
 
 Folders are searched at any depth; `-` reads names from standard input, one a line. `disagreement` is the share of the
 pairs of experts that name different classes: where it is high, doubt the answer. Files that cannot be read are named
@@ -31,14 +31,16 @@ BATCH = 64
 
 
 def find_files(names: Sequence[str]) -> list[str]:
-    """The image files that arguments name. Raises DataError for one that is not there, or a folder without images."""
+    """The image files that arguments name, there or not. Raises DataError for none, or a folder without images."""
     found: list[str] = []
     for name in names:
         path = expand("IMAGE", name)
         inside = sorted(file for file, _ in folder.image_files(path)) if path.is_dir() else [str(path)]
-        if not inside or not path.exists():
-            raise DataError(f"{path} {'holds no image file' if path.exists() else 'does not exist'}")
+        if not inside:
+            raise DataError(f"{path} holds no image file")
         found += inside
+    if not found:
+        raise DataError("no image is named: give files or folders, or names on standard input")
     return found
 
 
@@ -80,7 +82,7 @@ def _predict_batch(model, batch, top, expert):
 def text_line(answer: dict) -> str:
     """An answer on the console."""
     if "error" in answer:
-        return f"{answer['file']}: {answer['error']}"
+        return answer["error"]  # which names the file
     listed = ", ".join(f"{c['label']} {100 * c['probability']:.1f} %" for c in answer["top"])
     doubt = f"  (experts disagree: {100 * answer['disagreement']:.0f} %)" if answer["disagreement"] else ""
     return f"{answer['file']}: {listed}{doubt}"
@@ -137,7 +139,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--run", required=True, help="directory of the run")
     parser.add_argument("--top", type=int, default=5, help="classes that are named for each image")
     parser.add_argument("--expert", type=int, help="one expert's number; the ensemble if not given")
-    parser.add_argument("--step", type=int, help="step of the checkpoint; the latest good one if not given")
+    parser.add_argument("--step", type=console.step, help=console.STEP_HELP)
     parser.add_argument("--prior", help=PRIOR_HELP)
     parser.add_argument("--temperature", help=TEMPERATURE_HELP)
     parser.add_argument("--out", help="a file for the answers, .csv or .jsonl; the console if not given")

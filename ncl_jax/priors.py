@@ -9,7 +9,10 @@ import numpy as np
 from ncl_jax.config import expand
 from ncl_jax.errors import ConfigError
 
-PRIOR_HELP = "the class prior that is expected: uniform, train, or a file of numbers; as trained if not given"
+PRIOR_HELP = (
+    "the class prior that is expected: uniform, train, or a file of numbers in the order of class_names in the run's "
+    "dataset.json; as trained if not given"
+)
 LEAST = 1e-12  # a share below it counts as this: the logarithm must be finite
 
 

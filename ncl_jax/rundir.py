@@ -28,6 +28,7 @@ class RunDir:
         self.path = expand("--workdir", path)
         self.config, self.facts = self.path / "config.json", self.path / "dataset.json"
         self.files, self.checkpoints = self.path / "files.tsv.gz", self.path / "checkpoints"
+        self.damaged = self.path / "damaged-checkpoints"
         self.metrics, self.events = self.path / "metrics.jsonl", self.path / "tensorboard"
         self.predictions, self.report, self.temperature = (
             self.path / name for name in ("predictions.npz", "report.html", "temperature.json")
@@ -42,9 +43,10 @@ class RunDir:
     def check(self, config: ml_collections.ConfigDict, data: Data | None = None, saved: dict | None = None) -> None:
         """Raises ConfigError if the directory holds another run than of this configuration and these data.
 
-        `saved` is what its newest checkpoint says its configuration was, for a directory without `config.json`.
+        A run that ended before its first checkpoint has nothing to go on from: another may take its place. `saved` is
+        what the newest checkpoint says its configuration was, for a directory without `config.json`.
         """
-        if not self.config.exists() and saved is None:
+        if not self.has_begun() or (not self.config.exists() and saved is None):
             return
         stored = self.read_config() if saved is None or self.config.exists() else complete(saved)
         differing = differences(stored, config)
@@ -59,7 +61,7 @@ class RunDir:
 
     def check_version(self) -> None:
         """Raises ConfigError if the directory holds a run of another version, which cannot be continued."""
-        if self.config.exists() and (version := self.read_config().get("version", 0)) != VERSION:
+        if self.has_begun() and self.config.exists() and (version := self.read_config().get("version", 0)) != VERSION:
             raise ConfigError(
                 f"{self} holds a run of version {version} of the training state, which this ncl_jax (version "
                 f"{VERSION}) cannot continue. It can be evaluated and loaded; continue it with the ncl_jax that began "
@@ -93,6 +95,8 @@ class RunDir:
 
     def read_config(self) -> ml_collections.ConfigDict:
         """The run's configuration. Raises ConfigError where there is none."""
+        if not self.path.is_dir():
+            raise ConfigError(f"{self} is no directory: give the one of a run")
         try:
             return complete(json.loads(self.config.read_text()))
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -103,7 +107,7 @@ class RunDir:
 
     def read_extend(self) -> int:
         """By how many epochs the run has been extended so far."""
-        return self.read_config().get("extend", 0) if self.config.exists() else 0
+        return self.read_config().get("extend", 0) if self.has_begun() and self.config.exists() else 0
 
     def read_facts(self) -> Facts:
         """What the run's data was. Raises CheckpointError where nothing was written down yet."""
@@ -153,6 +157,10 @@ class RunDir:
     def has_checkpoints(self) -> bool:
         """Whether there is anything to go on from."""
         return any(self.checkpoints.glob("[0-9]*"))
+
+    def has_begun(self) -> bool:
+        """Whether there is anything that would be lost: checkpoints, good or damaged, or results."""
+        return self.has_checkpoints() or self.damaged.exists() or self.results.exists()
 
     def check_exists(self) -> None:
         """Raises CheckpointError if the directory of the running run was deleted."""

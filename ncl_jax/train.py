@@ -34,8 +34,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
       tracker: one of `trackers.TRACKERS`, which gets the log and the results as well; none if empty.
 
     Raises:
-      ConfigError: a bad value, `workdir` holds a run of another configuration, another process works in it, or the
-        tracker's library is not installed.
+      ConfigError: a bad value, `workdir` lies among the images or holds a run of another configuration, another
+        process works in it, or the tracker's library is not installed.
       DataError: the data cannot be read.
       CheckpointError: there are checkpoints and none can be read, or one cannot be saved.
       WriteError: the log cannot be written.
@@ -57,6 +57,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
             console.say(f"{directory} holds this run, finished:\n{report.table(results)}")
         return results
     directory.check_version()
+    checks.check_place(config, directory.path)
     mesh = build.mesh(config)
     build.operations(config, mesh)  # refused before anything is written
     data = inputs.data(config)

@@ -137,6 +137,7 @@ def test_what_cannot_be_a_teacher(teacher, tmp_path):
     unfinished = shutil.copytree(teacher, tmp_path / "unfinished")
     (unfinished / "results.json").unlink()
     assert "has no results yet: let the run end" in distill(unfinished, tmp_path / "a")[0]
+    assert "holds a run that learned from no other" in distill(teacher, teacher)[0]
     assert "unknown field 'colour'" in distill(teacher, tmp_path / "b", "--config.colour=red")[0]
     assert (
         "loss.copies=2, contrast.weight=0.0: loss.name=distilled has neither"

@@ -12,6 +12,7 @@ import tiny
 from PIL import Image
 
 import ncl_jax
+from ncl_jax import cli
 from ncl_jax.errors import ConfigError, ExportError, WriteError
 from ncl_jax.exports import export
 
@@ -79,7 +80,15 @@ def test_a_missing_library_is_named(old_run, tmp_path, monkeypatch):
         ncl_jax.load_exported(tmp_path / "model")
 
 
+def test_the_ending_says_which_format(old_run, tmp_path):
+    for name, form in (("a.safetensors", "safetensors"), ("a.stablehlo", "stablehlo"), ("a.bin", "stablehlo")):
+        assert cli.attempt("export", [f"--run={old_run}", f"--out={tmp_path}/{name}"]) == ("", 0)
+        assert json.loads((tmp_path / f"{name}.json").read_text())["format"] == form
+
+
 def test_bad_arguments_are_named(old_run, tmp_path):
+    arguments = [f"--run={old_run}", f"--out={tmp_path}/model", "--step=last"]
+    assert "--step: invalid step value: 'last'" in cli.attempt("export", arguments)[0]
     with pytest.raises(ConfigError, match="--format=caffe must be one of: stablehlo, safetensors"):
         export(old_run, tmp_path / "model", "caffe")
     (tmp_path / "model").write_text("")

@@ -42,7 +42,7 @@ def test_a_clean_folder(clean, tmp_path, capfd):
         assert line in lines
     assert "imbalance factor 20 (120 to 6 training images)" in output
     assert "1 many-shot classes" in output and "1 medium-shot" in output and "1 few-shot" in output
-    assert "10 x 12 to 10 x 12, median 10 x 12" in output
+    assert "width 10 to 10, median 10; height 12 to 12, median 12" in output
     for suggestion in ("loss.num_hard=2", "optim.batch_size=8", "data.image_size=32", "data.feed=resident"):
         assert f"--config.{suggestion}" in output
     assert imread(tmp_path / "classes.png").shape[2] == 4
@@ -117,7 +117,7 @@ def test_data_in_memory(tmp_path, capfd):
     message, code = cli.attempt("inspect", ["--config=quickstart", f"--picture={tmp_path}/classes.png"])
     output = capfd.readouterr().out
     assert code == 0, message
-    assert "28 x 28" in output and "imbalance factor 100" in output and "data.image_size" not in output
+    assert "width 28 to 28" in output and "imbalance factor 100" in output and "data.image_size" not in output
 
 
 # The recipes for own images

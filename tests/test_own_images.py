@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ncl_jax import checks
+from ncl_jax.config import base_config
 from ncl_jax.data import decoding, pipeline, sources, tfds
 from ncl_jax.data.sources import Request, benchmarks, layouts, lists
-from ncl_jax.errors import DataError
+from ncl_jax.errors import ConfigError, DataError
 
 CLASSES = {"cat": 5, "dog": 3, "Ähre": 2}
 
@@ -72,6 +74,21 @@ def test_a_test_part_is_cut_from_classes_alone(tmp_path, inner):
     assert again.splits["test"].images.names.tolist() == source.splits["test"].images.names.tolist()
 
 
+@pytest.mark.parametrize(
+    ("splits", "place", "among"),
+    [
+        ((".",), "runs/a", True), ((".",), "cat/a", True), ((".",), ".", True), ((".",), "../a", False),
+        (("train", "test"), "runs/a", False), (("train", "test"), ".", False), (("train", "test"), "test/a", True),
+    ],
+)  # fmt: skip
+def test_a_run_among_the_images_would_become_one_of_their_classes(tmp_path, splits, place, among):
+    make_folder(tmp_path / "data", splits)
+    config = base_config()
+    config.data.name, config.data.dir = "folder", str(tmp_path / "data")
+    with pytest.raises(ConfigError, match="lies among the images of data.dir=") if among else contextlib.nullcontext():
+        checks.check_place(config, tmp_path / "data" / place)
+
+
 def test_a_folder_can_be_cut_to_a_profile(tmp_path):
     make_folder(tmp_path, classes={"a": 16, "b": 16, "c": 16})
     facts = pipeline.load(Request("folder", tmp_path), 4.0, size=8).facts
@@ -87,6 +104,14 @@ def test_odd_names(tmp_path):
     assert set(source.class_names) == {name, "日本語 #1", "-x"}
     data = pipeline.load(Request("folder", tmp_path), size=8)
     assert len(data.listing()) == 8 and any("日本語 #1" in line for line in data.listing())
+
+
+def test_a_name_of_two_lines_is_one_line_of_the_list_of_files(tmp_path):
+    make_folder(tmp_path)
+    write_image(tmp_path / "train" / "cat" / "a\nb.jpg")
+    listing = pipeline.load(Request("folder", tmp_path), size=8).listing()
+    paths = [line.split("\t")[2] for line in listing]
+    assert len(paths) == 21 and "train/cat/a\\nb.jpg" in paths
 
 
 def test_names_in_two_spellings_are_one_class(tmp_path):

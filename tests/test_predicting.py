@@ -76,8 +76,10 @@ def test_names_from_standard_input(trained, capfd, monkeypatch):
     run, folder = trained
     names = [folder / "test" / "cat" / f"{i}.jpg" for i in (2, 0)]
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{name}\n" for name in names)))
-    code, printed, _ = predict(capfd, run, "-", "--top=1", "--expert=1")
+    code, printed, _ = predict(capfd, run, "-", "--top=1", "--expert=1", "--step=best")
     assert code == 0 and [line.partition(": ")[0] for line in printed.splitlines()] == [str(name) for name in names]
+    code, _, output = predict(capfd, run, "-")
+    assert code == 1 and "no image is named: give files or folders, or names on standard input" in output
 
 
 def test_names_that_no_encoding_has_letters_for(trained, tmp_path, capfd):
@@ -99,6 +101,21 @@ def test_unreadable_files_are_named_and_passed_over(trained, tmp_path, capfd):
     assert all(row["label_1"] for row in rows if not row["error"])
 
 
+def test_names_of_nothing_are_passed_over_as_well(trained, tmp_path, capfd):
+    run, folder = trained
+    code, printed, output = predict(capfd, run, tmp_path / "none.jpg", folder / "test" / "cat" / "0.jpg")
+    assert code == 1 and f"{tmp_path}/none.jpg cannot be read (No such file" in output
+    assert printed.startswith(f"{folder}/test/cat/0.jpg: ")
+
+
+def test_one_image_and_none(trained):
+    run, folder = trained
+    model, file = ncl_jax.load(run), folder / "test" / "cat" / "0.jpg"
+    np.testing.assert_array_equal(model(Image.open(file)), model([file]))
+    with pytest.raises(ValueError, match="there is no image: give one or more"):
+        model([])
+
+
 def test_many_files_come_in_order(trained, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(predicting, "BATCH", 4)
     run, folder = trained
@@ -110,7 +127,7 @@ def test_many_files_come_in_order(trained, tmp_path, capfd, monkeypatch):
 
 
 BAD = {
-    "a file that does not exist": (["/none.jpg"], "/none.jpg does not exist"),
+    "a file that does not exist": (["/none.jpg"], "1 of 1 files cannot be read"),
     "a folder without images": (["{tmp}"], "holds no image file"),
     "another ending": (["{file}", "--out=a.txt"], r"--out=a.txt must end in .csv or .jsonl"),
     "a folder that is not there": (["{file}", "--out=/none/a.csv"], "--out=/none/a.csv cannot be written"),

@@ -102,9 +102,9 @@ def test_unreadable_files_stop_a_run_or_are_left_out(folder, cache, tmp_path):
     (data / "test" / "b" / "0.jpg").write_bytes(b"no image")
     output = programs.run(command(data, tmp_path / "stopped", data__workers=1), cache, code=1)
     assert "cannot be read as an image" in output and "ncl-jax inspect finds" in output and "Traceback" not in output
-    output = programs.run(command(data, tmp_path / "run", data__skip_unreadable=True, epochs=2), cache)
+    output = programs.run(command(data, tmp_path / "stopped", data__skip_unreadable=True, epochs=2), cache)
     assert "2 unreadable train images are left out: 1 of a, 1 of c" in output
-    facts = json.loads((tmp_path / "run" / "dataset.json").read_text())
+    facts = json.loads((tmp_path / "stopped" / "dataset.json").read_text())
     assert facts["class_counts"] == [23, 12, 7] and facts["skipped"] == {"train": {"a": 1, "c": 1}, "test": {"b": 1}}
 
 

@@ -41,6 +41,16 @@ def decoded(of_split: Any, row: int) -> np.ndarray:
     return image if isinstance(image, np.ndarray) else images.decode(image, name_of(of_split, row))
 
 
+def needed(of_split: Any, row: int) -> np.ndarray:
+    """The same for a run, which cannot do without the image: the error says what can be done."""
+    try:
+        return decoded(of_split, row)
+    except images.UnreadableImage as error:
+        raise DataError(
+            f"{error}: replace or remove it, or set data.skip_unreadable=True. ncl-jax inspect finds all such files"
+        ) from error
+
+
 def errors(split: Split, text: str) -> list[str | None]:
     """What is wrong with each image, None for one that can be decoded."""
 
@@ -77,7 +87,7 @@ def sizes(split: Split, text: str, unreadable: tuple[int, int] | None = None) ->
 def fitted(split: Split, resize: int, size: int, text: str) -> np.ndarray:
     """All images by the test transform, uint8 [N, size, size, 3]."""
     result = np.empty((len(split), size, size, 3), np.uint8)
-    fit = lambda row: transforms.fit(decoded(split.images, row), resize, size)  # noqa: E731
+    fit = lambda row: transforms.fit(needed(split.images, row), resize, size)  # noqa: E731
     for row, image in enumerate(in_threads(fit, len(split), text)):
         result[row] = image
     return result
@@ -85,4 +95,4 @@ def fitted(split: Split, resize: int, size: int, text: str) -> np.ndarray:
 
 def whole(split: Split, text: str) -> np.ndarray:
     """All images as they are, uint8 [N, H, W, 3]: they must be of one size."""
-    return np.stack(list(in_threads(lambda row: decoded(split.images, row), len(split), text)))
+    return np.stack(list(in_threads(lambda row: needed(split.images, row), len(split), text)))

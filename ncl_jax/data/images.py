@@ -23,7 +23,7 @@ try:
 except ImportError:
     simplejpeg = None
 
-Images = np.ndarray | Sequence[Any] | str | os.PathLike
+Images = np.ndarray | Sequence[Any] | str | os.PathLike | Image.Image
 MOST_PIXELS = 2**26  # of one image: larger ones are refused before they are decoded
 _ORIENTATION = 0x0112  # EXIF's tag
 _UPRIGHT: dict[int, Any] = {
@@ -45,10 +45,7 @@ class UnreadableImage(DataError):
 
     def __init__(self, name: str, reason: str):
         self._arguments = name, reason
-        super().__init__(
-            f"{name} cannot be read as an image ({reason}): replace or remove it, or set data.skip_unreadable=True. "
-            "ncl-jax inspect finds all such files"
-        )
+        super().__init__(f"{name} cannot be read as an image ({reason})")
 
     def __reduce__(self) -> tuple:
         """For the processes that decode: they send it to the one that reports it."""
@@ -143,18 +140,20 @@ def prepare(images: Images, image_shape: Sequence[int], resize: int, size: int) 
 
     Args:
       images: an array of exactly that, which is taken as it is; or a sequence of files' paths, PIL images and RGB
-        arrays uint8 `[H, W, 3]` of any size, to each of which the test transform is applied; or one path.
+        arrays uint8 `[H, W, 3]` of any size, to each of which the test transform is applied; or one path or PIL image.
       image_shape: H, W, 3.
       resize, size: of the test transform, see `transforms.fit`.
 
     Raises:
-      ValueError: for an array of another type or shape.
+      ValueError: for an array of another type or shape, or no image.
       DataError: a file cannot be read.
     """
     if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == tuple(image_shape):
         return images
-    if isinstance(images, str | os.PathLike):
+    if isinstance(images, str | os.PathLike | Image.Image):
         images = [images]
+    if not len(images):
+        raise ValueError("there is no image: give one or more")
     return np.stack([transforms.fit(_pixels(image), resize, size) for image in images])
 
 

@@ -79,7 +79,8 @@ def _lines(name: str, split: Split, class_names: Sequence[str]) -> list[str]:
         return []
     sizes = getattr(split.images, "sizes", np.zeros(len(split), np.int64))
     rows = zip(split.labels, split.images.names, sizes, strict=True)
-    return [f"{name}\t{class_names[label]}\t{path}\t{size}" for label, path, size in rows]
+    table = [(name, class_names[label], str(path), str(size)) for label, path, size in rows]
+    return ["\t".join(cells).replace("\n", "\\n") for cells in table]
 
 
 def load(

@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ncl_jax.data import transforms
-from ncl_jax.data.decoding import decoded
+from ncl_jax.data.decoding import needed
 from ncl_jax.data.sources.source import Split
 from ncl_jax.steps import Batch
 
@@ -121,7 +121,7 @@ class Batches:
         for place, row in enumerate(rows):
             if row >= 0:
                 position = step * self._batch_size + self._local[place]
-                self._cut(decoded(self._split.images, row), _generator(self._seed, position, 1), views[place])
+                self._cut(needed(self._split.images, row), _generator(self._seed, position, 1), views[place])
         valid = rows >= 0
         return {"images": views, "labels": np.where(valid, self._split.labels[rows], 0), "valid": valid}
 

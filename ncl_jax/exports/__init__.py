@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import ml_collections
@@ -31,8 +32,8 @@ FORMATS: dict[str, Callable[[Artifact], bytes]] = {
 def export(
     run: str | pathlib.Path,
     out: str | pathlib.Path,
-    form: str = "stablehlo",
-    step: int | None = None,
+    form: str | None = None,
+    step: int | Literal["best"] | None = None,
     expert: int | None = None,
     force: bool = False,
     prior: str | None = None,
@@ -43,8 +44,8 @@ def export(
     Args:
       run: the run's directory.
       out: the file.
-      form: one of `FORMATS`.
-      step: of the checkpoint; None for the latest good one.
+      form: one of `FORMATS`; None for the one that `out` ends in, stablehlo where it ends in none of them.
+      step: of the checkpoint, as for `model.load`.
       expert: its number; None for the ensemble.
       force: write over what is there.
       prior: that the program's probabilities are for, see `priors.read`; None: as trained.
@@ -54,9 +55,11 @@ def export(
       ConfigError: an unknown format, a file that exists, no such expert, or a directory that holds no run.
       CheckpointError: there is no checkpoint, or it is damaged.
     """
+    path = expand("--out", out)
+    ending = path.suffix.removeprefix(".")
+    form = form or (ending if ending in FORMATS else "stablehlo")
     if form not in FORMATS:
         raise ConfigError(f"--format={form} must be one of: {', '.join(FORMATS)}")
-    path = expand("--out", out)
     if path.exists() and not force:
         raise ConfigError(f"--out={path} exists already: give another name, or --force")
     directory = RunDir(run)

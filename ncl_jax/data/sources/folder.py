@@ -44,6 +44,14 @@ def read(request: Request) -> Source:
     return Source(names, cut(splits, len(names), request.test_share))
 
 
+def takes(root: Path, path: Path) -> bool:
+    """Whether what lies in the folder `path` would be taken for classes or images of `root`."""
+    if not path.is_relative_to(root):
+        return False
+    split = any((root / name).is_dir() for name in SPLITS)
+    return not split or path.relative_to(root).parts[:1] in {(name,) for name in SPLITS}
+
+
 def list_classes(folder: Path) -> dict[str, Path]:
     """The folders of a split's classes by name, sorted. Raises DataError without any, or for two of one name."""
     found = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
