@@ -321,7 +321,7 @@ def test_the_command_writes_a_page_of_one_run_and_of_several(tmp_path, monkeypat
     for arguments, message in [
         (["a"], "--out=report.html exists already: give another name, or --force"),
         (["a", "--out=none/report.html"], "--out=none/report.html cannot be written"),
-        (["c", "--force"], "c/config.json is not the configuration of a run"),
+        (["c", "--force"], "c is no directory: give the one of a run"),
     ]:
         with pytest.raises(NclError, match=message):
             reporting.main(arguments)
