@@ -1,5 +1,6 @@
 """The ablation command: its table from given results, and the whole command on a tiny run."""
 
+import shutil
 import signal
 import sys
 
@@ -71,13 +72,13 @@ def test_an_ablation_is_stopped_repeated_and_reports_a_failed_run(tmp_path, cach
     """SIGTERM in its first run; then a run whose directory holds something else; then nothing is in the way."""
     output, code = programs.stop_after_epoch(command(tmp_path), cache, tmp_path / "runs" / "ce-0", 1, signal.SIGTERM)
     assert code == 143 and "saved: the same command continues" in output and "stopped: the same command" in output
-    (tmp_path / "runs" / "nil-0").mkdir()
+    (tmp_path / "runs" / "nil-0" / "checkpoints" / "5").mkdir(parents=True)
     (tmp_path / "runs" / "nil-0" / "config.json").write_text("{}")
     output = programs.run(command(tmp_path), cache, code=1)
     assert "continuing at step" in output
     assert "failed: nil, seed 0: exit code 1" in output and "holds a run of another configuration" in output
     assert "| ce | 1 |" in output and "| nil | 0 |" in output
-    (tmp_path / "runs" / "nil-0" / "config.json").unlink()
+    shutil.rmtree(tmp_path / "runs" / "nil-0")
     output = programs.run(command(tmp_path), cache)
     assert "holds this run, finished" in output and output.count("compiled the training step") == 1
     assert "| ce | 1 |" in output and "| nil | 1 |" in output
