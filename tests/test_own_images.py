@@ -455,6 +455,15 @@ def test_a_link_that_leads_nowhere_is_an_unreadable_file(tmp_path):
     assert len(found) == 1 and "9.jpg cannot be read (No such file" in found[0]
 
 
+def test_a_run_is_told_what_can_be_done_about_an_unreadable_file(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "train" / "cat" / "3.jpg").write_bytes(b"text")
+    split = load(tmp_path).splits["train"]
+    for read in (lambda: decoding.sizes(split, ""), lambda: decoding.fitted(split, 9, 8, "")):
+        with pytest.raises(DataError, match=r"cat/3.jpg cannot be read as an image .*set data.skip_unreadable=True"):
+            read()
+
+
 def test_a_set_without_a_readable_image_is_refused(tmp_path):
     make_folder(tmp_path)
     for path in (tmp_path / "test").rglob("*.jpg"):

@@ -127,7 +127,7 @@ def test_many_files_come_in_order(trained, tmp_path, capfd, monkeypatch):
 
 
 BAD = {
-    "a file that does not exist": (["/none.jpg"], "1 of 1 files cannot be read"),
+    "a file that does not exist": (["/none.jpg"], "/none.jpg cannot be read (No such file or directory)"),
     "a folder without images": (["{tmp}"], "holds no image file"),
     "another ending": (["{file}", "--out=a.txt"], r"--out=a.txt must end in .csv or .jsonl"),
     "a folder that is not there": (["{file}", "--out=/none/a.csv"], "--out=/none/a.csv cannot be written"),

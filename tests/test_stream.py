@@ -106,8 +106,8 @@ def test_the_parts_are_those_of_the_image_and_the_test_transform(split, expected
 
 def test_one_decode_serves_all_views(split, monkeypatch):
     rows = []
-    plain = stream.decoded
-    monkeypatch.setattr(stream, "decoded", lambda images, row: (rows.append(row), plain(images, row))[1])
+    plain = stream.needed
+    monkeypatch.setattr(stream, "needed", lambda images, row: (rows.append(row), plain(images, row))[1])
     batches(split)[0]
     assert sorted(rows) == sorted(stream.Shuffled(3, NUM_IMAGES, BATCH).rows(0))
 

@@ -1,6 +1,7 @@
 """Many images at once: in threads, which decoders run in side by side, with a progress bar."""
 
 import collections
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,8 +44,14 @@ def decoded(of_split: Any, row: int) -> np.ndarray:
 
 def needed(of_split: Any, row: int) -> np.ndarray:
     """The same for a run, which cannot do without the image: the error says what can be done."""
-    try:
+    with _advice():
         return decoded(of_split, row)
+
+
+@contextlib.contextmanager
+def _advice() -> Iterator[None]:
+    try:
+        yield
     except images.UnreadableImage as error:
         raise DataError(
             f"{error}: replace or remove it, or set data.skip_unreadable=True. ncl-jax inspect finds all such files"
@@ -73,7 +80,8 @@ def sizes(split: Split, text: str, unreadable: tuple[int, int] | None = None) ->
 
     def size(row: int) -> tuple[int, int]:
         try:
-            return images.size(split.images[row], name_of(split.images, row))
+            with _advice():
+                return images.size(split.images[row], name_of(split.images, row))
         except DataError:
             if unreadable is None:
                 raise

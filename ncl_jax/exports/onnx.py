@@ -42,7 +42,7 @@ def convert(artifact: Artifact) -> bytes:
         import jax2onnx
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"--format=onnx needs packages ({error}): see docs/export.md") from error
+        raise ConfigError(f"--format=onnx needs packages ({error}): pip install 'ncl-jax[onnx]'") from error
     images = jax.ShapeDtypeStruct(("batch", *artifact.image_shape), jnp.uint8)
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["probabilities"], "model_name": "ncl_jax"}
     try:
