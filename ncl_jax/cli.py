@@ -35,7 +35,7 @@ EXAMPLES = """examples:
   ncl-jax train --config=quickstart
   ncl-jax train --config=cifar100lt:imbalance=50,method=nclpp --config.data.dir=DIR
   ncl-jax predict --run=runs/quickstart photo.jpg more_photos/
-  ncl-jax evaluate --workdir=runs/quickstart
+  ncl-jax evaluate --run=runs/quickstart
   ncl-jax report runs/quickstart --out=report.html
   ncl-jax export --run=runs/quickstart --out=quickstart.stablehlo
   ncl-jax distill --run=runs/quickstart

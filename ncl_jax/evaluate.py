@@ -1,6 +1,6 @@
 """Evaluation of a model on a feed, and of a run's checkpoint.
 
-ncl-jax evaluate --workdir=runs/quickstart [--step=N] [--prior=train] [--temperature=val] [--shift] [--data_dir=DIR]
+ncl-jax evaluate --run=runs/quickstart [--step=N] [--prior=train] [--temperature=val] [--shift] [--data_dir=DIR]
 """
 
 import functools
@@ -119,7 +119,7 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
 def main(argv: list[str]) -> None:
     """The command."""
     parser = console.Parser(prog="ncl-jax evaluate", description="Evaluates a checkpoint of a run again.")
-    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of the run")
+    parser.add_argument("--run", "--workdir", type=pathlib.Path, required=True, help="directory of the run")
     parser.add_argument("--finish", action="store_true", help="also write a stopped run's table and plots")
     parser.add_argument("--step", type=console.step, help=console.STEP_HELP)
     parser.add_argument("--shift", action="store_true", help="also on long-tailed test sets, forward and backward")
@@ -133,12 +133,12 @@ def main(argv: list[str]) -> None:
         raise ConfigError("--finish writes the figures as trained: leave --prior and --temperature out")
     startup.prepare()
     if args.finish:
-        results = finish(args.workdir, args.data_dir)
+        results = finish(args.run, args.data_dir)
     else:
-        results = evaluate_run(args.workdir, args.step, args.data_dir, args.prior, args.temperature)
-    console.say(f"{args.workdir}, step {results['step']} (epoch {results['epoch']})\n{report.table(results)}")
+        results = evaluate_run(args.run, args.step, args.data_dir, args.prior, args.temperature)
+    console.say(f"{args.run}, step {results['step']} (epoch {results['epoch']})\n{report.table(results)}")
     if args.shift:
-        console.say("\n" + shifts.table(results, RunDir(args.workdir).read_facts().class_counts))
+        console.say("\n" + shifts.table(results, RunDir(args.run).read_facts().class_counts))
 
 
 if __name__ == "__main__":

@@ -88,12 +88,12 @@ def problems(config: ml_collections.ConfigDict, data: pipeline.Data, examined: d
     found = []
     for name, part in examined.items():
         if part.errors:
-            found.append(_listed(f"{len(part.errors)} {name} images cannot be read", part.errors))
+            found.append(_listed(f"unreadable images in {name}: {len(part.errors)}", part.errors))
     for name, part in examined.items():
         pairs = examine.shared(examined["train"], part) if name != "train" else []
         if pairs:
             lines = [f"{data.place('train', mine)} is {data.place(name, other)}" for mine, other in pairs]
-            found.append(_listed(f"{len(pairs)} images stand in train and in {name}", lines))
+            found.append(_listed(f"images that stand in train and in {name}: {len(pairs)}", lines))
     try:
         checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     except ConfigError as error:
@@ -107,10 +107,12 @@ def remarks(data: pipeline.Data, examined: dict[str, Examined]) -> list[str]:
     for name, split in data.splits().items():
         lacking = [names[label] for label in np.flatnonzero(count_labels(split.labels, len(names)) == 0)]
         if lacking:
-            found.append(_listed(f"{len(lacking)} classes have no image in {name}: no figure can be given", lacking))
+            found.append(
+                _listed(f"classes without an image in {name} (no figure can be given): {len(lacking)}", lacking)
+            )
     if pairs := examine.in_two_classes(data.train, examined["train"]):
         lines = [f"{data.place('train', first)} is {data.place('train', second)}" for first, second in pairs]
-        found.append(_listed(f"{len(pairs)} training images stand in two classes", lines))
+        found.append(_listed(f"training images that stand in two classes: {len(pairs)}", lines))
     return found
 
 

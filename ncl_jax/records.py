@@ -154,7 +154,7 @@ def left_out(facts: Facts) -> list[str]:
         worst = ", ".join(
             f"{count} of {name}" for name, count in sorted(classes.items(), key=lambda item: -item[1])[:10]
         )
-        lines.append(f"{sum(classes.values())} unreadable {split} images are left out: {worst}")
+        lines.append(f"unreadable {split} images that are left out: {sum(classes.values())} ({worst})")
     return lines
 
 

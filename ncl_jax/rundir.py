@@ -205,7 +205,7 @@ def changes(before: list[str], after: list[str]) -> str:
     }
     named = {kind: ", ".join(f"{split} {path}" for split, _, path in keys[:3]) for kind, keys in kinds.items() if keys}
     more = {kind: ", ..." if len(keys) > 3 else "" for kind, keys in kinds.items()}
-    return "; ".join(f"{len(kinds[kind])} files {kind} ({first}{more[kind]})" for kind, first in named.items())
+    return "; ".join(f"files {kind}: {len(kinds[kind])} ({first}{more[kind]})" for kind, first in named.items())
 
 
 def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:

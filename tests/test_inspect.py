@@ -54,7 +54,7 @@ def test_unreadable_files_are_all_named(folder, tmp_path, capfd):
     (folder / "test" / "dog" / "1.jpg").write_bytes((folder / "test" / "dog" / "1.jpg").read_bytes()[:200])
     code, output = inspect(folder, tmp_path, capfd, "--config.data.skip_unreadable=True")
     assert code == 1 and "2 problems would stop or spoil a run" in output
-    assert "problem: 2 train images cannot be read" in output and "problem: 1 test images cannot be read" in output
+    assert "problem: unreadable images in train: 2" in output and "problem: unreadable images in test: 1" in output
     for name in ("train/cat/4.jpg", "train/dog/5.jpg", "test/dog/1.jpg"):
         assert f"    {name} cannot be read as an image" in output
 
@@ -70,7 +70,7 @@ def test_unreadable_files_do_not_hinder_the_choice_of_a_size(folder, tmp_path, c
 def test_the_same_image_in_train_and_test(folder, tmp_path, capfd):
     shutil.copy(folder / "train" / "cat" / "7.jpg", folder / "test" / "cat" / "other name.jpg")
     code, output = inspect(folder, tmp_path, capfd)
-    assert code == 1 and "problem: 1 images stand in train and in test" in output
+    assert code == 1 and "problem: images that stand in train and in test: 1" in output
     assert "train train/cat/7.jpg is test test/cat/other name.jpg" in output
 
 
@@ -79,8 +79,11 @@ def test_remarks_stop_nothing(folder, tmp_path, capfd):
     shutil.rmtree(folder / "test" / "fish")
     code, output = inspect(folder, tmp_path, capfd)
     assert code == 0
-    assert "note: 1 classes have no image in test: no figure can be given\n    fish" in output
-    assert "note: 1 training images stand in two classes\n    train train/cat/7.jpg is train train/dog/7b.jpg" in output
+    assert "note: classes without an image in test (no figure can be given): 1\n    fish" in output
+    assert (
+        "note: training images that stand in two classes: 1\n    train train/cat/7.jpg is train train/dog/7b.jpg"
+        in output
+    )
 
 
 @pytest.mark.parametrize(

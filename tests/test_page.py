@@ -116,7 +116,7 @@ def test_a_runs_page_has_every_section_and_stands_alone(classes, experts):
 
 def test_a_run_without_predictions_says_how_to_get_them():
     text = page.page(content()._replace(predictions=None))
-    assert "ncl-jax evaluate --workdir=DIR --finish" in text
+    assert "ncl-jax evaluate --run=DIR --finish" in text
     assert Text(text).headings[1:] == [name for name in SECTIONS if name not in SECTIONS[3:5] + SECTIONS[6:]]
 
 
@@ -255,6 +255,10 @@ def test_runs_of_other_lengths_are_groups_of_their_own_and_none_counts_twice():
     assert [one.name for one in comparison.group([content(0), longer])] == [
         "ncl_supervised, trained epochs=3", "ncl_supervised, trained epochs=9",
     ]  # fmt: skip
+    longer.results["config"] |= {"epochs": 9, "eval_every": 3}
+    assert [one.name for one in comparison.group([content(0), longer])] == [
+        "ncl_supervised, epochs=400", "ncl_supervised, epochs=9",
+    ]  # fmt: skip
     with pytest.raises(ConfigError, match="a and b have the same configuration and seed 0: give one of them"):
         comparison.group([content(name="a"), content(name="b")])
 
@@ -326,5 +330,5 @@ def test_the_command_writes_a_page_of_one_run_and_of_several(tmp_path, monkeypat
         with pytest.raises(NclError, match=message):
             reporting.main(arguments)
     (tmp_path / "a" / "results.json").unlink()
-    with pytest.raises(ConfigError, match="a has no results yet: let the run end, or ncl-jax evaluate --workdir=a"):
+    with pytest.raises(ConfigError, match="a has no results yet: let the run end, or ncl-jax evaluate --run=a"):
         reporting.main(["a", "--force"])

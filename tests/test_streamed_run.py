@@ -103,19 +103,19 @@ def test_unreadable_files_stop_a_run_or_are_left_out(folder, cache, tmp_path):
     output = programs.run(command(data, tmp_path / "stopped", data__workers=1), cache, code=1)
     assert "cannot be read as an image" in output and "ncl-jax inspect finds" in output and "Traceback" not in output
     output = programs.run(command(data, tmp_path / "stopped", data__skip_unreadable=True, epochs=2), cache)
-    assert "2 unreadable train images are left out: 1 of a, 1 of c" in output
+    assert "unreadable train images that are left out: 2 (1 of a, 1 of c)" in output
     facts = json.loads((tmp_path / "stopped" / "dataset.json").read_text())
     assert facts["class_counts"] == [23, 12, 7] and facts["skipped"] == {"train": {"a": 1, "c": 1}, "test": {"b": 1}}
 
 
 CHANGES = {
-    "gone": (lambda data: (data / "train/b/5.jpg").unlink(), r"1 files gone \(train train/b/5.jpg\)"),
-    "new": (lambda data: write_image(data / "test/a/x.png", 5), r"1 files new \(test test/a/x.png\)"),
+    "gone": (lambda data: (data / "train/b/5.jpg").unlink(), r"files gone: 1 \(train train/b/5.jpg\)"),
+    "new": (lambda data: write_image(data / "test/a/x.png", 5), r"files new: 1 \(test test/a/x.png\)"),
     "moved": (
         lambda data: (data / "train/b/5.jpg").rename(data / "train/c/5b.jpg"),
-        r"1 files gone \(train train/b/5.jpg\); 1 files new \(train train/c/5b.jpg\)",
+        r"files gone: 1 \(train train/b/5.jpg\); files new: 1 \(train train/c/5b.jpg\)",
     ),
-    "changed": (lambda data: write_image(data / "train/a/7.jpg", 7, (60, 60)), r"1 files changed \(train train/a/7.j"),
+    "changed": (lambda data: write_image(data / "train/a/7.jpg", 7, (60, 60)), r"files changed: 1 \(train train/a/7.j"),
 }
 
 

@@ -15,6 +15,8 @@ from ncl_jax.rundir import MAY_CHANGE
 
 SAME = ("dataset", "split", "class_counts", "rows_checksum")  # of `results.json`: what makes figures comparable
 COMPARED = ("accuracy", "many", "medium", "few")
+TRAINED = "trained epochs"  # beside the configuration's
+SCALED = (TRAINED, "eval_every", "checkpoint_every", "optim.warmup_epochs", "optim.milestones")  # with the epochs
 
 
 class Group(NamedTuple):
@@ -75,14 +77,19 @@ def _check_seeds(members: Sequence[RunContent]) -> None:
 def _fields(run: RunContent) -> dict:
     config = flatten(run.config)
     fields = {name: value for name, value in config.items() if name != "seed" and not name.startswith(MAY_CHANGE)}
-    return fields | {"trained epochs": run.results["epoch"]}
+    return fields | {TRAINED: run.results["epoch"]}
 
 
 def _distinct(one: Group, groups: Sequence[Group]) -> str:
     """The method's name and the fields by which it differs from others of the same."""
     own, others = _fields(one.runs[0]), [_fields(g.runs[0]) for g in groups if g.name == one.name]
-    differing = [name for name in own if any(other.get(name) != own[name] for other in others)]
+    differing = [name for name in own if any(_tells(name, own, other) for other in others)]
     return f"{one.name}, " + " ".join(f"{name}={own[name]}" for name in differing[:3])
+
+
+def _tells(name: str, own: dict, other: dict) -> bool:
+    """Whether two runs differ in a field, and not only because it goes with their epochs."""
+    return other.get(name) != own[name] and not (name in SCALED and other["epochs"] != own["epochs"])
 
 
 def spread(values: Sequence[float | None], digits: int = 1) -> str:

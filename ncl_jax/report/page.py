@@ -62,7 +62,7 @@ def read(directory: RunDir) -> RunContent:
     results = directory.read_results()
     if results is None:
         raise ConfigError(
-            f"{directory} has no results yet: let the run end, or ncl-jax evaluate --workdir={directory} --finish"
+            f"{directory} has no results yet: let the run end, or ncl-jax evaluate --run={directory} --finish"
         )
     facts, found = directory.read_facts(), predictions.read(directory.predictions)
     return RunContent(directory.path.name, results, facts, read_metrics(directory.metrics), found)
@@ -93,7 +93,7 @@ def sections(run: RunContent, prefix: str) -> str:
     if run.predictions is None:
         parts.append(
             '<p class="soft">What the run says of single images was not kept. '
-            "<code>ncl-jax evaluate --workdir=DIR --finish</code> makes the sections on confusions, confidence and "
+            "<code>ncl-jax evaluate --run=DIR --finish</code> makes the sections on confusions, confidence and "
             "mistakes.</p>"
         )
     else:

@@ -15,7 +15,7 @@ from ncl_jax.errors import CheckpointError, ConfigError
 from ncl_jax.rundir import RunDir
 
 AGAIN = (*TRAIN, "--workdir={run}")
-EVALUATE = ("evaluate", "--workdir={run}")
+EVALUATE = ("evaluate", "--run={run}")
 LAST = str(STEPS[-1])
 
 
