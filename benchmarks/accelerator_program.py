@@ -33,7 +33,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import AxisType, Mesh  # noqa: E402
 
-from ncl_jax import build, config_file, inputs, prepare, sharding, steps  # noqa: E402
+from ncl_jax import build, config_file, inputs, prepare, sharding, startup, steps  # noqa: E402
 from ncl_jax.data import feeds, longtail, stream  # noqa: E402
 from ncl_jax.data.pipeline import Facts  # noqa: E402
 
@@ -143,7 +143,7 @@ def timed(program, config, facts, mesh, feed, args):
     history, source = jax.tree.map(zeros, (args[1], feed.like()))
     key = jax.device_put(build.keys(0).step, args[2].sharding)
     places = jax.tree.map(lambda leaf: leaf.sharding, args[0])
-    state = jax.jit(lambda: build.initial_state(config, facts), out_shardings=places)()
+    state = startup.run_once(lambda: build.initial_state(config, facts), places)
     per_call = 1 if feed.cut else build.steps_per_call(config, mesh)
     count, seconds = jax.device_put(np.int32(per_call), key.sharding), []
     for _ in range(CALLS + 1):

@@ -53,7 +53,7 @@ def train(config, num_steps, make_optimizer=build.optimizer):
     """The log of every step, by name, each `[num_steps]`, and the ensemble's accuracy in the end."""
     split = inputs.data(config)
     optimizer = make_optimizer(config, build.steps_per_epoch(config, split.facts))
-    state = jax.jit(lambda: build.initial_state(config, split.facts))()
+    state = startup.run_once(lambda: build.initial_state(config, split.facts))
     state = state._replace(opt_state=optimizer.init(state.params))
     keys, mesh = build.keys(config.seed), make_mesh(1)
     step = steps.make_train_step(

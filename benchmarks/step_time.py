@@ -140,7 +140,7 @@ class Ours:
 
     def __init__(self, config, data, train_step, weights=None):
         facts = data[0]
-        self.state = jax.jit(lambda: build.initial_state(config, facts))()
+        self.state = startup.run_once(lambda: build.initial_state(config, facts))
         if weights is not None:
             self.state = load_weights(config, facts, self.state, weights)
         feed, self.per_call = make_feed(config, data), config.run.steps_per_call

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from ncl_jax import build, console, inputs, metrics, pretrained, records, sharding, steps, trackers
+from ncl_jax import build, console, inputs, metrics, pretrained, records, sharding, startup, steps, trackers
 from ncl_jax.checkpoint import Checkpoints
 from ncl_jax.data import feeds, pipeline
 from ncl_jax.data.sources import Split
@@ -142,7 +142,7 @@ def restore_or_start(
     restored = checkpoints.restore(target)
     if restored is None:
         progress = {"seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict()}
-        state = jax.jit(initial, out_shardings=places)()
+        state = startup.run_once(initial, places)
         if start is None:
             return state, progress, []
         return pretrained.apply(state, start), progress | {"pretrained": start.record}, [start.note]

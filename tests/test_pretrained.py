@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from test_own_images import make_folder
 from test_weights import write_legacy, write_zip
 
-from ncl_jax import build, convert, pretrained
+from ncl_jax import build, convert, pretrained, startup
 from ncl_jax.data.sources import benchmarks
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.train import train
@@ -70,7 +70,7 @@ def test_key_encoders_start_from_it_too_and_heads_do_not(tmp_path):
         fields = {"model__backbone": "one_layer", "contrast__behaviour": behaviour}
         config = config_of("method=ncl", model__pretrained=str(tmp_path / "w.pth"), **fields)
         write(tmp_path / "w.pth", config_of(model__backbone="one_layer"))
-        state = jax.jit(lambda config=config: build.initial_state(config, FACTS))()
+        state = startup.run_once(lambda config=config: build.initial_state(config, FACTS))
         start = pretrained.load(config, FACTS)
         changed = pretrained.apply(state, start)
         encoder = optax.tree.get(changed.opt_state, "encoder")
@@ -223,7 +223,7 @@ SMALL = {
 def step_of(**fields):
     """The state before and after a step of cross-entropy."""
     config = config_of("method=ce", **SMALL | fields)
-    state = jax.jit(lambda: build.initial_state(config, FACTS))()
+    state = startup.run_once(lambda: build.initial_state(config, FACTS))
     new, _ = quick_jit(build.train_step(config, FACTS))(state, build.keys(0).step, tiny.batch())
     return state, new
 

@@ -6,8 +6,10 @@ import sys
 
 import jax
 import pytest
+import tiny
 
 from ncl_jax import startup
+from ncl_jax.models import layers
 
 
 def test_the_cache_is_the_users_unless_jax_was_told(monkeypatch, tmp_path):
@@ -22,6 +24,13 @@ def test_the_cache_is_the_users_unless_jax_was_told(monkeypatch, tmp_path):
         assert jax.config.jax_compilation_cache_dir == "elsewhere"
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_a_program_that_runs_once_gives_the_same_numbers():
+    def draw():
+        return layers.kaiming_normal(jax.random.key(0), (3, 3, 4, 8))
+
+    assert tiny.same(startup.run_once(draw), jax.jit(draw)())
 
 
 ARENAS = """
