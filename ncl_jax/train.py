@@ -110,9 +110,6 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
     """
     began, waited, first = time.perf_counter(), run.feed.waited, int(run.state.step) % run.length
     done = run.length - run_steps(run, run.length - first, epoch, interrupt)
-    due = epoch + 1 == run.epochs or (epoch + 1) % run.config.eval_every == 0
-    if due and done == run.length:
-        run.evaluation = run.evaluate(run.variables)
     known = slice(run.known_from, done)
     history = jax.tree.map(lambda values: np.asarray(values)[known], run.history)
     check_finite(run, history, epoch * run.length + run.known_from)
@@ -126,6 +123,8 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
         stopped = f"stopped at step {int(run.state.step)}, saved: the same command continues the run"
         raise Interrupted(stopped, interrupt.number)
     run.directory.check_exists()
+    if epoch + 1 == run.epochs or (epoch + 1) % run.config.eval_every == 0:
+        run.evaluation = run.evaluate(run.variables)  # the first one is compiled: not the steps' time
     run.known_from = 0
     speed = (run.length - first) * run.config.optim.batch_size / seconds
     record = records.epoch(history, epoch + 1, (epoch + 1) * run.length, run.learning_rates[epoch], speed)

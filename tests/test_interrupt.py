@@ -4,6 +4,8 @@ bits, on another number of devices to the same numbers. tests/test_run.py stops 
 import itertools
 import os
 import signal
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +13,12 @@ from programs import SHRINK, content
 from tiny import load_config
 
 from ncl_jax.errors import Interrupted
+from ncl_jax.evaluate import make_evaluate
 from ncl_jax.prepare import compile_step
+from ncl_jax.rundir import RunDir
 from ncl_jax.train import train
+
+HOUR = 3600.0
 
 
 def config(devices):
@@ -25,9 +31,18 @@ def config(devices):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run on one device that nothing stopped."""
-    workdir = tmp_path_factory.mktemp("whole")
-    train(config(1), workdir)
+    """A run on one device that nothing stopped; by its clock an evaluation takes an hour."""
+    workdir, late = tmp_path_factory.mktemp("whole"), []
+
+    def make_slow(*arguments):
+        evaluate = make_evaluate(*arguments)
+        return lambda variables: late.append(HOUR) or evaluate(variables)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ncl_jax.prepare.make_evaluate", make_slow)
+        patch.setattr("ncl_jax.train.time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + sum(late)))
+        train(config(1), workdir)
+    assert len(late) == 3
     return workdir
 
 
@@ -48,6 +63,11 @@ def stop(workdir, devices, monkeypatch):
         patch.setattr("ncl_jax.prepare.compile_step", compile_and_stop)
         with pytest.raises(Interrupted, match="stopped at step 50, saved"):
             train(config(devices), workdir)
+
+
+@pytest.mark.slow
+def test_the_steps_time_is_without_evaluations(whole):
+    assert 0 < RunDir(whole).read_results()["seconds"] < HOUR
 
 
 @pytest.mark.slow
