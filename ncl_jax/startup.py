@@ -68,6 +68,7 @@ def cache_directory() -> pathlib.Path:
 def run_once(function: Callable[[], Any], places: Any = None) -> Any:
     """`jax.jit(function, out_shardings=places)()`, compiled in less time.
 
-    The compiler's last level of optimization unrolls the rounds of every random draw. The numbers are the same without.
+    At its last level of optimization the compiler takes several times as long over random draws. The numbers are the
+    same without (docs/benchmarks.md).
     """
     return jax.jit(function, out_shardings=places, compiler_options={"xla_backend_optimization_level": 1})()
