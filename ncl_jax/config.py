@@ -14,6 +14,7 @@ from ncl_jax.errors import ConfigError
 
 SHORT_SCHEDULE = 100  # epochs: a shorter run is over before collapsed features would have paid back
 RAMP_STEPS = 300
+SCALED = ("eval_every", "checkpoint_every", "optim.warmup_epochs", "optim.milestones")  # with the epochs
 
 
 def base_config() -> ml_collections.ConfigDict:

@@ -387,3 +387,9 @@ def test_the_shortest_schedules_start_at_their_full_rate(epochs, milestones):
 def test_the_remedy_for_short_schedules_is_on_below_a_hundred_epochs(epochs, ramp):
     config = config_lib.cifar_long_tailed(f"epochs={epochs}", "cifar10", num_hard=3)
     assert config.loss.ramp_steps == ramp
+
+
+def test_what_goes_with_the_epochs_is_listed():
+    config, before = base_config(), base_config()
+    config_lib.scale_schedule(config, 4)
+    assert {line.partition(":")[0] for line in differences(before, config)} == {"epochs", *config_lib.SCALED}

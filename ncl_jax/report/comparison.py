@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ncl_jax.config import flatten
+from ncl_jax.config import SCALED, flatten
 from ncl_jax.errors import ConfigError
 from ncl_jax.report import charts, svg
 from ncl_jax.report.page import RunContent, document, figure, sections, table
@@ -16,7 +16,6 @@ from ncl_jax.rundir import MAY_CHANGE
 SAME = ("dataset", "split", "class_counts", "rows_checksum")  # of `results.json`: what makes figures comparable
 COMPARED = ("accuracy", "many", "medium", "few")
 TRAINED = "trained epochs"  # beside the configuration's
-SCALED = (TRAINED, "eval_every", "checkpoint_every", "optim.warmup_epochs", "optim.milestones")  # with the epochs
 
 
 class Group(NamedTuple):
@@ -89,7 +88,7 @@ def _distinct(one: Group, groups: Sequence[Group]) -> str:
 
 def _tells(name: str, own: dict, other: dict) -> bool:
     """Whether two runs differ in a field, and not only because it goes with their epochs."""
-    return other.get(name) != own[name] and not (name in SCALED and other["epochs"] != own["epochs"])
+    return other.get(name) != own[name] and not (name in (TRAINED, *SCALED) and other["epochs"] != own["epochs"])
 
 
 def spread(values: Sequence[float | None], digits: int = 1) -> str:
