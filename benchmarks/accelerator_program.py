@@ -33,9 +33,16 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import AxisType, Mesh  # noqa: E402
 
-from ncl_jax import build, config_file, inputs, prepare, sharding, startup, steps  # noqa: E402
-from ncl_jax.data import feeds, longtail, stream  # noqa: E402
-from ncl_jax.data.pipeline import Facts  # noqa: E402
+from ncl_jax.config import build, build_data  # noqa: E402
+from ncl_jax.config import files as config_files  # noqa: E402
+from ncl_jax.data import longtail  # noqa: E402
+from ncl_jax.data.dataset import Facts  # noqa: E402
+from ncl_jax.data.feeds import stream  # noqa: E402
+from ncl_jax.data.feeds.resident import Resident  # noqa: E402
+from ncl_jax.runs import setup  # noqa: E402
+from ncl_jax.runtime import startup  # noqa: E402
+from ncl_jax.runtime.devices import replicated  # noqa: E402
+from ncl_jax.training import steps  # noqa: E402
 
 # name of the data: class counts
 COUNTS = {
@@ -56,7 +63,7 @@ def make_mesh(expert_devices):
 
 def make_config(name, fields):
     """A configuration by its name, with fields changed."""
-    config = config_file.load(name)
+    config = config_files.load(name)
     for field in fields:
         path, _, value = field.partition("=")
         kind = type(functools.reduce(lambda node, part: node[part], path.split("."), config))
@@ -76,8 +83,8 @@ def make_feed(config, facts, mesh):
     """The run's feed, of images that are not there."""
     if facts.image_shape[0] <= 64:
         images = np.broadcast_to(np.uint8(0), (facts.num_train, *facts.image_shape))
-        return feeds.Resident(images, np.zeros(facts.num_train, np.int32), None, config.optim.batch_size, mesh)
-    views = config.loss.copies + len(inputs.view_names(config)) - 1
+        return Resident(images, np.zeros(facts.num_train, np.int32), None, config.optim.batch_size, mesh)
+    views = config.loss.copies + len(build_data.view_names(config)) - 1
 
     class Shapes:
         image_shape = (views, *facts.image_shape)
@@ -88,7 +95,7 @@ def make_feed(config, facts, mesh):
 def arguments(config, facts, mesh, train_step, feed):
     """Shapes and places of what a call of the program takes beside the feed's source: state, history, key; count."""
     state = jax.eval_shape(lambda: build.initial_state(config, facts))
-    places, whole = build.state_places(config, facts, mesh, state), sharding.replicated(mesh)
+    places, whole = build.state_places(config, facts, mesh, state), replicated(mesh)
     place = lambda leaf, where=whole: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)  # noqa: E731
     key = place(jax.eval_shape(lambda: jax.random.key(0)))
     length = build.steps_per_epoch(config, facts)
@@ -103,7 +110,7 @@ def compile_program(config, facts, mesh):
     train_step = build.train_step(config, facts, mesh, cut=feed.cut)
     args, count = arguments(config, facts, mesh, train_step, feed)
     began = time.perf_counter()
-    program = prepare.lower_step(train_step, feed, build.steps_per_call(config, mesh), args, count).compile()
+    program = setup.lower_step(train_step, feed, build.steps_per_call(config, mesh), args, count).compile()
     return program, feed, args, time.perf_counter() - began
 
 

@@ -27,16 +27,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ncl_jax import records
-from ncl_jax.data import decoding, images, stream, views
-from ncl_jax.data.sources import Split, folder
-from ncl_jax.data.sources.source import Files
-from ncl_jax.sharding import make_mesh
+from ncl_jax.data.augment import views
+from ncl_jax.data.feeds import stream
+from ncl_jax.data.images import decode as decoding
+from ncl_jax.data.images import parallel
+from ncl_jax.data.sources import folder
+from ncl_jax.data.sources.files import Files
+from ncl_jax.data.types import Split
+from ncl_jax.runtime.devices import make_mesh
+from ncl_jax.storage import records
 
 SIZE, RESIZE, BATCH = 224, 256, 64
 STEPS = (0.8, 1.0, 1.25)
 RATES = ("images_per_second", "per_cpu_second")
-DECODERS = {"simplejpeg": images.simplejpeg, "pillow": None}
+DECODERS = {"simplejpeg": decoding.simplejpeg, "pillow": None}
 
 
 def make_split(place, count):
@@ -54,8 +58,8 @@ def timed(function, count):
 
 
 def decode(split):
-    with ThreadPoolExecutor(decoding.cores()) as pool:
-        list(pool.map(lambda row: decoding.decoded(split.images, row).shape, range(len(split))))
+    with ThreadPoolExecutor(parallel.cores()) as pool:
+        list(pool.map(lambda row: parallel.decoded(split.images, row).shape, range(len(split))))
 
 
 def cut(split):
@@ -63,9 +67,9 @@ def cut(split):
     whole = stream.Cut([crop], RESIZE, SIZE)
 
     def one(row):
-        whole(decoding.decoded(split.images, row), np.random.default_rng(row), out[row])
+        whole(parallel.decoded(split.images, row), np.random.default_rng(row), out[row])
 
-    with ThreadPoolExecutor(decoding.cores()) as pool:
+    with ThreadPoolExecutor(parallel.cores()) as pool:
         list(pool.map(one, range(len(split))))
 
 
@@ -101,7 +105,7 @@ def measure(split, repeats, ways):
     rows: dict[tuple, list] = {}
     for repeat in range(repeats + 1):  # the first warms the caches up
         for name in [name for name in DECODERS if name == "pillow" or DECODERS[name]]:
-            images.simplejpeg = DECODERS[name]
+            decoding.simplejpeg = DECODERS[name]
             found = {("decode", name): timed(lambda: decode(split), len(split))}
             found["cut", name] = timed(lambda: cut(split), len(split))
             for threads, workers in ways if name == next(iter(DECODERS)) else ways[:1]:
@@ -166,7 +170,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, help="a JSON file for the figures")
     args = parser.parse_args()
     split, files = make_split(args.dir, args.images)
-    cores = decoding.cores()
+    cores = parallel.cores()
     if args.memory_steps:
         return memory(split, cores, args.memory_steps)
     ways = [(cores, 0), (1, 0), (2 * cores, 0), (1, cores), (1, 1)]

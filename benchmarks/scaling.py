@@ -18,9 +18,10 @@ import compiled
 import jax
 import numpy as np
 
-from ncl_jax import build, sharding, steps
-from ncl_jax.config import base_config, choose_method
-from ncl_jax.data.pipeline import Facts
+from ncl_jax.config import base_config, build, choose_method
+from ncl_jax.data.dataset import Facts
+from ncl_jax.data.feeds.feed import Batch
+from ncl_jax.runtime.devices import make_mesh, replicated, take_rows
 
 NUM_EXPERTS = 3
 # name: backbone, depth, width, image side, classes, images per device
@@ -51,19 +52,19 @@ def compile_step(network, data, expert):
     config, (_, _, _, side, classes, _) = make_config(network, data), NETWORKS[network]
     counts = (config.optim.batch_size,) * classes
     facts = Facts("shapes", (side, side, 3), tuple(map(str, range(classes))), counts, "")
-    mesh = sharding.make_mesh(data, expert)
+    mesh = make_mesh(data, expert)
     state = jax.eval_shape(lambda: build.initial_state(config, facts))
     places = build.state_places(config, facts, mesh, state)
     place = lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where)  # noqa: E731
-    everywhere = sharding.replicated(mesh)
+    everywhere = replicated(mesh)
     shapes = (((facts.num_train, side, side, 3), np.uint8), ((facts.num_train,), np.int32))
     key = jax.device_put(build.keys(0).step, everywhere)
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     images, rows = (jax.ShapeDtypeStruct(*s, sharding=w) for s, w in zip(shapes, (spread, everywhere), strict=True))
-    take, train_step = sharding.take_rows(mesh), build.train_step(config, facts, mesh)
+    take, train_step = take_rows(mesh), build.train_step(config, facts, mesh)
 
     def gather_and_step(state, key, images, labels, rows):  # as a resident feed does, without the epochs' order
-        return train_step(state, key, steps.Batch(take(images, rows)[:, None], labels[rows]))
+        return train_step(state, key, Batch(take(images, rows)[:, None], labels[rows]))
 
     options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
     step = jax.jit(

@@ -17,10 +17,12 @@ import jax
 import numpy as np
 import optax
 
-from ncl_jax import build, inputs, memory, metrics, optim, startup, steps
-from ncl_jax.config import base_config, cifar_long_tailed
-from ncl_jax.evaluate import make_evaluate
-from ncl_jax.sharding import make_mesh
+from ncl_jax.config import base_config, build, build_data, cifar_long_tailed
+from ncl_jax.evaluation import metrics
+from ncl_jax.evaluation.step import make_evaluate
+from ncl_jax.runtime import memory, startup
+from ncl_jax.runtime.devices import make_mesh
+from ncl_jax.training import optimizers, steps
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "short_schedules.jsonl"
 # Candidate: gradient clipping norm, ramp in steps, learning rate that grows linearly from 0.005 by step.
@@ -45,13 +47,13 @@ def make_optimizer(remedy, config, length):
         schedule = optax.linear_schedule(
             0.005, build.learning_rates(config)[(REMEDY_STEPS - 1) // length], REMEDY_STEPS
         )
-        sgd = optim.sgd(schedule, momentum=config.optim.momentum, weight_decay=config.optim.weight_decay)
+        sgd = optimizers.sgd(schedule, momentum=config.optim.momentum, weight_decay=config.optim.weight_decay)
     return optax.chain(optax.clip_by_global_norm(remedy["clip"]), sgd) if "clip" in remedy else sgd
 
 
 def train(config, num_steps, make_optimizer=build.optimizer):
     """The log of every step, by name, each `[num_steps]`, and the ensemble's accuracy in the end."""
-    split = inputs.data(config)
+    split = build_data.data(config)
     optimizer = make_optimizer(config, build.steps_per_epoch(config, split.facts))
     state = startup.run_once(lambda: build.initial_state(config, split.facts))
     state = state._replace(opt_state=optimizer.init(state.params))
@@ -61,7 +63,7 @@ def train(config, num_steps, make_optimizer=build.optimizer):
         build.objective(config, split.facts.class_counts),
         build.view(config, split.facts, config.data.augment, cut=False), strategy="unroll",
     )  # fmt: skip
-    feed = inputs.training_feed(config, split, keys.order, mesh)
+    feed = build_data.training_feed(config, split, keys.order, mesh)
     advance = jax.jit(steps.make_advance(step, feed.take, several=False), donate_argnums=(0, 1))
     history = steps.zero_history(step, feed.take, state, keys.step, next(feed.batches(0))[0], num_steps)
     left = num_steps
@@ -77,7 +79,7 @@ def train(config, num_steps, make_optimizer=build.optimizer):
 def accuracy(config, split, state, mesh):
     """The ensemble's, on the whole test set."""
     predictor = build.predictor(config, split.facts.num_classes, mesh)
-    evaluate = make_evaluate(predictor, inputs.test_feed(config, split.test, "test", split.facts, mesh), mesh)
+    evaluate = make_evaluate(predictor, build_data.test_feed(config, split.test, "test", split.facts, mesh), mesh)
     sums = evaluate({"params": state.params, "batch_stats": state.batch_stats}).sums
     return metrics.summarize(sums, split.facts.groups())["ensemble"]["accuracy"]
 

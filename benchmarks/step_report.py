@@ -10,7 +10,7 @@ import jaxlib
 import numpy as np
 import optax
 
-from ncl_jax.records import device_name
+from ncl_jax.storage.records import device_name
 
 # heading: (record, first record) -> cell, "-" where there is nothing to show
 COLUMNS = {

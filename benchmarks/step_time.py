@@ -27,7 +27,7 @@ import tempfile
 import time
 from typing import NamedTuple
 
-from ncl_jax import memory
+from ncl_jax.runtime import memory
 
 os.environ.setdefault("XLA_CLIENT_MEM_FRACTION", "0.5")  # leaves PyTorch its share of an accelerator's memory
 memory.keep()  # before there are threads
@@ -39,10 +39,15 @@ import roofline
 import step_report
 from torch_peer import Peer
 
-from ncl_jax import build, convert, momentum, sharding, startup, steps
-from ncl_jax.config import base_config, choose_method
-from ncl_jax.data import feeds, longtail
-from ncl_jax.data.pipeline import Facts
+from ncl_jax.config import base_config, build, choose_method
+from ncl_jax.data import longtail
+from ncl_jax.data.dataset import Facts
+from ncl_jax.data.feeds.resident import Resident
+from ncl_jax.methods import momentum
+from ncl_jax.runtime import startup
+from ncl_jax.runtime.devices import make_mesh
+from ncl_jax.training import steps
+from ncl_jax.weights import torch_names
 
 LEARNING_RATE = 0.005  # low enough that random images do not collapse the features
 NUM_BATCHES = 3  # ready batches, which PyTorch visits in turn; the losses are compared over as many steps
@@ -92,7 +97,7 @@ def make_data():
 
 def make_feed(config, data):
     """The data on one device, in the order of the run."""
-    return feeds.Resident(*data[1:], build.keys(config.seed).order, config.optim.batch_size, sharding.make_mesh(1))
+    return Resident(*data[1:], build.keys(config.seed).order, config.optim.batch_size, make_mesh(1))
 
 
 def ready_views(config, facts):
@@ -178,8 +183,8 @@ def load_weights(config, facts, state, path):
     with np.load(path) as file:
         tensors = dict(file)
     modules = MODULES | ({"projection": "projection"} if config.contrast.weight else {})
-    variables = convert.from_torch(tensors, modules)
-    convert.check_same_structure(variables, {"params": state.params, "batch_stats": state.batch_stats})
+    variables = torch_names.from_torch(tensors, modules)
+    torch_names.check_same_structure(variables, {"params": state.params, "batch_stats": state.batch_stats})
     params, batch_stats = jax.tree.map(jnp.array, (variables["params"], variables["batch_stats"]))
     optimizer = build.optimizer(config, build.steps_per_epoch(config, facts))
     state = state._replace(params=params, batch_stats=batch_stats, opt_state=optimizer.init(params))

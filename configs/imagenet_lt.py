@@ -5,7 +5,7 @@
 DIR holds the images and the lists; docs/data.md says what to download and how to lay it out.
 """
 
-from ncl_jax import recipes
+from ncl_jax.config import recipes
 
 
 def get_config(arguments: str | None = None):

@@ -5,7 +5,7 @@
 What is chosen for the images is printed when the run starts; any of it can be changed with --config.FIELD=VALUE.
 """
 
-from ncl_jax import recipes
+from ncl_jax.config import recipes
 
 
 def get_config(arguments: str | None = None):

@@ -7,7 +7,7 @@ ImageNet's weights, which come from the Hugging Face hub, or from a file: --conf
 (docs/pretrained.md).
 """
 
-from ncl_jax import recipes
+from ncl_jax.config import recipes
 
 
 def get_config(arguments: str | None = None):

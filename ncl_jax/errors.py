@@ -1,11 +1,19 @@
 """The package's errors: what a user can mend. Each message names the value or the file, and says what to do."""
 
+import difflib
 import signal
+from collections.abc import Iterable
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
     """The beginning of an error's message, for a line of our own."""
     return " ".join(str(error).split())[:most]
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """The valid name that is nearest to a misspelt one, as a part of a message; empty where none is near."""
+    near = difflib.get_close_matches(name, list(valid), 1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 class NclError(Exception):

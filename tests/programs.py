@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from ncl_jax.checkpoint import Checkpoints
+from ncl_jax.storage.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
 SHRINK = {

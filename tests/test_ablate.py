@@ -7,8 +7,9 @@ import sys
 import programs
 import pytest
 
-from ncl_jax import ablate
+from ncl_jax.cli import ablate
 from ncl_jax.errors import ConfigError, NclError
+from ncl_jax.report import ablation
 
 
 def result(accuracy, few, speed=100.0, num_experts=2):
@@ -29,7 +30,7 @@ def result(accuracy, few, speed=100.0, num_experts=2):
 
 
 def test_table_shows_mean_and_deviation_over_seeds():
-    text = ablate.table({"ce": [result(0.4, 0.0), result(0.5, 0.2)], "ncl": [result(0.6, None)], "nil": []})
+    text = ablation.table({"ce": [result(0.4, 0.0), result(0.5, 0.2)], "ncl": [result(0.6, None)], "nil": []})
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert rows[2] == ["ce", "2", "45.0 ± 7.1", "45.0 ± 7.1", "90.0 ± 0.0", "50.0 ± 0.0", "10.0 ± 14.1",
                        "10.0 ± 0.0", "10.0 ± 0.0", "20.0 ± 0.0", "-"]  # fmt: skip
@@ -43,7 +44,7 @@ def test_table_shows_a_steps_cost_beside_balanced_softmax_with_as_many_experts()
         "ncl": [result(0.4, 0.0, 80.0)],
         "nclpp": [result(0.4, 0.0, 20.0, num_experts=3)],
     }
-    assert [line.split("|")[-2].strip() for line in ablate.table(runs).splitlines()[2:]] == ["1.00", "1.25", "-"]
+    assert [line.split("|")[-2].strip() for line in ablation.table(runs).splitlines()[2:]] == ["1.00", "1.25", "-"]
 
 
 # The quickstart with the one-layer backbone, which the file brings along.
@@ -63,7 +64,7 @@ def command(workdir, *arguments):
     fields = programs.SHRINK | {"epochs": 12, "eval_every": 12, "checkpoint_every": 12, "optim.milestones": "(12,)"}
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     (workdir / "quick.py").write_text(CONFIG)
-    program = [sys.executable, "-m", "ncl_jax.ablate", f"--config={workdir}/quick.py", f"--workdir={workdir}/runs"]
+    program = [sys.executable, "-m", "ncl_jax", "ablate", f"--config={workdir}/quick.py", f"--workdir={workdir}/runs"]
     return [*program, "--methods=ce,nil", "--seeds=1", *arguments, *overrides]
 
 

@@ -19,7 +19,7 @@ from pictures import (
 )
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from ncl_jax.data import augment, color, filters, geometry, policies
+from ncl_jax.data.augment import color, filters, geometry, operations, policies
 
 GREY = (128, 128, 128)
 LEVELS, SIGNS = [grid.ravel() for grid in np.meshgrid(np.arange(10), [-1, 1])]
@@ -69,7 +69,7 @@ def every_magnitude(images):
     return repeated, np.tile(LEVELS, count).astype(np.int32), np.tile(SIGNS, count).astype(np.int32)
 
 
-apply_operation = jax.jit(augment.apply_operation)
+apply_operation = jax.jit(operations.apply_operation)
 
 
 @pytest.mark.parametrize("name", AUTOAUGMENT)
@@ -185,22 +185,22 @@ def test_cutout_is_a_clipped_square():
 
 def test_policy_equals_pillow_given_its_draws():
     key, images = jax.random.key(5), np.asarray(batch_of(sample_images()))
-    ours = np.asarray(jitted(augment.random_policy)(key, images))
+    ours = np.asarray(jitted(operations.random_policy)(key, images))
 
     def policy(image, *draws):
         for name, level, sign in zip(*draws, strict=True):
             image = pillow_operation(image, policies.OPERATIONS[name], level, sign)
         return image
 
-    theirs = on_pillow(policy, images, *[np.asarray(draw) for draw in augment.draw_policy(key, BATCH)])
+    theirs = on_pillow(policy, images, *[np.asarray(draw) for draw in operations.draw_policy(key, BATCH)])
     # Not a bound in levels: posterize may follow a shear and turn its one level into a whole step.
     assert np.mean(ours != theirs) < 1e-4
 
 
 def test_color_jitter_equals_pillow_given_its_draws():
     images = np.asarray(batch_of(sample_images()))
-    draws = augment.draw_jitter(jax.random.key(6), BATCH, 0.1)
-    ours = jax.jit(augment.color_jitter)(images, *draws)
+    draws = operations.draw_jitter(jax.random.key(6), BATCH, 0.1)
+    ours = jax.jit(operations.color_jitter)(images, *draws)
 
     def jitter(image, order, factors, shift):
         enhancers = ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color
@@ -216,7 +216,7 @@ SAMPLES = 20_000
 
 
 def test_policy_frequencies():
-    operation, level, sign = [np.asarray(draw) for draw in augment.draw_policy(jax.random.key(11), SAMPLES)]
+    operation, level, sign = [np.asarray(draw) for draw in operations.draw_policy(jax.random.key(11), SAMPLES)]
     for slot in range(2):
         for index, name in enumerate(policies.OPERATIONS[1:], 1):
             for at in range(10):
@@ -234,10 +234,10 @@ def test_policy_frequencies():
 def test_crop_and_flip_frequencies():
     places = np.zeros((1, 9, 9, 3), np.uint8)
     places[..., 0] = np.arange(81).reshape(9, 9)
-    cropped = jax.jit(augment.random_crop)(jax.random.key(12), np.repeat(places, SAMPLES, axis=0))
+    cropped = jax.jit(operations.random_crop)(jax.random.key(12), np.repeat(places, SAMPLES, axis=0))
     assert_rate(np.asarray(cropped[:, 4, 4, :1]) == np.arange(81), 1 / 81)
 
-    flipped = np.asarray(jax.jit(augment.random_flip)(jax.random.key(13), np.repeat(places, SAMPLES, axis=0)))
+    flipped = np.asarray(jax.jit(operations.random_flip)(jax.random.key(13), np.repeat(places, SAMPLES, axis=0)))
     flipped = flipped[:, 0, 0, 0] == 8
     assert_rate(flipped, 0.5)
     assert_rate(flipped == np.roll(flipped, 1), 0.5)
@@ -245,7 +245,7 @@ def test_crop_and_flip_frequencies():
 
 def test_cutout_coverage():
     white = jnp.full((SAMPLES, 32, 24, 3), 255, jnp.uint8)
-    covered = np.asarray(jax.jit(augment.random_cutout)(jax.random.key(14), white))[..., 0] == 0
+    covered = np.asarray(jax.jit(operations.random_cutout)(jax.random.key(14), white))[..., 0] == 0
 
     def chance(length):  # that a uniform centre is from 7 before to 8 after the pixel
         return np.array([len(set(range(i - 7, i + 9)) & set(range(length))) / length for i in range(length)])
@@ -255,7 +255,7 @@ def test_cutout_coverage():
 
 def test_box_frequencies():
     top, left, rows, columns = [
-        np.asarray(draw) for draw in augment.draw_box(jax.random.key(15), SAMPLES, 32, 32, (0.2, 1.0))
+        np.asarray(draw) for draw in operations.draw_box(jax.random.key(15), SAMPLES, 32, 32, (0.2, 1.0))
     ]
     assert (top >= 0).all() and (left >= 0).all() and (top + rows <= 32).all() and (left + columns <= 32).all()
     assert (rows * columns > 0.15 * 1024).all()
@@ -268,20 +268,24 @@ def test_box_frequencies():
 
 
 def test_a_box_that_never_fits_is_the_centre():
-    draws = augment.draw_box(jax.random.key(17), 3, 8, 80, (0.2, 1.0))
+    draws = operations.draw_box(jax.random.key(17), 3, 8, 80, (0.2, 1.0))
     assert [np.unique(draw).tolist() for draw in draws] == [[0], [34], [8], [11]]
 
 
 def test_key_view_frequencies(monkeypatch):
     images = np.random.default_rng(18).integers(0, 256, (BATCH, 32, 32, 3)).astype(np.uint8)
-    for stage, rate in ((augment.random_jitter, 0.8), (augment.random_grayscale, 0.2), (augment.random_blur, 0.5)):
+    for stage, rate in (
+        (operations.random_jitter, 0.8),
+        (operations.random_grayscale, 0.2),
+        (operations.random_blur, 0.5),
+    ):
         batches = [np.asarray(jitted(stage)(jax.random.key(seed), images)) for seed in range(4)]
         assert_rate(np.concatenate([(batch != images).any(axis=(1, 2, 3)) for batch in batches]), rate)
     sigmas = []
-    monkeypatch.setattr(augment.filters, "gaussian_blur", lambda images, sigma: sigmas.append(sigma) or images)
-    augment.random_blur(jax.random.key(21), jnp.zeros((SAMPLES, 1, 1, 3), jnp.uint8))
+    monkeypatch.setattr(operations.filters, "gaussian_blur", lambda images, sigma: sigmas.append(sigma) or images)
+    operations.random_blur(jax.random.key(21), jnp.zeros((SAMPLES, 1, 1, 3), jnp.uint8))
     assert 0.1 <= sigmas[0].min() < 0.11 and 1.99 < sigmas[0].max() <= 2 and abs(sigmas[0].mean() - 1.05) < 0.02
-    order, factors, shift = [np.asarray(draw) for draw in augment.draw_jitter(jax.random.key(20), SAMPLES, 0.1)]
+    order, factors, shift = [np.asarray(draw) for draw in operations.draw_jitter(jax.random.key(20), SAMPLES, 0.1)]
     orders = (order @ np.array([64, 16, 4, 1]))[:, None]
     every = np.unique(orders)
     assert len(every) == 24

@@ -11,10 +11,12 @@ import tiny
 from PIL import Image
 
 import ncl_jax
-from ncl_jax import calibration, inputs
+from ncl_jax.config import build_data
 from ncl_jax.errors import ConfigError, DataError
-from ncl_jax.evaluate import evaluate_run
-from ncl_jax.exports import export
+from ncl_jax.evaluation.temperature import fit_temperature
+from ncl_jax.runs.evaluate import evaluate_run
+from ncl_jax.runs.export import export
+from ncl_jax.runs.temperature import find_temperature
 
 assert one_layer.OneLayer  # the run below has it
 
@@ -26,13 +28,13 @@ def test_the_temperature_that_labels_were_drawn_with_is_found(temperature, adjus
     logits = 3 * rng.normal(size=(40_000, 4))
     noise = rng.gumbel(size=logits.shape)
     labels = (logits / temperature + adjust + noise).argmax(-1)  # drawn from the softmax
-    np.testing.assert_allclose(calibration.fit(logits, labels, adjust), temperature, rtol=0.03)
+    np.testing.assert_allclose(fit_temperature(logits, labels, adjust), temperature, rtol=0.03)
 
 
 @pytest.mark.parametrize("wanted", ["0", "-1", "nan", "inf", "warm"])
 def test_what_is_no_temperature(wanted):
     with pytest.raises(ConfigError, match=f"--temperature={wanted} must be a number above 0, or val"):
-        calibration.resolve(None, None, None, None, 0, None, wanted)
+        find_temperature(None, None, None, None, 0, None, wanted)
 
 
 def test_a_number_divides_the_scores(old_run):
@@ -73,7 +75,7 @@ def test_the_held_out_images_were_not_trained_on(run):
 
 
 def test_val_is_a_share_of_every_class():
-    whole, part = (inputs.data(tiny.load_config("quickstart", data__val_share=share)) for share in (0.0, 0.2))
+    whole, part = (build_data.data(tiny.load_config("quickstart", data__val_share=share)) for share in (0.0, 0.2))
     counts = np.bincount(part.others["val"].labels)
     expected = [min(max(1, round(0.2 * count)), count - 1) for count in whole.facts.class_counts]
     assert counts.tolist() == expected
@@ -92,4 +94,4 @@ def test_a_second_val_split_is_refused(tmp_path):
     config.update_from_flattened_dict({"data.name": "folder", "data.dir": str(tmp_path), "data.eval_split": "val"})
     config.data.imbalance, config.data.image_size = 0.0, 8
     with pytest.raises(DataError, match="data.val_share=0.2: the data has a val split already"):
-        inputs.data(config)
+        build_data.data(config)

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncl_jax.checkpoint import Checkpoints, fingerprint
 from ncl_jax.errors import CheckpointError
+from ncl_jax.storage.checkpoint import Checkpoints, fingerprint
 
 
 class State(NamedTuple):

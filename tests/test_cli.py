@@ -5,10 +5,12 @@ import sys
 
 import pytest
 
-from ncl_jax import __version__, cli, config_file, training
+from ncl_jax import __version__, cli
+from ncl_jax.cli import train
+from ncl_jax.config import files as config_files
 from ncl_jax.errors import ConfigError
 
-QUICKSTART = config_file.INSTALLED / "quickstart.py"
+QUICKSTART = config_files.INSTALLED / "quickstart.py"
 
 
 def command(monkeypatch, *arguments):
@@ -52,20 +54,20 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
 
 
 def test_help_of_training_names_methods_and_fields():
-    text = training.usage()
+    text = train.usage()
     for word in ("nclpp", "optim.batch_size = 64", "--workdir", "cifar100lt", "imbalance"):
         assert word in text
 
 
 def test_a_configuration_is_a_file_or_an_installed_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert config_file.load("quickstart:epochs=2").epochs == 2
+    assert config_files.load("quickstart:epochs=2").epochs == 2
     (tmp_path / "mine.py").write_text(
         f"from runpy import run_path\nget_config = run_path({str(QUICKSTART)!r})['get_config']"
     )
-    assert config_file.load("mine.py:epochs=3").epochs == 3
+    assert config_files.load("mine.py:epochs=3").epochs == 3
     with pytest.raises(ConfigError, match=r"'configs/quickstart.py' does not exist; installed are: .*quickstart"):
-        config_file.load("configs/quickstart.py")
+        config_files.load("configs/quickstart.py")
 
 
 @pytest.mark.parametrize(
@@ -76,4 +78,4 @@ def test_a_configuration_is_a_file_or_an_installed_name(tmp_path, monkeypatch):
     ],
 )
 def test_a_runs_name(path, name):
-    assert config_file.run_name(path) == name
+    assert config_files.run_name(path) == name

@@ -8,21 +8,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncl_jax import build, checks, methods
-from ncl_jax import config as config_lib
-from ncl_jax.config import base_config
+from ncl_jax import methods
+from ncl_jax.config import (
+    base_config,
+    build,
+    checks,
+    choose_method,
+    cifar_long_tailed,
+    parse_arguments,
+    recipes,
+    scale_schedule,
+)
+from ncl_jax.config.fields import complete, describe_fields, differences, flatten
 from ncl_jax.errors import ConfigError
-from ncl_jax.rundir import differences
 
 
 def configured(method, semantics="official"):
     config = base_config()
-    config_lib.choose_method(config, method, semantics)
+    choose_method(config, method, semantics)
     return config
 
 
 def test_base_is_the_authors_cifar_recipe():
-    flat = config_lib.flatten(base_config())
+    flat = flatten(base_config())
     recipe = {
         "epochs": 400,
         "model.depth": 32,
@@ -55,11 +63,11 @@ DEFAULTS = {"imbalance": 100.0, "method": "ncl", "epochs": 400}
 
 
 def test_arguments_take_their_defaults_type():
-    args = config_lib.parse_arguments("imbalance=50,method=nclpp", **DEFAULTS)
+    args = parse_arguments("imbalance=50,method=nclpp", **DEFAULTS)
     assert (args.imbalance, args.method, args.epochs) == (50.0, "nclpp", 400)
     assert isinstance(args.imbalance, float) and isinstance(args.epochs, int)
     for text in (None, "", ","):
-        assert config_lib.parse_arguments(text, **DEFAULTS).to_dict() == DEFAULTS
+        assert parse_arguments(text, **DEFAULTS).to_dict() == DEFAULTS
 
 
 @pytest.mark.parametrize(
@@ -74,7 +82,7 @@ def test_arguments_take_their_defaults_type():
 )
 def test_wrong_arguments_are_named_with_the_valid_ones(text, message):
     with pytest.raises(ConfigError, match=message):
-        config_lib.parse_arguments(text, **DEFAULTS)
+        parse_arguments(text, **DEFAULTS)
 
 
 # Methods
@@ -106,7 +114,7 @@ def test_methods_set_their_parts(method, balanced, weights, contrast, copies, nu
 def test_a_method_chosen_after_another_equals_it_alone():
     for first, second in itertools.product(methods.METHODS, repeat=2):
         config = configured(first, "equations")
-        config_lib.choose_method(config, second)
+        choose_method(config, second)
         expected = configured(second)
         wants = [dict(methods.METHODS[method].wants) for method in (first, second)]
         expected.update_from_flattened_dict(wants[0] | wants[1])
@@ -345,14 +353,14 @@ def test_a_field_that_a_runs_file_lacks_takes_its_default():
     stored = json.loads(json.dumps(base_config().to_dict()))
     del stored["optim"]["accumulate"], stored["run"], stored["seed"]
     stored["optim"]["momentum"] = 0.8
-    config = config_lib.complete(stored)
+    config = complete(stored)
     assert (config.optim.accumulate, config.run.eval_batch, config.seed, config.optim.momentum) == (1, 500, 0, 0.8)
     assert differences(config, base_config()) == ["optim.momentum: 0.8 there, 0.9 here"]
 
 
 def test_every_field_is_described():
-    described = {name: comment for name, _, comment in config_lib.describe_fields()}
-    assert described.keys() == config_lib.flatten(base_config()).keys() | {"loss.own"}
+    described = {name: comment for name, _, comment in describe_fields()}
+    assert described.keys() == flatten(base_config()).keys() | {"loss.own"}
 
 
 @pytest.mark.parametrize(
@@ -368,7 +376,7 @@ def test_every_field_is_described():
 )
 def test_scale_schedule_keeps_the_fractions(epochs, milestones, warmup, every):
     config = base_config()
-    config_lib.scale_schedule(config, epochs)
+    scale_schedule(config, epochs)
     assert config.epochs == epochs and tuple(config.optim.milestones) == milestones
     assert config.optim.warmup_epochs == warmup
     assert config.eval_every == config.checkpoint_every == every
@@ -378,18 +386,18 @@ def test_scale_schedule_keeps_the_fractions(epochs, milestones, warmup, every):
 @pytest.mark.parametrize(("epochs", "milestones"), [(1, ()), (2, (2,)), (4, (4,)), (5, (4, 5))])
 def test_the_shortest_schedules_start_at_their_full_rate(epochs, milestones):
     config = base_config()
-    config_lib.scale_schedule(config, epochs)
+    scale_schedule(config, epochs)
     assert tuple(config.optim.milestones) == milestones
     checks.validate(config)
 
 
 @pytest.mark.parametrize(("epochs", "ramp"), [(400, 0), (100, 0), (99, 300), (5, 300)])
 def test_the_remedy_for_short_schedules_is_on_below_a_hundred_epochs(epochs, ramp):
-    config = config_lib.cifar_long_tailed(f"epochs={epochs}", "cifar10", num_hard=3)
+    config = cifar_long_tailed(f"epochs={epochs}", "cifar10", num_hard=3)
     assert config.loss.ramp_steps == ramp
 
 
 def test_what_goes_with_the_epochs_is_listed():
     config, before = base_config(), base_config()
-    config_lib.scale_schedule(config, 4)
-    assert {line.partition(":")[0] for line in differences(before, config)} == {"epochs", *config_lib.SCALED}
+    scale_schedule(config, 4)
+    assert {line.partition(":")[0] for line in differences(before, config)} == {"epochs", *recipes.SCALED}

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncl_jax import build, sharding
-from ncl_jax.config import base_config
+from ncl_jax.config import base_config, build
 from ncl_jax.errors import ConfigError
 from ncl_jax.models import cpu, layers
 from ncl_jax.models.cifar_resnet import CifarResNet
 from ncl_jax.models.cpu import conv, library
+from ncl_jax.runtime.devices import make_mesh
 
 LANES = library.lanes()
 
@@ -135,7 +135,7 @@ def chosen(conv, data_devices=1):
     """The operations of a configuration."""
     config = base_config()
     config.run.conv = conv
-    return build.operations(config, sharding.make_mesh(data_devices))
+    return build.operations(config, make_mesh(data_devices))
 
 
 def test_one_cpu_device_takes_the_kernels_and_several_take_xla():

@@ -11,8 +11,8 @@ import pytest
 
 import ncl_jax
 from ncl_jax import cli, methods
-from ncl_jax.distilling import student
 from ncl_jax.errors import ConfigError
+from ncl_jax.runs.distill import student
 
 assert one_layer.OneLayer  # the runs below have it
 FIELDS = {"num_hard": 2, "ramp_steps": 0, "hard_weight": 0.5, "distill_weight": 0.6, "hard_distill_weight": 0.4}

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from quick import quick_jit
 
-from ncl_jax import experts, sharding
-from ncl_jax.models import layers, make_network
+from ncl_jax.models import experts, layers, make_network
+from ncl_jax.runtime.devices import constrain_batch, make_mesh
 
 
 def network(packed=False):
@@ -43,7 +43,7 @@ def results():
 
     def compute(strategy, mesh=None):
         apply = experts.make_apply(network(packed=strategy == "packed"), strategy, mesh)
-        constrain = sharding.constrain_batch(mesh)
+        constrain = constrain_batch(mesh)
 
         def loss(params):
             outputs, stats = apply(variables | {"params": params}, constrain(images()), True)
@@ -75,7 +75,7 @@ def test_strategies_agree_on_values_gradients_and_statistics(results, strategy):
 def test_strategies_give_the_same_over_devices(results, strategy, mesh):
     """Values, gradients and running statistics: those of the whole batch, of which a device sees a part."""
     _, by_strategy, compute = results
-    assert_close(compute(strategy, sharding.make_mesh(*mesh)), by_strategy["unroll"])
+    assert_close(compute(strategy, make_mesh(*mesh)), by_strategy["unroll"])
 
 
 def test_unroll_equals_each_expert_alone(results):

@@ -14,7 +14,7 @@ from PIL import Image
 import ncl_jax
 from ncl_jax import cli
 from ncl_jax.errors import ConfigError, ExportError, WriteError
-from ncl_jax.exports import export
+from ncl_jax.runs.export import export
 
 
 def test_stablehlo_gives_the_models_probabilities_for_any_batch(old_run, tmp_path):

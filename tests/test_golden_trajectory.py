@@ -6,11 +6,15 @@ import numpy as np
 import optax
 import pytest
 
-from ncl_jax import convert, experts, methods, momentum, optim, steps
+from ncl_jax import methods
 from ncl_jax.config import base_config
+from ncl_jax.data.feeds.feed import Batch
+from ncl_jax.evaluation.predictor import Predictor
+from ncl_jax.methods import momentum
 from ncl_jax.methods.contrast import contrast
-from ncl_jax.models import cpu, layers, make_network
-from ncl_jax.predict import Predictor
+from ncl_jax.models import cpu, experts, layers, make_network
+from ncl_jax.training import optimizers, steps
+from ncl_jax.weights import torch_names
 
 
 @pytest.fixture(params=["xla", "kernels"])
@@ -29,7 +33,7 @@ def supervised(data):
 
 def setup(data, operations, modules, projection_dim, encoder=(), packed=False):
     tensors = {name.removeprefix("init/"): data[name] for name in data.files if name.startswith("init/")}
-    variables = convert.from_torch(tensors, modules)
+    variables = torch_names.from_torch(tensors, modules)
     model = make_network(
         backbone="cifar_resnet",
         depth=8,
@@ -42,7 +46,7 @@ def setup(data, operations, modules, projection_dim, encoder=(), packed=False):
         operations=operations,
         packed=packed,
     )
-    optimizer = optax.chain(optim.sgd(0.005, momentum=0.9, weight_decay=2e-4), *encoder)
+    optimizer = optax.chain(optimizers.sgd(0.005, momentum=0.9, weight_decay=2e-4), *encoder)
     params = jax.tree.map(jnp.asarray, variables["params"])
     state = steps.TrainState(
         jnp.zeros((), jnp.int32),
@@ -70,7 +74,7 @@ def run(data, model, optimizer, state, objective, key_augment=None, strategy="un
     )
     losses = []
     for batch in zip(images, data["labels"], strict=True):
-        state, metrics = step(state, jax.random.key(0), steps.Batch(batch[0][:, None], batch[1]))
+        state, metrics = step(state, jax.random.key(0), Batch(batch[0][:, None], batch[1]))
         losses.append(metrics["loss"])
     return state, np.array(losses)
 
@@ -93,7 +97,7 @@ def assert_final_state_matches(data, model, state):
 
 def test_supervised_steps_match_the_authors(golden, operations):
     data = golden("official_trajectory")
-    model, optimizer, state, _ = setup(data, operations, convert.SUPERVISED, 0)
+    model, optimizer, state, _ = setup(data, operations, torch_names.SUPERVISED, 0)
     state, losses = run(data, model, optimizer, state, supervised(data))
     np.testing.assert_allclose(losses, data["losses"], rtol=1e-5)
     assert_final_state_matches(data, model, state)
@@ -101,7 +105,7 @@ def test_supervised_steps_match_the_authors(golden, operations):
 
 def test_steps_in_packed_form_match_the_authors(golden, operations):
     data = golden("official_trajectory")
-    model, optimizer, state, _ = setup(data, operations, convert.SUPERVISED, 0, packed=True)
+    model, optimizer, state, _ = setup(data, operations, torch_names.SUPERVISED, 0, packed=True)
     state, losses = run(data, model, optimizer, state, supervised(data), strategy="packed")
     np.testing.assert_allclose(losses, data["losses"], rtol=1e-5)
     assert_final_state_matches(data, model, state)
@@ -111,8 +115,8 @@ def test_self_supervised_steps_match_the_authors(golden, operations):
     """Every row of the authors' column: own start of the encoder, frozen key projection, m ** E, one step behind."""
     data = golden("official_trajectory_moco")
     encoder = momentum.momentum_encoder(0.999**2, frozen=("projection",), average="before")
-    model, optimizer, state, tensors = setup(data, operations, convert.SELF_SUPERVISED, 16, [encoder])
-    start = jax.tree.map(jnp.asarray, convert.from_torch(tensors, convert.MOMENTUM_ENCODER)["params"])
+    model, optimizer, state, tensors = setup(data, operations, torch_names.SELF_SUPERVISED, 16, [encoder])
+    start = jax.tree.map(jnp.asarray, torch_names.from_torch(tensors, torch_names.MOMENTUM_ENCODER)["params"])
     queue = np.stack([tensors[f"MOCO.{e}.queue"].T for e in range(2)])
     state = state._replace(
         opt_state=optax.tree.set(state.opt_state, encoder=start),

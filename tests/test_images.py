@@ -11,8 +11,8 @@ import pytest
 from pictures import real_images
 from PIL import Image, ImageOps
 
-from ncl_jax.data import images
-from ncl_jax.data.images import UnreadableImage
+from ncl_jax.data.images import decode
+from ncl_jax.data.images.decode import UnreadableImage
 
 
 def picture(mode="RGB"):
@@ -72,22 +72,22 @@ PILLOWS = {  # whose conversion to RGB is ours
 @pytest.mark.parametrize("kind", PILLOWS)
 def test_the_pixels_are_pillows(kind, decoder, monkeypatch):
     if decoder == "pillow":
-        monkeypatch.setattr(images, "simplejpeg", None)
-    elif images.simplejpeg is None:
+        monkeypatch.setattr(decode, "simplejpeg", None)
+    elif decode.simplejpeg is None:
         pytest.skip("simplejpeg is not installed")
     content = PILLOWS[kind]()
-    ours = images.decode(content, "it")
+    ours = decode.decode(content, "it")
     assert ours.dtype == np.uint8 and ours.shape == (48, 64, 3)
     np.testing.assert_array_equal(ours, np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
-    assert images.size(content, "it") == (48, 64)
+    assert decode.size(content, "it") == (48, 64)
 
 
 def test_jpegs_go_through_the_faster_decoder(monkeypatch):
-    if images.simplejpeg is None:
+    if decode.simplejpeg is None:
         pytest.skip("simplejpeg is not installed")
-    monkeypatch.setattr(images, "to_rgb", lambda image: pytest.fail("Pillow decoded"))
+    monkeypatch.setattr(decode, "to_rgb", lambda image: pytest.fail("Pillow decoded"))
     for kind in ("JPEG", "progressive JPEG", "grey JPEG"):
-        images.decode(PILLOWS[kind](), "it")
+        decode.decode(PILLOWS[kind](), "it")
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -100,27 +100,27 @@ def test_exif_orientation_is_honoured(turn):
     expected = Image.open(io.BytesIO(content))
     for name in turned:
         expected = expected.transpose(Image.Transpose[name])
-    ours = images.decode(content, "it")
+    ours = decode.decode(content, "it")
     np.testing.assert_array_equal(ours, np.asarray(expected))
-    assert images.size(content, "it") == ours.shape[:2] == ((64, 48) if turn > 4 else (48, 64))
+    assert decode.size(content, "it") == ours.shape[:2] == ((64, 48) if turn > 4 else (48, 64))
 
 
 def test_of_sixteen_bits_the_upper_eight():
-    ours = images.decode(sixteen_bits(), "it")
+    ours = decode.decode(sixteen_bits(), "it")
     assert (ours == (np.arange(64 * 48).reshape(48, 64, 1) * 21 >> 8)).all()
 
 
 def test_of_floats_the_whole_part():
     values = np.linspace(-10, 300, 64 * 48, dtype=np.float32).reshape(48, 64)
     values[0, 0] = np.nan
-    ours = images.decode(encoded(Image.fromarray(values), "TIFF"), "it")
+    ours = decode.decode(encoded(Image.fromarray(values), "TIFF"), "it")
     np.testing.assert_array_equal(ours[..., 1], np.nan_to_num(np.clip(values, 0, 255)).astype(np.uint8))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_of_an_animation_the_first_frame(kind):
-    single = images.decode(encoded(picture(), kind), "it").astype(int)
-    assert np.abs(images.decode(animated(kind), "it") - single).mean() < 12
+    single = decode.decode(encoded(picture(), kind), "it").astype(int)
+    assert np.abs(decode.decode(animated(kind), "it") - single).mean() < 12
 
 
 def bomb(width, height):
@@ -150,7 +150,7 @@ def bomb(width, height):
 )  # fmt: skip
 def test_what_cannot_be_read_is_named(content, reason):
     with pytest.raises(UnreadableImage, match=rf"^the/file.jpg cannot be read as an image \(.*{reason}.*\)$"):
-        images.decode(content, "the/file.jpg")
+        decode.decode(content, "the/file.jpg")
 
 
 def exif_of(kind, content):
@@ -168,7 +168,7 @@ BAD_EXIF = {
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "JPEG"])
 def test_damaged_exif_is_passed_over(kind, name):
     content = encoded(picture(), kind, exif=BAD_EXIF[name])
-    assert images.decode(content, "it").shape == (48, 64, 3) and images.size(content, "it") == (48, 64)
+    assert decode.decode(content, "it").shape == (48, 64, 3) and decode.size(content, "it") == (48, 64)
 
 
 def test_the_error_travels_between_processes():
@@ -180,4 +180,4 @@ def test_every_truncation_is_an_error_or_an_image():
     for content in (encoded(picture(), "JPEG"), encoded(picture("P"), "PNG"), encoded(picture(), "GIF")):
         for length in range(0, len(content), 97):
             with contextlib.suppress(UnreadableImage):
-                assert images.decode(content[:length], "it").shape == (48, 64, 3)
+                assert decode.decode(content[:length], "it").shape == (48, 64, 3)

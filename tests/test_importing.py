@@ -12,12 +12,15 @@ from safetensors.numpy import load as load_safetensors
 from test_weights import nested, write_zip
 
 import ncl_jax
-from ncl_jax import build, cli, convert, experts, weights
-from ncl_jax.data import views
+from ncl_jax import cli
+from ncl_jax.config import build
+from ncl_jax.data.augment import views
 from ncl_jax.errors import ConfigError
-from ncl_jax.exports import export
-from ncl_jax.importing import import_checkpoint, make_state
-from ncl_jax.models import make_network
+from ncl_jax.models import experts, make_network
+from ncl_jax.runs.export import export
+from ncl_jax.runs.import_authors import import_checkpoint, make_state
+from ncl_jax.weights import torch_names
+from ncl_jax.weights.read import digest, read_weights
 
 FIELDS = {
     "model__backbone": "cifar_resnet", "model__depth": 8, "model__width": 16, "loss__num_hard": 3,
@@ -56,11 +59,11 @@ def test_an_imported_run_loads_and_gives_the_weights_scores(imported):
         backbone="cifar_resnet", depth=8, width=16, classifier="linear", cosine_scale=16, num_classes=10,
         projection_dim=0, precision="float32",
     )  # fmt: skip
-    variables = convert.from_torch(tensors, convert.SUPERVISED)
+    variables = torch_names.from_torch(tensors, torch_names.SUPERVISED)
     normal = views.normalize(images, model.config.data.mean, model.config.data.std)
     logits = experts.make_apply(network, "unroll")(variables, normal, False)[0]["logits"]
     np.testing.assert_allclose(model(images), logits.mean(0), rtol=1e-4, atol=1e-4)
-    assert results["pretrained"]["sha256"] == weights.digest(run.parent / "authors.pth")
+    assert results["pretrained"]["sha256"] == digest(run.parent / "authors.pth")
     assert results["step"] == 2 * 4 and len(results["experts"]) == 3
 
 
@@ -103,7 +106,7 @@ def test_self_supervision_keeps_encoders_and_queues(golden, tmp_path):
 def test_all_experts_go_back_in_the_authors_names(imported, tmp_path):
     run, tensors, _ = imported
     export(run, tmp_path / "w.safetensors", "safetensors")
-    found = weights.read(tmp_path / "w.safetensors")
+    found = read_weights(tmp_path / "w.safetensors")
     assert found.keys() == tensors.keys()
     for name in tensors.keys() - {name for name in tensors if name.endswith("num_batches_tracked")}:
         np.testing.assert_array_equal(found[name], tensors[name])
@@ -129,11 +132,11 @@ def test_shortcuts_and_projections_go_back_and_forth():
     rng = np.random.default_rng(0)
     draw = lambda leaf: rng.normal(size=leaf.shape).astype(np.float32)  # noqa: E731
     variables = jax.tree.map(draw, {"params": shapes.params, "batch_stats": shapes.batch_stats})
-    tensors = convert.to_torch(variables, convert.SELF_SUPERVISED)
+    tensors = torch_names.to_torch(variables, torch_names.SELF_SUPERVISED)
     assert tensors["backbone.1.layer1.0.downsample.0.weight"].shape == (16, 4, 1, 1)
     assert tensors["backbone.1.layer1.0.downsample.1.running_var"].shape == (16,)
     assert tensors["classifier.0.2.weight"].shape == (3, 128) and tensors["classifier_ce.0.weight"].shape == (4, 128)
-    back = convert.from_torch(tensors, convert.SELF_SUPERVISED)
+    back = torch_names.from_torch(tensors, torch_names.SELF_SUPERVISED)
     jax.tree.map(np.testing.assert_array_equal, back, dict(variables))
 
 
@@ -141,7 +144,7 @@ def test_torch_gives_the_same_logits(imported, tmp_path):
     torch = pytest.importorskip("torch")
     run, _, _ = imported
     export(run, tmp_path / "w.safetensors", "safetensors", expert=1)
-    w = {name: torch.from_numpy(value) for name, value in weights.read(tmp_path / "w.safetensors").items()}
+    w = {name: torch.from_numpy(value) for name, value in read_weights(tmp_path / "w.safetensors").items()}
     relu, conv = torch.nn.functional.relu, torch.nn.functional.conv2d
 
     def norm(x, name):

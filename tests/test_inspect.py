@@ -7,8 +7,10 @@ import pytest
 from matplotlib.image import imread
 from test_own_images import make_folder, write_image
 
-from ncl_jax import checks, cli, config_file, recipes
-from ncl_jax.data.sources import Split
+from ncl_jax import cli
+from ncl_jax.config import checks, recipes
+from ncl_jax.config import files as config_files
+from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError
 
 COUNTS = {"cat": 120, "dog": 30, "fish": 6}
@@ -127,7 +129,7 @@ def test_data_in_memory(tmp_path, capfd):
 
 
 def config_of(arguments):
-    config = config_file.load(arguments)
+    config = config_files.load(arguments)
     checks.validate(config)
     return config
 
@@ -159,7 +161,7 @@ def test_the_batch_is_that_of_the_data_that_is_kept(clean, monkeypatch):
     counted = []
     monkeypatch.setattr(recipes, "fit_batch", lambda config, count: counted.append(count))
     for imbalance in (0, 4):
-        config_file.load(f"folder:dir={clean},imbalance={imbalance}")
+        config_files.load(f"folder:dir={clean},imbalance={imbalance}")
     assert counted[0] == 156 and counted[1] < 30
 
 
@@ -183,15 +185,15 @@ def test_a_list_gets_the_same_recipe(clean, tmp_path):
 def test_what_is_missing_is_said(tmp_path):
     for name in ("folder", "list"):
         with pytest.raises(ConfigError, match=f"missing: give --config={name}:dir=DIR"):
-            config_file.load(name)
+            config_files.load(name)
     make_folder(tmp_path, ("train",), {"only": 3})
     with pytest.raises(ConfigError, match="has one class, only: a classifier needs two or more"):
-        config_file.load(f"folder:dir={tmp_path}")
+        config_files.load(f"folder:dir={tmp_path}")
     write_image(tmp_path / "train" / "other" / "1.jpg")
     for path in tmp_path.rglob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(ConfigError, match=r"none of the images can be read.*image_size=64"):
-        config_file.load(f"folder:dir={tmp_path}")
+        config_files.load(f"folder:dir={tmp_path}")
 
 
 # What the authors' configurations and program say, METHOD.md section 7 in ours.

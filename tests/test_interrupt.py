@@ -13,10 +13,10 @@ from programs import SHRINK, content
 from tiny import load_config
 
 from ncl_jax.errors import Interrupted
-from ncl_jax.evaluate import make_evaluate
-from ncl_jax.prepare import compile_step
-from ncl_jax.rundir import RunDir
-from ncl_jax.train import train
+from ncl_jax.evaluation.step import make_evaluate
+from ncl_jax.runs.setup import compile_step
+from ncl_jax.runs.train import train
+from ncl_jax.storage.directory import RunDir
 
 HOUR = 3600.0
 
@@ -39,8 +39,8 @@ def whole(tmp_path_factory):
         return lambda variables: late.append(HOUR) or evaluate(variables)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ncl_jax.prepare.make_evaluate", make_slow)
-        patch.setattr("ncl_jax.train.time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + sum(late)))
+        patch.setattr("ncl_jax.runs.setup.make_evaluate", make_slow)
+        patch.setattr("ncl_jax.runs.train.time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + sum(late)))
         train(config(1), workdir)
     assert len(late) == 3
     return workdir
@@ -60,7 +60,7 @@ def stop(workdir, devices, monkeypatch):
         return step
 
     with monkeypatch.context() as patch:
-        patch.setattr("ncl_jax.prepare.compile_step", compile_and_stop)
+        patch.setattr("ncl_jax.runs.setup.compile_step", compile_and_stop)
         with pytest.raises(Interrupted, match="stopped at step 50, saved"):
             train(config(devices), workdir)
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ncl_jax import launch
+from ncl_jax.cli import launch
 from ncl_jax.errors import ConfigError, NclError
 
 SBATCH = """

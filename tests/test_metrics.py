@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ncl_jax import metrics
+from ncl_jax.evaluation import metrics
 
 NUM_CLASSES = 6
 # Many, medium, few differ between the conventions on the classes of exactly 100 and 20 images.

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from ncl_jax import momentum, optim
+from ncl_jax.methods import momentum
+from ncl_jax.training import optimizers
 
 
 def parameters():
@@ -24,7 +25,7 @@ def scaled(factor):
 
 
 def test_the_encoder_starts_as_a_copy_of_the_selected_parts():
-    optimizer = optax.chain(optim.sgd(0.1, momentum=0.9, weight_decay=0.0), momentum.momentum_encoder(0.9))
+    optimizer = optax.chain(optimizers.sgd(0.1, momentum=0.9, weight_decay=0.0), momentum.momentum_encoder(0.9))
     encoder = optax.tree.get(optimizer.init(parameters()), "encoder")
     assert set(encoder) == {"backbone", "projection"}
     np.testing.assert_array_equal(encoder["backbone"]["w"], parameters()["backbone"]["w"])
@@ -45,7 +46,7 @@ def test_one_step_of_the_average(average, source):
 
 def test_default_averages_the_weights_after_the_optimizers_step():
     """In a chain with SGD: two steps against the arithmetic written out."""
-    optimizer = optax.chain(optim.sgd(0.1, momentum=0.0, weight_decay=0.0), momentum.momentum_encoder(0.75))
+    optimizer = optax.chain(optimizers.sgd(0.1, momentum=0.0, weight_decay=0.0), momentum.momentum_encoder(0.75))
     params, encoder = parameters(), np.array([5.0, 6.0])
     weights = encoder.copy()
     state = optimizer.init(params)

@@ -8,9 +8,9 @@ import tiny
 
 import ncl_jax
 from ncl_jax.errors import ConfigError
-from ncl_jax.evaluate import evaluate_run
-from ncl_jax.rundir import RunDir
-from ncl_jax.train import train
+from ncl_jax.runs.evaluate import evaluate_run
+from ncl_jax.runs.train import train
+from ncl_jax.storage.directory import RunDir
 
 
 @pytest.fixture

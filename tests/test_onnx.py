@@ -9,11 +9,12 @@ import pytest
 import tiny
 
 import ncl_jax
-from ncl_jax import build
+from ncl_jax.config import build
 from ncl_jax.errors import ConfigError, ExportError
-from ncl_jax.exports import export, onnx
-from ncl_jax.exports.artifact import Artifact
+from ncl_jax.export import onnx
+from ncl_jax.export.artifact import Artifact
 from ncl_jax.models.layers import XLA
+from ncl_jax.runs.export import export
 
 RNG = np.random.default_rng(0)
 RESNET = {"model__backbone": "resnet", "model__depth": 18, "model__width": 8, "model__classifier": "cosine"}

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ncl_jax import checks
-from ncl_jax.config import base_config
-from ncl_jax.data import decoding, pipeline, sources, tfds
-from ncl_jax.data.sources import Request, benchmarks, layouts, lists
+from ncl_jax.config import base_config, checks
+from ncl_jax.data import dataset, sources
+from ncl_jax.data.images import parallel
+from ncl_jax.data.sources import benchmarks, layouts, lists, tfds_files
+from ncl_jax.data.types import Request
 from ncl_jax.errors import ConfigError, DataError
 
 CLASSES = {"cat": 5, "dog": 3, "Ähre": 2}
@@ -91,9 +92,9 @@ def test_a_run_among_the_images_would_become_one_of_their_classes(tmp_path, spli
 
 def test_a_folder_can_be_cut_to_a_profile(tmp_path):
     make_folder(tmp_path, classes={"a": 16, "b": 16, "c": 16})
-    facts = pipeline.load(Request("folder", tmp_path), 4.0, size=8).facts
+    facts = dataset.load(Request("folder", tmp_path), 4.0, size=8).facts
     assert facts.class_counts == (16, 8, 4) and facts.image_shape == (8, 8, 3)
-    whole = pipeline.load(Request("folder", tmp_path), size=8).facts
+    whole = dataset.load(Request("folder", tmp_path), size=8).facts
     assert whole.class_counts == (16, 16, 16) and whole.rows_checksum != facts.rows_checksum
 
 
@@ -102,14 +103,14 @@ def test_odd_names(tmp_path):
     make_folder(tmp_path, classes={name: 2, "日本語 #1": 1, "-x": 1})
     source = load(tmp_path)
     assert set(source.class_names) == {name, "日本語 #1", "-x"}
-    data = pipeline.load(Request("folder", tmp_path), size=8)
+    data = dataset.load(Request("folder", tmp_path), size=8)
     assert len(data.listing()) == 8 and any("日本語 #1" in line for line in data.listing())
 
 
 def test_a_name_of_two_lines_is_one_line_of_the_list_of_files(tmp_path):
     make_folder(tmp_path)
     write_image(tmp_path / "train" / "cat" / "a\nb.jpg")
-    listing = pipeline.load(Request("folder", tmp_path), size=8).listing()
+    listing = dataset.load(Request("folder", tmp_path), size=8).listing()
     paths = [line.split("\t")[2] for line in listing]
     assert len(paths) == 21 and "train/cat/a\\nb.jpg" in paths
 
@@ -334,7 +335,7 @@ def test_a_benchmark_from_its_lists_or_its_annotations(tmp_path, small, names):
     write = text if names[0].endswith("txt") else inaturalist
     for split, name in zip(("train", "test"), names, strict=True):
         (tmp_path / name).write_text(write(split))
-    data = pipeline.load(Request("inaturalist2018", tmp_path), size=8)
+    data = dataset.load(Request("inaturalist2018", tmp_path), size=8)
     assert data.facts.class_counts == (5, 3, 2) and len(data.test) == 10
     assert len(data.notes) == 2 and f"{names[0]}: git blob" in data.notes[0]
     assert ("not the published one (4accdb7584d2)" in data.notes[0]) == (names[0] == "iNaturalist18_train.txt")
@@ -398,11 +399,11 @@ def test_any_set_that_tfds_prepared(tmp_path, monkeypatch):
         plain = load(tmp_path, "cifar10", download=False)
         assert source.class_names == plain.class_names and set(source.splits) == {"train", "test"}
         pixels = {image.tobytes(): label for image, label in zip(*plain.splits["train"], strict=True)}
-        data = pipeline.load(Request("tfds", folder), size=32)
+        data = dataset.load(Request("tfds", folder), size=32)
         assert len(data.train) == 20 and sum(data.facts.class_counts) == 20
         for row in range(20):
             assert (
-                pixels[decoding.decoded(source.splits["train"].images, row).tobytes()]
+                pixels[parallel.decoded(source.splits["train"].images, row).tobytes()]
                 == source.splits["train"].labels[row]
             )
 
@@ -451,7 +452,7 @@ def test_a_link_that_leads_nowhere_is_an_unreadable_file(tmp_path):
     (tmp_path / "train" / "cat" / "9.jpg").symlink_to("/nonexistent")
     split = load(tmp_path).splits["train"]
     assert len(split) == 11
-    found = [error for error in decoding.errors(split, "") if error]
+    found = [error for error in parallel.errors(split, "") if error]
     assert len(found) == 1 and "9.jpg cannot be read (No such file" in found[0]
 
 
@@ -459,7 +460,7 @@ def test_a_run_is_told_what_can_be_done_about_an_unreadable_file(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "train" / "cat" / "3.jpg").write_bytes(b"text")
     split = load(tmp_path).splits["train"]
-    for read in (lambda: decoding.sizes(split, ""), lambda: decoding.fitted(split, 9, 8, "")):
+    for read in (lambda: parallel.sizes(split, ""), lambda: parallel.fitted(split, 9, 8, "")):
         with pytest.raises(DataError, match=r"cat/3.jpg cannot be read as an image .*set data.skip_unreadable=True"):
             read()
 
@@ -469,7 +470,7 @@ def test_a_set_without_a_readable_image_is_refused(tmp_path):
     for path in (tmp_path / "test").rglob("*.jpg"):
         path.write_bytes(b"")
     with pytest.raises(DataError, match="no image of test can be read"):
-        pipeline.load(Request("folder", tmp_path), size=8, skip_unreadable=True)
+        dataset.load(Request("folder", tmp_path), size=8, skip_unreadable=True)
 
 
 class Prepared:
@@ -496,7 +497,7 @@ def prepared_folder(tmp_path, monkeypatch):
         folder.mkdir(parents=True)
         (folder / "dataset_info.json").write_text(json.dumps({"name": name, "fileFormat": "array_record"}))
         builder = Prepared(names, splits)
-        monkeypatch.setattr(tfds, "opened", lambda place: contextlib.nullcontext(builder))
+        monkeypatch.setattr(tfds_files, "opened", lambda place: contextlib.nullcontext(builder))
         return folder
 
     return make

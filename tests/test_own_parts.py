@@ -12,14 +12,18 @@ import tiny
 from jax.sharding import PartitionSpec as P
 
 import ncl_jax
-from ncl_jax import build, checks, config_file, methods, sharding
-from ncl_jax.config import choose_method
-from ncl_jax.data.sources import SOURCES, Source, Split
-from ncl_jax.data.views import VIEWS
+from ncl_jax import methods
+from ncl_jax.config import build, checks, choose_method
+from ncl_jax.config import files as config_files
+from ncl_jax.data.augment.views import VIEWS
+from ncl_jax.data.sources import SOURCES
+from ncl_jax.data.types import Source, Split
 from ncl_jax.errors import ConfigError
-from ncl_jax.exports import FORMATS, export
+from ncl_jax.export.formats import FORMATS
 from ncl_jax.methods import METHODS, Method, Objective
-from ncl_jax.train import train
+from ncl_jax.runs.export import export
+from ncl_jax.runs.train import train
+from ncl_jax.runtime.devices import make_mesh
 
 
 def stripes(request):
@@ -99,7 +103,7 @@ def test_a_configuration_may_bring_its_own_method(tmp_path):
     text = page.partition("```python\n")[2].partition("```")[0]
     assert len(text.splitlines()) < 40
     (tmp_path / "mine.py").write_text(text)
-    mine = config_file.load(f"{tmp_path}/mine.py:epochs=2")
+    mine = config_files.load(f"{tmp_path}/mine.py:epochs=2")
     mine.update_from_flattened_dict({"model.backbone": "one_layer", "model.num_experts": 2, "optim.batch_size": 4})
     checks.validate(mine)
     state = build.initial_state(mine, tiny.FACTS)
@@ -128,10 +132,10 @@ def test_a_methods_memory_lives_where_it_says(tables):
     mine = config(loss__name="centres")
     facts = tiny.FACTS._replace(class_counts=(9, 6, 3))
     shapes = jax.eval_shape(lambda: build.initial_state(mine, facts))
-    places = build.state_places(mine, facts, sharding.make_mesh(2, 2), shapes)
+    places = build.state_places(mine, facts, make_mesh(2, 2), shapes)
     assert places.memory.spec == P("expert") and shapes.memory.shape[:2] == (2, 3)
     queue = tiny.tiny("method=ncl")
     shapes = jax.eval_shape(lambda: build.initial_state(queue, tiny.FACTS))
-    places = build.state_places(queue, tiny.FACTS, sharding.make_mesh(2, 2), shapes)
+    places = build.state_places(queue, tiny.FACTS, make_mesh(2, 2), shapes)
     assert places.memory["contrast"].keys.spec == P("expert") and places.memory["contrast"].position.spec == P()
     assert methods.objectives().keys() == {"adjusted", "centres", "dbm", "distilled", "ldam", "ncl", "nclpp"}

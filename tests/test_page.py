@@ -9,17 +9,21 @@ import browser
 import numpy as np
 import pytest
 
-from ncl_jax import methods, metrics, predictions, report, reporting
-from ncl_jax.config import base_config, choose_method, method_of
-from ncl_jax.data.pipeline import Data, Facts
-from ncl_jax.data.sources import Split
-from ncl_jax.data.sources.source import Files
+from ncl_jax import methods
+from ncl_jax.cli.report import main, make
+from ncl_jax.config import base_config, choose_method
+from ncl_jax.config.choose import method_of
+from ncl_jax.data.dataset import Data, Facts
+from ncl_jax.data.sources.files import Files
+from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError, NclError
+from ncl_jax.evaluation import metrics, predictions
+from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.methods import METHODS
-from ncl_jax.predictions import Predictions
 from ncl_jax.report import comparison, confusion, page, svg
 from ncl_jax.report.plots import per_class_figure
-from ncl_jax.rundir import RunDir
+from ncl_jax.runs.results import write
+from ncl_jax.storage.directory import RunDir
 
 SECTIONS = ["Figures", "Head and tail", "Training", "Confusions", "Confidence", "Do the experts agree?",
             "The most confident mistakes", "The tail's worst classes"]  # fmt: skip
@@ -299,7 +303,7 @@ def finished(path, log=True, seed=0):
         lines = [json.dumps({"step": record["epoch"]} | record) + "\n" for record in run.metrics]
         directory.metrics.write_text("".join(lines))
     answers = metrics.Answers(test.labels, test.labels >= 0, run.predictions.top, run.predictions.confidence)
-    report.write(directory, run.results, [answers], test)
+    write(directory, run.results, [answers], test)
     return directory
 
 
@@ -311,16 +315,16 @@ def test_a_finished_run_has_its_plots_its_page_and_its_results(tmp_path, log):
     headings = Text(directory.report.read_text()).headings[1:]
     assert headings == [name for name in SECTIONS if log or name != "Training"]
     assert json.loads(directory.results.read_text())["step"] == 30
-    assert reporting.make([directory.path]) == directory.report.read_text()
+    assert make([directory.path]) == directory.report.read_text()
 
 
 def test_the_command_writes_a_page_of_one_run_and_of_several(tmp_path, monkeypatch, capsys):
     finished(tmp_path / "a")
     finished(tmp_path / "b", seed=1)
     monkeypatch.chdir(tmp_path)
-    reporting.main(["a"])
+    main(["a"])
     assert "wrote report.html: open it in a browser" in capsys.readouterr().out
-    reporting.main(["a", "b", "--force"])
+    main(["a", "b", "--force"])
     assert "2 runs on shirts &amp; &lt;shoes&gt;" in (tmp_path / "report.html").read_text()
     for arguments, message in [
         (["a"], "--out=report.html exists already: give another name, or --force"),
@@ -328,7 +332,7 @@ def test_the_command_writes_a_page_of_one_run_and_of_several(tmp_path, monkeypat
         (["c", "--force"], "c is no directory: give the one of a run"),
     ]:
         with pytest.raises(NclError, match=message):
-            reporting.main(arguments)
+            main(arguments)
     (tmp_path / "a" / "results.json").unlink()
     with pytest.raises(ConfigError, match="a has no results yet: let the run end, or ncl-jax evaluate --run=a"):
-        reporting.main(["a", "--force"])
+        main(["a", "--force"])

@@ -15,11 +15,12 @@ from PIL import Image
 from test_own_images import make_folder, write_image
 
 import ncl_jax
-from ncl_jax import cli, predicting
-from ncl_jax.data import decoding, transforms
-from ncl_jax.data.images import read_image
+from ncl_jax import cli
+from ncl_jax.data.images import parallel, transforms
+from ncl_jax.data.images.decode import read_image
 from ncl_jax.errors import DataError
-from ncl_jax.train import train
+from ncl_jax.runs import predict as predict_module
+from ncl_jax.runs.train import train
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +118,11 @@ def test_one_image_and_none(trained):
 
 
 def test_many_files_come_in_order(trained, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(predicting, "BATCH", 4)
+    monkeypatch.setattr(predict_module, "BATCH", 4)
     run, folder = trained
     files = [folder / "train" / "cat" / f"{i % 12}.jpg" for i in range(70)]
     model = ncl_jax.load(run)
-    answers = list(predicting.predict(model, list(map(str, files)), 1, None))
+    answers = list(predict_module.predict(model, list(map(str, files)), 1, None))
     assert [answer["file"] for answer in answers] == list(map(str, files))
     assert answers[:12] == answers[12:24]
 
@@ -177,8 +178,8 @@ def test_a_model_takes_paths_pictures_and_arrays_of_any_size(trained, tmp_path):
 
 def test_threads_run_only_a_little_ahead():
     started = []
-    results = decoding.in_threads(lambda row: (started.append(row), row)[1], 10_000, "")
+    results = parallel.in_threads(lambda row: (started.append(row), row)[1], 10_000, "")
     assert [next(results) for _ in range(3)] == [0, 1, 2]
-    assert len(started) <= 3 + 16 * decoding.cores()
+    assert len(started) <= 3 + 16 * parallel.cores()
     results.close()
-    assert list(decoding.in_threads(lambda row: row, 50, "")) == list(range(50))
+    assert list(parallel.in_threads(lambda row: row, 50, "")) == list(range(50))

@@ -14,10 +14,13 @@ from safetensors.numpy import save_file
 from test_own_images import make_folder
 from test_weights import write_legacy, write_zip
 
-from ncl_jax import build, convert, pretrained, startup
+from ncl_jax.config import build
 from ncl_jax.data.sources import benchmarks
 from ncl_jax.errors import ConfigError, DataError
-from ncl_jax.train import train
+from ncl_jax.runs import pretrained
+from ncl_jax.runs.train import train
+from ncl_jax.runtime import startup
+from ncl_jax.weights import torch_names
 
 FACTS = tiny.FACTS
 
@@ -37,7 +40,7 @@ def random_variables(config, num_experts=1):
 def write(path, config):
     """A file in torchvision's names; returns the variables."""
     variables = random_variables(config)
-    tensors = convert.to_torchvision(variables, 0, "fc")
+    tensors = torch_names.to_torchvision(variables, 0, "fc")
     writer = {".safetensors": lambda path, tensors: save_file(tensors, path)}.get(path.suffix)
     (writer or (write_legacy if "legacy" in path.name else write_zip))(path, tensors=tensors)
     return variables
@@ -112,7 +115,7 @@ def test_what_does_not_fit_is_named(tmp_path, fields, said):
 )
 def test_a_missing_or_an_extra_tensor_is_named(tmp_path, change, said):
     config = config_of(model__pretrained=str(tmp_path / "w.safetensors"))
-    tensors = convert.to_torchvision(random_variables(config), 0, "fc")
+    tensors = torch_names.to_torchvision(random_variables(config), 0, "fc")
     change(tensors)
     save_file(tensors, tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match=said):

@@ -6,10 +6,12 @@ import pytest
 import tiny
 
 import ncl_jax
-from ncl_jax import build, cli, priors
+from ncl_jax import cli
+from ncl_jax.config import build
 from ncl_jax.errors import ConfigError
-from ncl_jax.evaluate import evaluate_run
-from ncl_jax.exports import export
+from ncl_jax.evaluation import priors
+from ncl_jax.runs.evaluate import evaluate_run
+from ncl_jax.runs.export import export
 
 COUNTS = (60, 30, 10)
 

@@ -8,7 +8,7 @@ import numpy as np
 import programs
 import pytest
 
-from ncl_jax.checkpoint import Checkpoints
+from ncl_jax.storage.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow
 METHOD = "configs/quickstart.py:method=ncl_supervised"

@@ -7,7 +7,7 @@ import pytest
 from pictures import assert_rate, difference, on_pillow, sample_images
 from PIL import Image, ImageEnhance, ImageOps
 
-from ncl_jax.data import policies, randaugment
+from ncl_jax.data.augment import policies, randaugment
 
 FILL = randaugment.FILL
 SAMPLES = 20_000

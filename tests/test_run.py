@@ -14,8 +14,8 @@ import tiny
 import ncl_jax
 from ncl_jax import cli
 from ncl_jax.errors import CheckpointError
-from ncl_jax.evaluate import evaluate_run
 from ncl_jax.models.cpu.library import lanes
+from ncl_jax.runs.evaluate import evaluate_run
 
 pytestmark = pytest.mark.slow
 NO_DATA = ["--config.data.dir=/nowhere/data", "--config.data.download=False"]

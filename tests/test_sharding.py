@@ -8,8 +8,9 @@ import pytest
 from quick import quick_jit
 from tiny import FACTS, IMAGES, LABELS, order, tiny
 
-from ncl_jax import build, sharding
-from ncl_jax.data import feeds
+from ncl_jax.config import build
+from ncl_jax.data.feeds.resident import Resident
+from ncl_jax.runtime.devices import make_mesh, put_rows, replicated, take_rows
 
 MESHES = [(8, 1), (2, 4), (4, 2)]
 
@@ -18,7 +19,7 @@ def program(config, facts, mesh, images, labels):
     """The training step on a mesh, as a run compiles it: state shapes and places, and the step."""
     shapes = jax.eval_shape(lambda: build.initial_state(config, facts))
     places = build.state_places(config, facts, mesh, shapes)
-    feed = feeds.Resident(images, labels, build.keys(0).order, config.optim.batch_size, mesh)
+    feed = Resident(images, labels, build.keys(0).order, config.optim.batch_size, mesh)
     train_step = build.train_step(config, facts, mesh)
     step = quick_jit(lambda state, key, source: train_step(state, key, feed.take(source, state.step)))
     return shapes, places, feed, step
@@ -27,10 +28,10 @@ def program(config, facts, mesh, images, labels):
 def run(data, expert, strategy="unroll", num_steps=10):
     """The losses and the final state of a run on a mesh."""
     config = tiny("method=ncl", model__num_experts=4, optim__batch_size=8, run__strategy=strategy)
-    mesh = sharding.make_mesh(data, expert)
+    mesh = make_mesh(data, expert)
     _, places, feed, step = program(config, FACTS, mesh, np.asarray(IMAGES), np.asarray(LABELS))
     state = jax.device_put(quick_jit(lambda: build.initial_state(config, FACTS))(), places)
-    key, losses = jax.device_put(build.keys(0).step, sharding.replicated(mesh)), []
+    key, losses = jax.device_put(build.keys(0).step, replicated(mesh)), []
     for index in range(num_steps):
         state, metrics = step(state, key, next(feed.batches(index))[0])
         losses.append(metrics["loss"])
@@ -57,11 +58,11 @@ def test_every_mesh_gives_the_numbers_of_one_device(single, mesh, strategy):
 
 @pytest.mark.parametrize("mesh", MESHES)
 def test_rows_are_taken_from_wherever_they_lie(mesh):
-    mesh = sharding.make_mesh(*mesh)
-    images = sharding.put_rows(mesh, np.asarray(IMAGES))
+    mesh = make_mesh(*mesh)
+    images = put_rows(mesh, np.asarray(IMAGES))
     assert images.sharding.shard_shape(images.shape)[0] == -(-20 // mesh.shape["data"])
     rows = order()[:8]
-    taken = jax.jit(sharding.take_rows(mesh))(images, jax.device_put(rows, sharding.replicated(mesh)))
+    taken = jax.jit(take_rows(mesh))(images, jax.device_put(rows, replicated(mesh)))
     np.testing.assert_array_equal(taken, IMAGES[rows])
     assert taken.sharding.shard_shape(taken.shape)[0] == 8 // mesh.shape["data"]
 
@@ -81,11 +82,11 @@ def test_gradients_and_statistics_travel_and_activations_do_not(mesh_shape, stra
     facts = FACTS._replace(image_shape=(16, 16, 3))
     fields = {"model__backbone": "cifar_resnet", "run__strategy": strategy}
     config = tiny("method=ncl", optim__batch_size=16, **fields)
-    mesh = sharding.make_mesh(*mesh_shape)
+    mesh = make_mesh(*mesh_shape)
     images, labels = np.zeros((20, 16, 16, 3), np.uint8), np.zeros(20, np.int32)
     shapes, places, feed, step = program(config, facts, mesh, images, labels)
     state = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
-    key = jax.device_put(build.keys(0).step, sharding.replicated(mesh))
+    key = jax.device_put(build.keys(0).step, replicated(mesh))
     text = step.lower(state, key, next(feed.batches(0))[0]).compile().as_text()
     assert max(collectives(text, "all-gather")) < 100  # an activation: 16 * 16 * 16 * 16 = 65,536
     assert not collectives(text, "all-to-all") and max(collectives(text, "collective-permute"), default=0) < 100

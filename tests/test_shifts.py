@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ncl_jax import shifts
+from ncl_jax.evaluation import shifts
 
 COUNTS = (10, 500, 100, 40)
 

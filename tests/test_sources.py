@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tiny
 
-from ncl_jax.data import archives, sources
+from ncl_jax.data import sources
+from ncl_jax.data.sources import cifar_archive
 
-LAYOUT = archives.LAYOUTS["cifar10"]
+LAYOUT = cifar_archive.LAYOUTS["cifar10"]
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -179,10 +180,10 @@ def test_flipped_bit_in_archive(tmp_path):
 @pytest.mark.parametrize("dump", [py2_pickle, py3_pickle])
 def test_every_truncated_pickle_is_an_error(dump):
     content = dump({b"labels": [1, 2], b"data": np.arange(6, dtype=np.uint8).reshape(2, 3), b"name": b"b"})
-    assert archives._unpickle(content, "whole")[b"labels"] == [1, 2]
+    assert cifar_archive._unpickle(content, "whole")[b"labels"] == [1, 2]
     for length in range(len(content)):
         with pytest.raises(sources.DataError, match="part is cut short"):
-            archives._unpickle(content[:length], "part")
+            cifar_archive._unpickle(content[:length], "part")
 
 
 class Harm:
@@ -231,15 +232,15 @@ def test_malicious_pickle_is_refused(tmp_path, nest, protocol):
 )
 def test_nothing_but_values_and_arrays(stream, message):
     with pytest.raises(sources.DataError, match=message):
-        archives._unpickle(stream, "file")
+        cifar_archive._unpickle(stream, "file")
 
 
 def test_pickle_cannot_modify_the_stand_ins():
     # BUILD sets attributes of what it is given; here, of the function that stands for numpy's dtype.
     stream = b"cnumpy\ndtype\nN}(X\x08\x00\x00\x00__name__X\x01\x00\x00\x00xu\x86b."
     with pytest.raises(sources.DataError):
-        archives._unpickle(stream, "file")
-    assert archives._Unpickler._make_dtype.__name__ == "_make_dtype"
+        cifar_archive._unpickle(stream, "file")
+    assert cifar_archive._Unpickler._make_dtype.__name__ == "_make_dtype"
 
 
 def member(name, kind=tarfile.REGTYPE, link="", size=0):
@@ -324,7 +325,7 @@ def server(tmp_path, monkeypatch):
     path = tmp_path / "server" / LAYOUT.archive
     packed(path, files())
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(archives.LAYOUTS, "cifar10", LAYOUT._replace(url=path.as_uri(), md5=md5))
+    monkeypatch.setitem(cifar_archive.LAYOUTS, "cifar10", LAYOUT._replace(url=path.as_uri(), md5=md5))
     return md5
 
 
@@ -337,7 +338,7 @@ def test_download(tmp_path, server):
 
 
 def test_download_with_another_checksum(tmp_path, server, monkeypatch):
-    monkeypatch.setitem(archives.LAYOUTS, "cifar10", archives.LAYOUTS["cifar10"]._replace(md5="0" * 32))
+    monkeypatch.setitem(cifar_archive.LAYOUTS, "cifar10", cifar_archive.LAYOUTS["cifar10"]._replace(md5="0" * 32))
     target = tmp_path / "data"
     target.mkdir()
     (target / "mine.txt").write_text("mine")
@@ -348,7 +349,7 @@ def test_download_with_another_checksum(tmp_path, server, monkeypatch):
 
 
 def test_no_network(tmp_path, monkeypatch):
-    monkeypatch.setitem(archives.LAYOUTS, "cifar10", LAYOUT._replace(url="http://127.0.0.1:9/" + LAYOUT.archive))
+    monkeypatch.setitem(cifar_archive.LAYOUTS, "cifar10", LAYOUT._replace(url="http://127.0.0.1:9/" + LAYOUT.archive))
     with pytest.raises(sources.DataError, match="cannot be downloaded.*put cifar-10-python.tar.gz"):
         tiny.load_source("cifar10", tmp_path / "data")
     assert not list((tmp_path / "data").iterdir())

@@ -8,8 +8,8 @@ import jax
 import pytest
 import tiny
 
-from ncl_jax import startup
 from ncl_jax.models import layers
+from ncl_jax.runtime import startup
 
 
 def test_the_cache_is_the_users_unless_jax_was_told(monkeypatch, tmp_path):

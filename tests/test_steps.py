@@ -10,9 +10,11 @@ import pytest
 from quick import quick_jit
 from tiny import FACTS, IMAGES, LABELS, batch, load_config, order, same, tiny
 
-from ncl_jax import build, sharding, steps
-from ncl_jax.data import feeds
+from ncl_jax.config import build
+from ncl_jax.data.feeds.resident import Resident, ResidentTest
 from ncl_jax.methods import Objective
+from ncl_jax.runtime.devices import make_mesh
+from ncl_jax.training import steps
 
 
 @functools.cache
@@ -26,7 +28,7 @@ def program(arguments, **fields):
 
 def resident(size=4):
     """The tiny data set as a feed."""
-    return feeds.Resident(np.asarray(IMAGES), np.asarray(LABELS), build.keys(0).order, size, sharding.make_mesh(1))
+    return Resident(np.asarray(IMAGES), np.asarray(LABELS), build.keys(0).order, size, make_mesh(1))
 
 
 def test_several_steps_in_one_call_equal_single_ones():
@@ -59,7 +61,7 @@ def test_a_resident_feed_gives_the_rows_of_each_place_in_the_order():
 
 
 def test_a_test_feed_gives_every_image_once():
-    feed = feeds.ResidentTest(np.asarray(IMAGES), np.asarray(LABELS), 8, sharding.make_mesh(1))
+    feed = ResidentTest(np.asarray(IMAGES), np.asarray(LABELS), 8, make_mesh(1))
     ((source, count),) = feed.batches(0)
     batches = [feed.take(source, step) for step in range(count)]
     images, labels, valid = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))

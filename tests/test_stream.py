@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from test_own_images import write_image
 
-from ncl_jax.data import decoding, storing, stream, transforms, views
-from ncl_jax.data.sources import Split
-from ncl_jax.data.sources.source import Files
+from ncl_jax.data.augment import views
+from ncl_jax.data.feeds import resident, stream
+from ncl_jax.data.images import parallel, transforms
+from ncl_jax.data.sources.files import Files
+from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
-from ncl_jax.sharding import make_mesh
+from ncl_jax.runtime.devices import make_mesh
 
 SIZE, NUM_IMAGES, BATCH = 16, 21, 4  # five batches an epoch
 
@@ -97,7 +99,7 @@ def test_the_parts_are_those_of_the_image_and_the_test_transform(split, expected
     order = stream.Shuffled(3, NUM_IMAGES, BATCH)
     for step in (0, 9):
         for place, row in enumerate(order.rows(step)):
-            image = decoding.decoded(split.images, row)
+            image = parallel.decoded(split.images, row)
             copies = expected[step]["images"][place]
             np.testing.assert_array_equal(copies[2], transforms.fit(image, 20, SIZE))
             assert (copies[0] != copies[1]).any()  # each copy has its own crop
@@ -148,7 +150,7 @@ def zip_first(iterator, count):
 def test_the_test_transform_streamed_equals_it_stored(split):
     cut = stream.Cut([None], 20, SIZE)
     whole = stream.Batches(split, stream.InOrder(NUM_IMAGES, NUM_IMAGES), cut, 0, NUM_IMAGES, np.arange(NUM_IMAGES))
-    stored = storing.stored(split, feed="resident", size=SIZE, resize=20, resizes=False, text="")
+    stored = resident.stored(split, feed="resident", size=SIZE, resize=20, resizes=False, text="")
     np.testing.assert_array_equal(whole[0]["images"][:, 0], stored)
 
 
@@ -189,10 +191,10 @@ def test_a_file_that_breaks_while_it_is_read_is_named(split, tmp_path, content):
 )
 def test_what_is_stored(split, monkeypatch, kind, wanted, resizes, shape):
     if kind == "large":
-        monkeypatch.setattr(storing, "LARGEST_RESIDENT", 1000)
+        monkeypatch.setattr(resident, "LARGEST_RESIDENT", 1000)
     side = {"array": SIZE, "other": 24}.get(kind)
     given = Split(np.zeros((6, side, side, 3), np.uint8), np.zeros(6, np.int32)) if side else split
-    images = storing.stored(given, feed=wanted, size=SIZE, resize=20, resizes=resizes, text="")
+    images = resident.stored(given, feed=wanted, size=SIZE, resize=20, resizes=resizes, text="")
     assert (images if images is None else images.shape) == shape
 
 
@@ -201,6 +203,6 @@ def test_images_of_one_size_are_stored_whole(tmp_path):
     for i, name in enumerate(names):
         write_image(tmp_path / name, seed=i, size=(30, 20))
     given = Split(Files(tmp_path, names, np.ones(2)), np.zeros(2, np.int32))
-    images = storing.stored(given, feed="auto", size=SIZE, resize=20, resizes=True, text="")
+    images = resident.stored(given, feed="auto", size=SIZE, resize=20, resizes=True, text="")
     assert images.shape == (2, 30, 20, 3)
-    np.testing.assert_array_equal(images[1], decoding.decoded(given.images, 1))
+    np.testing.assert_array_equal(images[1], parallel.decoded(given.images, 1))

@@ -13,7 +13,7 @@ import pytest
 from test_own_images import make_folder, write_image
 from test_processes import start_two
 
-from ncl_jax.rundir import RunDir
+from ncl_jax.storage.directory import RunDir
 
 pytestmark = pytest.mark.slow
 FIELDS = {

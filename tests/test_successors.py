@@ -9,10 +9,13 @@ import pytest
 from quick import quick_jit
 from tiny import FACTS, batch, same, tiny
 
-from ncl_jax import build, experts, losses, margins, methods, steps
-from ncl_jax.checkpoint import Checkpoints
+from ncl_jax import losses, methods
+from ncl_jax.config import build
 from ncl_jax.errors import ConfigError
-from ncl_jax.models import HEADS
+from ncl_jax.losses import margins
+from ncl_jax.models import HEADS, experts
+from ncl_jax.storage.checkpoint import Checkpoints
+from ncl_jax.training import steps
 
 COUNTS = np.array([500, 120, 33, 7, 5])
 LABELS = np.array([0, 4, 2, 3, 3, 1])

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import tiny
 
-from ncl_jax.data import longtail, sources, tfds
+from ncl_jax.data import longtail, sources
+from ncl_jax.data.sources import tfds_files
 
 FIXTURE = Path(__file__).parent / "data" / "tfds_cifar10.zip"
 
@@ -72,8 +73,8 @@ def test_newest_version_is_taken(tmp_path):
         folder = tmp_path / "cifar10" / version
         folder.mkdir(parents=True)
         (folder / "dataset_info.json").write_text(json.dumps({"name": "cifar10"}))
-    assert tfds.find("cifar10", tmp_path).name == "3.0.10"
-    assert tfds.find("cifar100", tmp_path) is None
+    assert tfds_files.find("cifar10", tmp_path).name == "3.0.10"
+    assert tfds_files.find("cifar100", tmp_path) is None
 
 
 def test_tfrecord_is_refused(prepared):
@@ -94,4 +95,4 @@ def test_missing_package_is_named(prepared, monkeypatch):
 def test_ids_must_be_the_rows(ids):
     source = [{"id": b"train_%05d" % i, "image": np.zeros((2, 2, 3), np.uint8), "label": 0} for i in ids]
     with pytest.raises(ValueError, match="occurs twice, or does not fit 2 images"):
-        tfds._split(source, "train")
+        tfds_files._split(source, "train")

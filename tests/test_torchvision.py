@@ -8,8 +8,8 @@ import pytest
 import seeded
 from quick import quick_jit
 
-from ncl_jax import convert
 from ncl_jax.models import make_network
+from ncl_jax.weights import torch_names
 
 NETWORKS = {
     "resnet18": ("resnet", 18), "resnet34": ("resnet", 34), "resnet50": ("resnet", 50), "resnet101": ("resnet", 101),
@@ -40,12 +40,12 @@ def network(backbone, depth, num_classes=1000):
 def test_features_and_logits_are_torchvisions(golden, name):
     backbone, depth = NETWORKS[name]
     tensors = state_dict(golden, name)
-    assert convert.describe(tensors) == f"of model.backbone={backbone} model.depth={depth} model.width=64"
-    variables = convert.from_torchvision(tensors)
+    assert torch_names.describe(tensors) == f"of model.backbone={backbone} model.depth={depth} model.width=64"
+    variables = torch_names.from_torchvision(tensors)
     variables["params"]["classifier"] = {"kernel": tensors["fc.weight"].T, "bias": tensors["fc.bias"]}
     model = network(backbone, depth)
     expected = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((2, 32, 32, 3), np.float32), False))
-    convert.check_same_structure(variables, expected)
+    torch_names.check_same_structure(variables, expected)
     apply = quick_jit(lambda images: model.apply(variables, images, False))
     for side in (97,) if name in COMPILED_SLOWLY else (224, 97):
         outputs = apply(seeded.images(side))

@@ -7,11 +7,12 @@ import types
 import pytest
 from tiny import load_config
 
-from ncl_jax import prepare, trackers
 from ncl_jax.errors import ConfigError
-from ncl_jax.logs import read_metrics
-from ncl_jax.rundir import RunDir
-from ncl_jax.train import train
+from ncl_jax.runs import setup
+from ncl_jax.runs.train import train
+from ncl_jax.storage import trackers
+from ncl_jax.storage.directory import RunDir
+from ncl_jax.storage.log import read_metrics
 
 
 class FakeWandb(types.ModuleType):
@@ -87,7 +88,7 @@ def make_directory(path):
 
 def log(directory, name, step, finished):
     """What a run that begins at a step logs in two steps."""
-    log = prepare.open_log(directory, step, 4, 1, name)
+    log = setup.open_log(directory, step, 4, 1, name)
     for done in (step + 1, step + 2):
         log.write("train", {"step": done, "epoch": done, "loss": done / 2, "parts": {"nil": 0.5}})
     if finished:
@@ -144,8 +145,8 @@ def test_a_tracker_that_fails_is_switched_off_and_the_log_goes_on(library, metho
 
 @pytest.mark.parametrize("library", ["wandb"], indirect=True)
 def test_the_first_process_alone_has_a_tracker(library, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "is_first", lambda: False)
-    prepare.open_log(make_directory(tmp_path / "run"), 0, 1, 1, "wandb").finish({"step": 1})
+    monkeypatch.setattr(setup, "is_first", lambda: False)
+    setup.open_log(make_directory(tmp_path / "run"), 0, 1, 1, "wandb").finish({"step": 1})
     assert not library.started and {path.name for path in (tmp_path / "run").iterdir()} == {"config.json"}
 
 

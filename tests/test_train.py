@@ -9,12 +9,14 @@ import pytest
 from programs import SHRINK
 from tiny import FACTS, load_config
 
-from ncl_jax import inputs, records
 from ncl_jax._version import __version__
+from ncl_jax.config import build_data
 from ncl_jax.errors import ConfigError, DataError, Diverged, WriteError
-from ncl_jax.prepare import restore_history
-from ncl_jax.rundir import RunDir
-from ncl_jax.train import train
+from ncl_jax.runs import messages
+from ncl_jax.runs.setup import restore_history
+from ncl_jax.runs.train import train
+from ncl_jax.storage import records
+from ncl_jax.storage.directory import RunDir
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
 
 def test_other_data_in_the_same_directory_is_refused(tmp_path):
     config = load_config("quickstart")
-    data = inputs.data(config)
+    data = build_data.data(config)
     config.data.dir = str(tmp_path)
     RunDir(tmp_path).begin(config, data._replace(facts=data.facts._replace(rows_checksum="0")))
     RunDir(tmp_path).check(config, data)  # nothing has been saved yet
@@ -113,9 +115,9 @@ def test_an_epochs_record_holds_means_and_the_largest_gradient():
 
 
 def test_collapsed_features_are_said_in_plain_words():
-    assert records.collapse_warning(record(0.1, 0.8)) is None
-    assert "the features have collapsed: 80 %" in records.collapse_warning(record(0.8, 0.8))
-    assert "their mean is 0.001" in records.collapse_warning(record(0.0, 0.001))
+    assert messages.collapse_warning(record(0.1, 0.8)) is None
+    assert "the features have collapsed: 80 %" in messages.collapse_warning(record(0.8, 0.8))
+    assert "their mean is 0.001" in messages.collapse_warning(record(0.0, 0.001))
 
 
 def test_results_are_written_by_a_checkout_that_was_never_installed(monkeypatch):

@@ -8,9 +8,21 @@ import numpy as np
 import pytest
 from pictures import BATCH, MEAN, STD, batch_of, difference, jitted, real_images
 
-from ncl_jax.data import augment, randaugment, transforms, views
+from ncl_jax.data.augment import randaugment, views
+from ncl_jax.data.augment.operations import (
+    geometry,
+    random_blur,
+    random_crop,
+    random_cutout,
+    random_flip,
+    random_grayscale,
+    random_jitter,
+    random_policy,
+    random_resized_crop,
+)
+from ncl_jax.data.images import transforms
 
-KEY_CROP = functools.partial(augment.random_resized_crop, size=32, scale=(0.2, 1.0))
+KEY_CROP = functools.partial(random_resized_crop, size=32, scale=(0.2, 1.0))
 
 
 @functools.cache
@@ -21,14 +33,14 @@ def jitted_view(name):
 @pytest.mark.parametrize("name", ["crop_flip", "autoaugment", "moco_key"])
 def test_a_view_is_its_stages_then_normalised(name):
     stages = {
-        "crop_flip": [augment.random_crop, augment.random_flip],
-        "autoaugment": [augment.random_crop, augment.random_flip, augment.random_policy, augment.random_cutout],
+        "crop_flip": [random_crop, random_flip],
+        "autoaugment": [random_crop, random_flip, random_policy, random_cutout],
         "moco_key": [
             KEY_CROP,
-            augment.random_flip,
-            augment.random_jitter,
-            augment.random_grayscale,
-            augment.random_blur,
+            random_flip,
+            random_jitter,
+            random_grayscale,
+            random_blur,
         ],
     }[name]
     key, images = jax.random.key(7), batch_of(real_images())
@@ -94,11 +106,11 @@ def test_a_view_is_traced_once():
 
 
 def test_the_large_recipes_views():
-    crop = functools.partial(augment.random_resized_crop, size=32, scale=(0.08, 1.0))
-    jitter = functools.partial(augment.random_jitter, hue=0.0, probability=1.0)
+    crop = functools.partial(random_resized_crop, size=32, scale=(0.08, 1.0))
+    jitter = functools.partial(random_jitter, hue=0.0, probability=1.0)
     stages = {
-        "imagenet": [crop, augment.random_flip, jitter, randaugment.random_augment],
-        "places": [crop, jitter, augment.random_grayscale, augment.random_blur, augment.random_flip],
+        "imagenet": [crop, random_flip, jitter, randaugment.random_augment],
+        "places": [crop, jitter, random_grayscale, random_blur, random_flip],
     }
     for name, operations in stages.items():
         images, key = batch_of(real_images()), jax.random.key(11)
@@ -133,5 +145,5 @@ def test_a_view_gives_images_of_its_size_from_any():
 def test_host_and_device_scale_alike():
     image = np.random.default_rng(1).integers(0, 256, (50, 70, 3)).astype(np.uint8)
     box = (3, 11, 41, 37)
-    ours = augment.geometry.resized_crop(image[None], *(np.array([side]) for side in box), 24, 24)[0]
+    ours = geometry.resized_crop(image[None], *(np.array([side]) for side in box), 24, 24)[0]
     assert difference(ours, transforms.resized_crop(image, *box, 24)) <= 1

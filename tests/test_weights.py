@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ncl_jax import weights
 from ncl_jax.errors import DataError
-from ncl_jax.weights import pytorch
+from ncl_jax.weights import torch_file
+from ncl_jax.weights.read import read_weights
 
 RNG = np.random.default_rng(0)
 TENSORS = {
@@ -27,7 +27,7 @@ TENSORS = {
     "bn1.num_batches_tracked": np.array(7),
     "mask": np.array([True, False]),
 }
-TYPES = {np.dtype(dtype): name for name, dtype in pytorch.DTYPES.items()}
+TYPES = {np.dtype(dtype): name for name, dtype in torch_file.DTYPES.items()}
 
 
 class Global:
@@ -102,7 +102,7 @@ def write_zip(path, shape=dict, parameter=False, tensors=TENSORS, **changes):
                 archive.writestr(f"archive/{name}", content)
 
 
-def write_legacy(path, shape=dict, parameter=False, tensors=TENSORS, magic=pytorch.LEGACY_MAGIC, little=True):
+def write_legacy(path, shape=dict, parameter=False, tensors=TENSORS, magic=torch_file.LEGACY_MAGIC, little=True):
     values = {
         name: rebuild(str(i), value, True, parameter) for i, (name, value) in enumerate(tensors.items())
     }  # fmt: skip
@@ -128,12 +128,12 @@ def assert_same(found, expected=TENSORS):
 @pytest.mark.parametrize("form", WRITERS)
 def test_pytorchs_formats(tmp_path, form, shape, parameter):
     WRITERS[form](tmp_path / "w.pth", shape, parameter)
-    assert_same(weights.read(tmp_path / "w.pth"))
+    assert_same(read_weights(tmp_path / "w.pth"))
 
 
 def test_safetensors(tmp_path):
     save_file(TENSORS, tmp_path / "w.safetensors")
-    assert_same(weights.read(tmp_path / "w.safetensors"))
+    assert_same(read_weights(tmp_path / "w.safetensors"))
 
 
 def test_tensors_that_share_a_storage_and_lie_across_it(tmp_path):
@@ -142,7 +142,7 @@ def test_tensors_that_share_a_storage_and_lie_across_it(tmp_path):
     make = lambda *view: Call("torch._utils", "_rebuild_tensor_v2", Stored(*pid), *view, False, {})  # noqa: E731
     values = {"transposed": make(0, (4, 3), (1, 4)), "part": make(5, (2,), (3,)), "empty": make(0, (0, 3), (3, 1))}
     write_zip(tmp_path / "w.pth", tensors={"x": whole}, **{"data.pkl": dump(values)})
-    found = weights.read(tmp_path / "w.pth")
+    found = read_weights(tmp_path / "w.pth")
     np.testing.assert_array_equal(found["transposed"], whole.reshape(3, 4).T)
     assert found["part"].tolist() == [5, 8] and found["empty"].shape == (0, 3)
 
@@ -155,7 +155,7 @@ def test_every_truncation_is_an_error(tmp_path, form):
     for length in [*range(60), *range(60, len(content) - 1, 37), len(content) - 1]:
         path.write_bytes(content[:length])
         with pytest.raises(DataError, match=str(path)):
-            weights.read(path)
+            read_weights(path)
 
 
 STORAGE = Stored("storage", Global("torch", "FloatStorage"), "0", "cpu", 2)
@@ -197,11 +197,11 @@ def test_harmful_files_are_refused(tmp_path, monkeypatch, form, name):
     shape = lambda _: HARM[name]  # noqa: E731
     WRITERS[form](tmp_path / "w.pth", shape, tensors={"x": np.zeros(2, np.float32)})
     with pytest.raises(DataError, match="w.pth") as error:
-        weights.read(tmp_path / "w.pth")
+        read_weights(tmp_path / "w.pth")
     if name in ("os.system", "builtins.eval", "torch.load"):
         assert f"refused to unpickle {name}" in str(error.value)
     assert os.listdir(tmp_path) == ["w.pth"]  # noqa: PTH208
-    assert isinstance(pytorch._ALLOWED["torch._utils", "_rebuild_parameter"](5), int)
+    assert isinstance(torch_file._ALLOWED["torch._utils", "_rebuild_parameter"](5), int)
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -212,7 +212,7 @@ def test_plain_pickles_are_refused(tmp_path, protocol):
 
     (tmp_path / "w.pth").write_bytes(pickle.dumps({"x": Harm()}, protocol))
     with pytest.raises(DataError):
-        weights.read(tmp_path / "w.pth")
+        read_weights(tmp_path / "w.pth")
     assert not (tmp_path / "harmed").exists()
 
 
@@ -230,7 +230,7 @@ def test_plain_pickles_are_refused(tmp_path, protocol):
 def test_what_is_wrong_with_a_zip(tmp_path, changes, said):
     write_zip(tmp_path / "w.pth", **changes)
     with pytest.raises(DataError, match=said):
-        weights.read(tmp_path / "w.pth")
+        read_weights(tmp_path / "w.pth")
 
 
 def test_other_files(tmp_path):
@@ -238,12 +238,12 @@ def test_other_files(tmp_path):
     write_legacy(tmp_path / "big.pth", little=False)
     for name in ("other.pth", "big.pth"):
         with pytest.raises(DataError, match="a pickle, but not of PyTorch"):
-            weights.read(tmp_path / name)
+            read_weights(tmp_path / name)
     (tmp_path / "text").write_text("hello, this is no file of weights")
     with pytest.raises(DataError, match="holds no weights: give a file in safetensors or PyTorch's format"):
-        weights.read(tmp_path / "text")
+        read_weights(tmp_path / "text")
     with pytest.raises(DataError, match="cannot be read"):
-        weights.read(tmp_path)
+        read_weights(tmp_path)
 
 
 def header(**fields):
@@ -264,4 +264,4 @@ def header(**fields):
 def test_harmful_safetensors(tmp_path, content):
     (tmp_path / "w").write_bytes(content)
     with pytest.raises(DataError, match="cut short or damaged"):
-        weights.read(tmp_path / "w")
+        read_weights(tmp_path / "w")

@@ -9,11 +9,13 @@ import numpy as np
 import one_layer
 from programs import ROOT
 
-from ncl_jax import build
-from ncl_jax.data import feeds, pipeline, sources
-from ncl_jax.steps import Batch
+from ncl_jax.config import build
+from ncl_jax.data import dataset, sources
+from ncl_jax.data.feeds.feed import Batch
+from ncl_jax.data.feeds.resident import epoch_order
+from ncl_jax.data.types import Request
 
-FACTS = pipeline.Facts("tiny", (8, 8, 3), ("a", "b", "c", "d"), (9, 6, 3, 2), "0")
+FACTS = dataset.Facts("tiny", (8, 8, 3), ("a", "b", "c", "d"), (9, 6, 3, 2), "0")
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.integers(0, 256, (20, 8, 8, 3)), jnp.uint8)
 LABELS = jnp.asarray(np.repeat(range(4), FACTS.class_counts), jnp.int32)
@@ -24,7 +26,7 @@ assert one_layer.OneLayer  # imported for the backbone that it adds
 
 def load_source(name, directory, download=True):
     """A data set by name."""
-    return sources.load(sources.Request(name, pathlib.Path(directory), download))
+    return sources.load(Request(name, pathlib.Path(directory), download))
 
 
 def load_config(name, arguments=None, **fields):
@@ -46,7 +48,7 @@ def tiny(arguments, **fields):
 
 def order(epoch=0):
     """The order of an epoch over the tiny data set."""
-    return feeds.epoch_order(build.keys(0).order, epoch, 20)
+    return epoch_order(build.keys(0).order, epoch, 20)
 
 
 def batch(step=0, size=4):

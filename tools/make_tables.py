@@ -18,9 +18,8 @@ import re
 import statistics
 import sys
 
-from ncl_jax import ablate, report
 from ncl_jax.methods import METHODS
-from ncl_jax.report import comparison
+from ncl_jax.report import ablation, comparison, tables
 
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
@@ -73,7 +72,7 @@ def groups(results: dict) -> str:
 def single(results: dict) -> str:
     """The mean single expert of each method."""
     experts = {
-        method: [report.mean_expert(run["experts"]) for run in runs] for method, runs in results["methods"].items()
+        method: [tables.mean_expert(run["experts"]) for run in runs] for method, runs in results["methods"].items()
     }
     return _figures("method | single expert", experts)
 
@@ -86,7 +85,7 @@ def distilled(results: dict) -> str:
         "its best expert, chosen on the test set": [
             max(run["experts"], key=lambda expert: expert["accuracy"]) for run in teachers
         ],
-        "its mean expert": [report.mean_expert(run["experts"]) for run in teachers],
+        "its mean expert": [tables.mean_expert(run["experts"]) for run in teachers],
         "the student": [run["ensemble"] for run in students],
     }
     return _figures(" | all", rows)
@@ -96,7 +95,7 @@ def run(results: dict) -> str:
     """One run: its ensemble, its experts, and how often two experts name different classes."""
     ((found,),) = results["methods"].values()
     experts = {f"expert {number}": [figures] for number, figures in enumerate(found["experts"])}
-    mean = {"mean expert": [report.mean_expert(found["experts"])]}
+    mean = {"mean expert": [tables.mean_expert(found["experts"])]}
     differ = found["disagreement"]["top1"]
     cells = [comparison.spread([differ[key]]) for key in ("all", *GROUPS[1:])]
     return (
@@ -138,7 +137,7 @@ def _ours(name):
     if name is None:
         return ""
     runs = read(name)["methods"]["ncl_supervised"]
-    single = comparison.spread([report.mean_expert(run["experts"])["accuracy"] for run in runs])
+    single = comparison.spread([tables.mean_expert(run["experts"])["accuracy"] for run in runs])
     ensemble = comparison.spread([run["ensemble"]["accuracy"] for run in runs])
     return f"{single} / {ensemble}, {runs[0]['epoch']} epochs"
 
@@ -147,7 +146,7 @@ def _ours(name):
 KINDS = {
     "about": about,
     "groups": groups,
-    "methods": lambda results: ablate.table(results["methods"]),
+    "methods": lambda results: ablation.table(results["methods"]),
     "run": run,
     "curve": curve,
     "single": single,

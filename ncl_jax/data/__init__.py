@@ -1,1 +1,12 @@
-"""Images and labels: their sources, the long-tailed choice of rows, and the augmentation on the device."""
+"""Images and labels: dataset readers, the long-tailed subset, data loaders, samplers, augmentation on the device."""
+
+import importlib
+from typing import Any
+
+__all__ = ["augment", "dataset", "feeds", "images", "longtail", "samplers", "sources", "types"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'ncl_jax.data' has no attribute {name!r}")
+    return importlib.import_module(f"ncl_jax.data.{name}")

@@ -3,13 +3,18 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ncl_jax.methods.adjusted import adjusted
+from ncl_jax.field import Field
+from ncl_jax.methods import logit_adjustment, margins
 from ncl_jax.methods.distillation import distilled
-from ncl_jax.methods.margin import dbm, ldam
-from ncl_jax.methods.nested import ncl, nclpp
-from ncl_jax.methods.objective import Objective, find_own, together
+from ncl_jax.methods.logit_adjustment import adjusted
+from ncl_jax.methods.margins import dbm, ldam
+from ncl_jax.methods.ncl import ncl, nclpp
+from ncl_jax.methods.objective import Objective, file_digest, find_own, together
 
-__all__ = ["METHODS", "SEMANTICS", "Method", "Objective", "all_fields", "fields", "objective", "objectives", "together"]
+__all__ = [
+    "METHODS", "SEMANTICS", "Method", "Objective", "all_fields", "declared", "fields", "file_digest", "objective",
+    "objectives", "together",
+]  # fmt: skip
 
 
 class Method(NamedTuple):
@@ -20,12 +25,14 @@ class Method(NamedTuple):
       objective: makes what it computes, called with the class counts and the fields of `loss`.
       fields: what it sets. Every field that any method sets, and this one does not, takes its default.
       wants: what it sets of the recipe's own, the network and the schedule; another method leaves that as it finds it.
+      declares: fields of the section `loss` that no other method reads, by name.
     """
 
     description: str
     objective: Callable[..., Objective]
     fields: Mapping[str, Any]
     wants: Mapping[str, Any] = {}
+    declares: Mapping[str, Field] = {}
 
 
 _NO_HARD = {"loss.hard_weight": 0.0, "loss.hard_distill_weight": 0.0}
@@ -41,12 +48,8 @@ METHODS = {
     "balanced_softmax": Method(
         "the log prior added to the logits, each expert on its own", ncl, {**_NO_HARD, **_NO_DISTILLATION}
     ),
-    "nil_full": Method(
-        "individual learning over all classes: the same losses as `balanced_softmax`, under the paper's name",
-        ncl, {**_NO_HARD, **_NO_DISTILLATION},
-    ),
     "nil": Method("individual learning over all classes and over the hard categories", ncl, _NO_DISTILLATION),
-    "nbod_full": Method("`nil_full` and distillation between experts, over all classes only", ncl, _NO_HARD),
+    "nbod_full": Method("`balanced_softmax` and distillation between experts, over all classes only", ncl, _NO_HARD),
     "ncl_supervised": Method(
         "`nil` and distillation between experts over all classes and over the hard categories", ncl, {}
     ),
@@ -57,24 +60,25 @@ METHODS = {
     ),
     "logit_adjustment": Method(
         "tau times the log prior added to the logits, each expert on its own (`loss.prior_weights=(tau,)`)",
-        adjusted, {"loss.prior_weights": (1.0,)},
+        adjusted, {"loss.prior_weights": (1.0,)}, declares=logit_adjustment.FIELDS,
     ),
     "balpoe": Method(
         "BalPoE: each expert with a prior of its own, an ensemble that is balanced",
-        adjusted, {"loss.prior_weights": ()},
+        adjusted, {"loss.prior_weights": ()}, declares=logit_adjustment.FIELDS,
     ),
     "ldam_drw": Method(
         "LDAM: larger margins for smaller classes, re-weighted in the last fifth of the epochs, each expert on its own",
-        ldam, {**_LDAM, "loss.diversity": 0.0}, _NORMED,
+        ldam, {**_LDAM, "loss.diversity": 0.0}, _NORMED, margins.FIELDS,
     ),
     "ride": Method(
         "RIDE's loss: `ldam_drw` and a reward for experts that differ, the more the smaller the class",
-        ldam, _LDAM, _NORMED,
+        ldam, _LDAM, _NORMED, margins.FIELDS,
     ),
     "dbm_ncl": Method(
         "DBM-NCL: `ncl_supervised` with angular margins by class and by image",
         dbm, {},
         {"model.classifier": "normed", "model.cosine_scale": 16.0, "optim.schedule": "cosine"},
+        margins.FIELDS,
     ),
 }  # fmt: skip
 SEMANTICS: dict[str, dict[str, str]] = {
@@ -89,6 +93,11 @@ def fields(method: str, semantics: str) -> dict[str, Any]:
     """What a method sets by itself, with the name of its objective."""
     chosen = METHODS[method]
     return {"loss.name": chosen.objective.__name__, **chosen.fields, **SEMANTICS[semantics]}
+
+
+def declared() -> dict[str, Field]:
+    """The fields of the section `loss` that single methods declare, by name."""
+    return {name: field for method in METHODS.values() for name, field in method.declares.items()}
 
 
 def all_fields() -> set[str]:

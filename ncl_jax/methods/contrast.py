@@ -5,7 +5,8 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec as P
 
-from ncl_jax import losses, momentum
+from ncl_jax import losses
+from ncl_jax.methods import momentum
 from ncl_jax.methods.objective import Memory, Objective, Outputs, Parts
 
 

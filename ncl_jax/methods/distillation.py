@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncl_jax import losses
-from ncl_jax.methods.nested import ramped
+from ncl_jax.methods.ncl import ramped
 from ncl_jax.methods.objective import Memory, Objective, Outputs, Parts
 
 

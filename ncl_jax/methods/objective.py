@@ -1,5 +1,6 @@
 """What a method computes: one function of the experts' outputs, with a memory of its own if it needs one."""
 
+import hashlib
 import importlib
 import importlib.util
 import pathlib
@@ -70,6 +71,12 @@ def find_own(name: str) -> Callable[..., Objective]:
         return getattr(_import(place), function)
     except (ImportError, OSError, AttributeError, SyntaxError, ValueError) as error:
         raise ConfigError(f"loss.name={name!r} names no function FILE.py:FUNCTION ({error})") from error
+
+
+def file_digest(name: str) -> str | None:
+    """The SHA-256 of the file that `FILE.py:FUNCTION` names; None for any other name."""
+    place = name.rpartition(":")[0]
+    return hashlib.sha256(pathlib.Path(place).read_bytes()).hexdigest() if place.endswith(".py") else None
 
 
 def _import(place: str) -> Any:

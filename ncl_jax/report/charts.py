@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ncl_jax.metrics import CALIBRATION_BINS
+from ncl_jax.evaluation.metrics import CALIBRATION_BINS
 from ncl_jax.report import svg
 from ncl_jax.report.plots import BORDERS, part_label
 

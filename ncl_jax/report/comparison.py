@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ncl_jax.config import SCALED, flatten
+from ncl_jax.config.fields import MAY_CHANGE, flatten
+from ncl_jax.config.recipes import SCALED
 from ncl_jax.errors import ConfigError
 from ncl_jax.report import charts, svg
 from ncl_jax.report.page import RunContent, document, figure, sections, table
 from ncl_jax.report.tables import mean_expert
-from ncl_jax.rundir import MAY_CHANGE
 
 SAME = ("dataset", "split", "class_counts", "rows_checksum")  # of `results.json`: what makes figures comparable
 COMPARED = ("accuracy", "many", "medium", "few")

@@ -11,16 +11,14 @@ from typing import NamedTuple
 import ml_collections
 from PIL import Image
 
-from ncl_jax import predictions
-from ncl_jax.config import complete, flatten, method_of
-from ncl_jax.data.pipeline import Facts
-from ncl_jax.errors import ConfigError
-from ncl_jax.logs import read_metrics
-from ncl_jax.predictions import Predictions
+from ncl_jax.config.choose import method_of
+from ncl_jax.config.fields import complete, flatten
+from ncl_jax.data.dataset import Facts
+from ncl_jax.evaluation import predictions
+from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.report import charts, confusion
 from ncl_jax.report.charts import percent
 from ncl_jax.report.tables import COLUMNS, predictors
-from ncl_jax.rundir import RunDir
 
 OWN_IMAGES = ("folder", "list", "tfds")
 SHOWN_FIELDS = (
@@ -54,18 +52,6 @@ class RunContent(NamedTuple):
         fields = self.results["config"]["data"]
         parts = pathlib.PurePath(fields["dir"]).parts[-2 if fields["name"] == "tfds" else -1 :]  # NAME/VERSION
         return "/".join(parts) if fields["name"] in OWN_IMAGES else self.results["dataset"]
-
-
-def read(directory: RunDir) -> RunContent:
-    """Raises ConfigError for a directory that holds no finished run."""
-    directory.read_config()
-    results = directory.read_results()
-    if results is None:
-        raise ConfigError(
-            f"{directory} has no results yet: let the run end, or ncl-jax evaluate --run={directory} --finish"
-        )
-    facts, found = directory.read_facts(), predictions.read(directory.predictions)
-    return RunContent(directory.path.name, results, facts, read_metrics(directory.metrics), found)
 
 
 def document(title: str, body: str) -> str:

@@ -12,7 +12,7 @@ from harness import STEPS, TRAIN, Fault
 
 import ncl_jax
 from ncl_jax.errors import CheckpointError, ConfigError
-from ncl_jax.rundir import RunDir
+from ncl_jax.storage.directory import RunDir
 
 AGAIN = (*TRAIN, "--workdir={run}")
 EVALUATE = ("evaluate", "--run={run}")

@@ -10,9 +10,11 @@ import pytest
 import tiny
 
 import ncl_jax
-from ncl_jax import checks, cli, inputs, records
+from ncl_jax import cli
+from ncl_jax.config import build_data, checks
 from ncl_jax.errors import CheckpointError
-from ncl_jax.rundir import RunDir
+from ncl_jax.runs import messages
+from ncl_jax.storage.directory import RunDir
 
 
 def again(run, *arguments):
@@ -90,8 +92,8 @@ def test_a_model_is_pickled(run):
 
 
 def test_the_time_left_is_that_of_the_epochs_to_come():
-    assert records.time_left([1.0, 100.0, 50.0], 1000, 5) == pytest.approx(2 * 1000 / 50)
-    assert [records.duration(s) for s in (5, 89, 120, 5400, 11100)] == [
+    assert messages.time_left([1.0, 100.0, 50.0], 1000, 5) == pytest.approx(2 * 1000 / 50)
+    assert [messages.duration(s) for s in (5, 89, 120, 5400, 11100)] == [
         "5 s",
         "89 s",
         "2 min",
@@ -101,11 +103,11 @@ def test_the_time_left_is_that_of_the_epochs_to_come():
 
 
 def test_eval_batches_are_no_larger_than_the_test_set():
-    from ncl_jax import sharding
+    from ncl_jax.runtime.devices import make_mesh
 
     config = tiny.tiny("", run__eval_batch=100000)
     checks.validate(config)
-    data = inputs.data(config)
-    feed = inputs.test_feed(config, data.test, "test", data.facts, sharding.make_mesh(8))
+    data = build_data.data(config)
+    feed = build_data.test_feed(config, data.test, "test", data.facts, make_mesh(8))
     source, count = next(feed.batches(0))
     assert count == 1 and source.images.shape[1] == 1000

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ncl_jax.data.sources import benchmarks, cifar, embedded, folder, lists, prepared
-from ncl_jax.data.sources.source import Request, Source, Split
+from ncl_jax.data.sources import benchmarks, cifar, embedded, folder, lists, tfds
+from ncl_jax.data.types import Request, Source, Split
 from ncl_jax.errors import DataError
 
 __all__ = ["SOURCES", "Request", "Source", "Split", "load"]
@@ -13,7 +13,7 @@ __all__ = ["SOURCES", "Request", "Source", "Split", "load"]
 SOURCES: dict[str, Callable[[Request], Source]] = {
     "folder": folder.read,
     "list": lists.read,
-    "tfds": prepared.read,
+    "tfds": tfds.read,
     "cifar10": cifar.read,
     "cifar100": cifar.read,
     "imagenet_lt": benchmarks.read,

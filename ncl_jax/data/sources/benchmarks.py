@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ncl_jax.data import tfds
 from ncl_jax.data.longtail import count_labels
-from ncl_jax.data.sources import lists, prepared
-from ncl_jax.data.sources.source import Request, Source
+from ncl_jax.data.sources import lists, tfds_files
+from ncl_jax.data.sources.tfds import read_folder
+from ncl_jax.data.types import Request, Source
 from ncl_jax.errors import DataError
 
 
@@ -71,8 +71,8 @@ def read(request: Request) -> Source:
         published one.
     """
     benchmark, root = BENCHMARKS[request.name], request.directory
-    if benchmark.tfds and (place := tfds.find(benchmark.tfds, root)):
-        source = prepared.read_folder(place, request.test_share)
+    if benchmark.tfds and (place := tfds_files.find(benchmark.tfds, root)):
+        source = read_folder(place, request.test_share)
         check(request.name, {name: split.labels for name, split in source.splits.items()}, f"{place}")
         return source
     found = {split: _list(root, names) for split, names in benchmark.lists.items()}

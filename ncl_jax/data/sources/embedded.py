@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ncl_jax.data.sources.source import Request, Source, Split
+from ncl_jax.data.types import Request, Source, Split
 
 FILE = Path(__file__).parent.parent / "fashion_mnist_lt.npz"
 

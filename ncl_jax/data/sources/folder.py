@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ncl_jax.data.sources.source import Files, Request, Source, Split
+from ncl_jax.data.sources.files import Files
+from ncl_jax.data.types import Request, Source, Split
 from ncl_jax.errors import DataError
 
 SUFFIXES = (

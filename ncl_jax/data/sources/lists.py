@@ -13,8 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ncl_jax.data.sources import layouts
+from ncl_jax.data.sources.files import Files
 from ncl_jax.data.sources.folder import SPLITS, cut
-from ncl_jax.data.sources.source import Files, Request, Source, Split
+from ncl_jax.data.types import Request, Source, Split
 from ncl_jax.errors import DataError
 
 PATH_COLUMNS = ("path", "fpath", "file", "filename", "file_name", "image")

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import jaxlib
 
-from ncl_jax import startup
+from ncl_jax.runtime.files import cache_directory
 
 FOLDER = pathlib.Path(__file__).parent
 SOURCES = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cc")])
@@ -67,7 +67,7 @@ def _build(compiler: str, lanes: int) -> pathlib.Path:
     flags = (*FLAGS, f"-DNCL_LANES={lanes}")
     system = (jaxlib.__version__, compiler, *flags, platform.machine(), *platform.libc_ver(), *features())
     key = hashlib.sha256("|".join((*map(pathlib.Path.read_text, SOURCES), *system)).encode()).hexdigest()[:16]
-    cache = startup.cache_directory()
+    cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     for path in cache.glob(f"kernels-{key}-*.so"):
         if path.stem.endswith(f"-{_digest(path)}"):  # loading a file that was cut short would end the program

@@ -1,0 +1,128 @@
+"""The command `ncl-jax`, also `python -m ncl_jax`: its subcommands. One more is one file and one line here.
+
+A subcommand is a module with `arguments(parser)`, which declares what it takes, and `main(args)`, which does it. Its
+docstring is its help; its `NclError`s are shown in one line.
+"""
+
+import importlib
+import os
+import signal
+import sys
+from typing import Any, NamedTuple
+
+from ncl_jax._version import __version__
+from ncl_jax.errors import Interrupted, NclError, did_you_mean
+from ncl_jax.runtime import console, memory
+
+
+class Command(NamedTuple):
+    """A subcommand: its module, and what it does."""
+
+    module: str
+    description: str
+
+
+COMMANDS = {
+    "inspect": Command("ncl_jax.cli.inspect", "see what a data set holds, and what would stop or spoil a run"),
+    "train": Command("ncl_jax.cli.train", "train, or continue a run"),
+    "evaluate": Command("ncl_jax.cli.evaluate", "evaluate a checkpoint of a run again"),
+    "predict": Command("ncl_jax.cli.predict", "name the classes of image files"),
+    "report": Command("ncl_jax.cli.report", "write a page about a run, or one that compares several"),
+    "export": Command("ncl_jax.cli.export", "write a run's model as one file"),
+    "import": Command("ncl_jax.cli.import_authors", "make a run of a checkpoint of the authors' program"),
+    "distill": Command("ncl_jax.cli.distill", "let one network learn from a finished run's ensemble"),
+    "ablate": Command("ncl_jax.cli.ablate", "compare methods over several seeds"),
+}
+EXAMPLES = """examples:
+  ncl-jax inspect --config=folder:dir=DIR
+  ncl-jax train --config=folder:dir=DIR
+  ncl-jax train --config=quickstart
+  ncl-jax train --config=cifar100lt:imbalance=50,method=nclpp --config.data.dir=DIR
+  ncl-jax predict --run=runs/quickstart photo.jpg more_photos/
+  ncl-jax evaluate --run=runs/quickstart
+  ncl-jax report runs/quickstart --out=report.html
+  ncl-jax export --run=runs/quickstart --out=quickstart.stablehlo
+  ncl-jax distill --run=runs/quickstart
+  ncl-jax ablate --config=quickstart --methods=ce,nil,ncl --seeds=3"""
+REPORT = (
+    "This is an error of ncl_jax itself, not of what it was given. Nothing that was reported as saved is lost. Please "
+    "report it with the lines above, the command and the run's config.json."
+)
+
+
+def usage() -> str:
+    """The text of `ncl-jax --help`."""
+    listed = "\n".join(f"  {name:<10}{command.description}" for name, command in COMMANDS.items())
+    return (
+        "usage: ncl-jax COMMAND [ARGUMENTS]\n\nTrains classifiers on long-tailed data with NCL and NCL++.\n\n"
+        f"commands (each has its own --help):\n{listed}\n\n{EXAMPLES}"
+    )
+
+
+def main() -> None:
+    """The command; exit code 0 for help, 1 for a command that there is not."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help", "help"):
+        print(usage())
+    elif name == "--version":
+        print(f"ncl-jax {__version__}")
+    elif name in COMMANDS:
+        run(name, arguments)
+    else:
+        raise SystemExit(f"error: unknown command {name!r}{did_you_mean(name, COMMANDS)}\n{usage()}")
+
+
+def run(name: str, arguments: list[str]) -> None:
+    """Runs a subcommand: an error that the user can mend is one line and exit code 1, a signal 128 and its number."""
+    memory.keep()
+    console.survive_closed_streams()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _stop_at_once)
+    try:
+        message, code = attempt(name, arguments)
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+        message, code = REPORT, 1
+    if code:
+        end(message, code)
+    console.flush()
+
+
+def attempt(name: str, arguments: list[str]) -> tuple[str, int]:
+    """Runs a subcommand; returns what is to be said at its end, and the exit code."""
+    try:
+        command = importlib.import_module(COMMANDS[name].module)
+        command.main(make_parser(name, command).read(arguments))
+    except Interrupted as message:
+        return str(message), 128 + message.number
+    except NclError as error:
+        return f"error: {error}", 1
+    except MemoryError as error:
+        return f"error: the memory is full ({error}): lower optim.batch_size or model.width", 1
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("ncl_jax"):
+            raise
+        return f"error: {error} for {sys.executable}: use the Python that ncl_jax was installed into (README)", 1
+    return "", 0
+
+
+def make_parser(name: str, command: Any) -> Any:
+    """The parser of a subcommand's arguments; `command` is its module."""
+    from ncl_jax.cli.arguments import Parser  # not before it is known that a command runs
+
+    parser = Parser(name, command.__doc__)
+    command.arguments(parser)
+    return parser
+
+
+def _stop_at_once(number: int, frame: object) -> None:
+    """Ctrl-C where no run is going on that could save its state."""
+    console.tell("stopped")
+    os._exit(130)
+
+
+def end(message: str, code: int) -> None:
+    """Ends the program with a message, at once: neither other processes of the run nor threads are waited for."""
+    console.say(message, error=code == 1)
+    console.flush()
+    os._exit(code)

@@ -1,0 +1,89 @@
+"""Trains several methods with several seeds, and compares them.
+
+Every run is a process with its own directory below --workdir. Passing the command again continues a comparison that was
+stopped; a run that fails is reported and does not lose the others.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from ncl_jax.cli import launch
+from ncl_jax.cli.arguments import Parser, add_config, at_least, read_config
+from ncl_jax.config import files as config_files
+from ncl_jax.errors import ConfigError, NclError
+from ncl_jax.field import one_of
+from ncl_jax.methods import METHODS
+from ncl_jax.report.ablation import plot, table
+from ncl_jax.runtime import console
+from ncl_jax.runtime.files import write_text
+from ncl_jax.storage.directory import RunDir
+
+
+def job(config: str, method: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> launch.Job:
+    """The run of one method with one seed; done again, it goes on with it or finds it finished."""
+    path, _, arguments = config.partition(":")
+    arguments = ",".join(filter(None, [arguments, f"method={method}", f"seed={seed}"]))
+    directory = workdir / f"{method}-{seed}"
+    command = [sys.executable, "-m", "ncl_jax.main", f"--config={path}:{arguments}", f"--workdir={directory}"]
+    return launch.Job(f"{method}, seed {seed}", directory, [*command, *overrides])
+
+
+def arguments(parser: Parser) -> None:
+    """The command's arguments."""
+    add_config(parser)
+    default = ",".join(METHODS)
+    parser.add_argument("--methods", default=default, metavar="NAME,...", help="methods to compare; default: all")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds of every method: 0, 1, ...")
+    where = "directory of the comparison; default: runs/ablation-<configuration>"
+    parser.add_argument("--workdir", type=pathlib.Path, metavar="DIR", help=where)
+    together = "runs at the same time, each with its own log, such as small ones that share a large GPU"
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help=together)
+    slurm = "submit the runs to Slurm as a job array, with these options of sbatch"
+    parser.add_argument("--slurm", metavar="OPTIONS", help=slurm)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raises ConfigError for arguments that do not go together."""
+    for name in args.methods:
+        one_of("--methods", name, METHODS)
+        if args.methods.count(name) > 1:
+            raise ConfigError(f"method {name!r} is given twice in --methods")
+    for field in args.fields:
+        if field.startswith("--config.seed"):
+            raise ConfigError(f"argument {field!r}: every run has its own seed; use --seeds={args.seeds}")
+    for name in ("seeds", "jobs"):
+        at_least(name, getattr(args, name), 1)
+    if args.jobs > 1 and args.slurm is not None:
+        raise ConfigError(f"--jobs={args.jobs} is for runs on this machine, --slurm for a cluster's: choose one")
+
+
+def main(args: argparse.Namespace) -> None:
+    """The command. Raises NclError if a run failed, Interrupted if it was asked to stop."""
+    args.methods = args.methods.split(",")
+    check(args)
+    read_config(args)  # a bad one is reported once, not by every run
+    workdir = RunDir(args.workdir or pathlib.Path("runs") / f"ablation-{config_files.run_name(args.config)}").path
+    with RunDir(workdir).writing():
+        workdir.mkdir(parents=True, exist_ok=True)
+    launcher = launch.Here(args.jobs) if args.slurm is None else launch.Slurm(args.slurm, workdir / "slurm")
+    cases = [(method, seed) for seed in range(args.seeds) for method in args.methods]
+    jobs = [job(args.config, method, seed, workdir, args.fields) for method, seed in cases]
+    failed: list[str] = []
+    results: dict[str, list[dict]] = {method: [] for method in args.methods}
+    for (method, _), one, code in zip(cases, jobs, launch.run(launcher, jobs), strict=True):
+        if code == 0:
+            results[method].append(RunDir(one.directory).read_results() or {})
+        else:
+            failed.append(f"{one.name}: {'ended without an exit code' if code is None else f'exit code {code}'}")
+    text = table(results)
+    console.say(text)
+    if failed and (workdir / "table.md").exists():
+        console.say(f"\n{workdir}/table.md is left as it was, because runs failed")
+    elif any(results.values()):
+        with RunDir(workdir).writing():
+            write_text(workdir / "table.md", text + "\n")
+            plot(results, workdir / "per_class.png")
+        console.say(f"\n{workdir}/table.md, {workdir}/per_class.png")
+    if failed:
+        raise NclError("failed: " + "; ".join(failed))

@@ -1,0 +1,148 @@
+"""What the commands share: one parser, fields of the configuration on the command line, arguments that several take."""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+from typing import Literal, NoReturn
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from ncl_jax.config import files as config_files
+from ncl_jax.config.fields import flatten
+from ncl_jax.errors import ConfigError, did_you_mean
+from ncl_jax.runtime.files import expand
+
+FIELD = "--config."  # how an argument begins that sets a field
+PRIOR_HELP = (
+    "class prior that is expected: uniform, train, or a file of numbers in the order of class_names in the run's "
+    "dataset.json; default: as trained"
+)
+TEMPERATURE_HELP = "divides the scores: a number, or val to fit it on the run's val split; default: 1"
+STEP_HELP = "step of the checkpoint, or best: the one that was best on the test set; default: the latest good one"
+
+
+class Parser(argparse.ArgumentParser):
+    """Reads a command's arguments, `--flag VALUE` or `--flag=VALUE`.
+
+    Attributes:
+      takes_fields: whether `--config.FIELD=VALUE` is an argument, too; set by `add_config` and `add_fields`. They are
+        found as `fields` in what `parse_args` returns.
+    """
+
+    def __init__(self, command: str, description: str):
+        super().__init__(
+            prog=f"ncl-jax {command}", description=description, allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        self.takes_fields = False
+
+    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+        """The arguments of a command line. Raises ConfigError for a bad one."""
+        fields, rest = take_fields(argv) if self.takes_fields else ([], list(argv))
+        found, unknown = self.parse_known_args(rest)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            near = did_you_mean(name, self._option_string_actions) if name.startswith("-") else ""
+            self.error(f"unknown argument {unknown[0]!r}{near}")
+        found.fields = fields
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        """See `argparse.ArgumentParser.error`, which would end the program. Raises ConfigError."""
+        raise ConfigError(f"{message}; {self.prog} --help shows all")
+
+
+def take_fields(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments that set fields, each as `--config.FIELD=VALUE`, and the others."""
+    fields, rest, arguments = [], [], list(argv)
+    while arguments:
+        word = arguments.pop(0)
+        if not word.startswith(FIELD):
+            rest.append(word)
+        elif "=" in word or not arguments or arguments[0].startswith("--"):
+            fields.append(word)
+        else:
+            fields.append(f"{word}={arguments.pop(0)}")
+    return fields, rest
+
+
+def add_config(parser: Parser) -> None:
+    """The configuration and its fields."""
+    names = ", ".join(config_files.names())
+    parser.add_argument(
+        "--config", required=True, metavar="CONFIG[:ARGUMENT=VALUE,...]",
+        help=f"configuration: {names} (installed), or a file such as configs/cifar100lt.py",
+    )  # fmt: skip
+    add_fields(parser)
+
+
+def add_fields(parser: Parser) -> None:
+    """The fields alone, of commands that take the configuration from elsewhere."""
+    parser.takes_fields = True
+    fields = parser.add_argument_group("fields of the configuration")
+    fields.add_argument(
+        "--config.FIELD", metavar="VALUE", help="set any field, such as --config.optim.batch_size=32; "
+        "docs/reference/configuration.md and ncl-jax train --help list them",
+    )  # fmt: skip
+
+
+def read_config(args: argparse.Namespace) -> ml_collections.ConfigDict:
+    """The configuration that `--config` names, with the fields that are set. Raises ConfigError."""
+    config = config_files.load(args.config)
+    set_fields(config, args.fields)
+    return config
+
+
+def set_fields(config: ml_collections.ConfigDict, fields: Sequence[str]) -> None:
+    """Sets fields of a configuration, each given as `--config.FIELD=VALUE`. Raises ConfigError."""
+    valid = list(flatten(config))
+    for argument in fields:
+        name = argument.partition("=")[0].removeprefix(FIELD)
+        if name not in valid:
+            section = name.rpartition(".")[0]
+            listed = [field for field in valid if field.rpartition(".")[0] == section] or valid
+            raise ConfigError(f"unknown field {name!r}{did_you_mean(name, valid)}; there are: {', '.join(listed)}")
+    values = flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *fields])
+        values(["", *fields])
+    except (flags.Error, TypeError, ValueError) as error:
+        raise ConfigError(f"{' '.join(str(error).split())}; ncl-jax train --help lists the fields") from error
+
+
+def add_run(parser: Parser, *aliases: str, help: str = "directory of the run") -> None:
+    """The directory of a run."""
+    parser.add_argument("--run", *aliases, required=True, type=pathlib.Path, metavar="DIR", help=help)
+
+
+def add_model(parser: Parser) -> None:
+    """Which checkpoint of a run, and what its scores are for."""
+    parser.add_argument("--step", type=step, help=STEP_HELP)
+    parser.add_argument("--prior", metavar="PRIOR", help=PRIOR_HELP)
+    parser.add_argument("--temperature", metavar="NUMBER", help=TEMPERATURE_HELP)
+
+
+def step(text: str) -> int | Literal["best"]:
+    """The value of --step. Raises ValueError."""
+    return "best" if text == "best" else int(text)
+
+
+def add_force(parser: Parser) -> None:
+    """Whether a file may be replaced."""
+    parser.add_argument("--force", action="store_true", help="overwrite a file that exists")
+
+
+def new_file(flag: str, name: str, force: bool) -> pathlib.Path:
+    """The file that a command is to write. Raises ConfigError for one that exists, unless it may be replaced."""
+    path = expand(flag, name)
+    if path.exists() and not force:
+        raise ConfigError(f"{flag}={name} exists already: choose another name, or pass --force to overwrite it")
+    return path
+
+
+def at_least(name: str, value: int, least: int) -> None:
+    """Raises ConfigError for an argument that is too small."""
+    if value < least:
+        raise ConfigError(f"--{name}={value} must be at least {least}")

@@ -1,0 +1,28 @@
+"""Writes a run's model as one file, and beside it a description of how it is used."""
+
+import argparse
+
+from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, new_file
+from ncl_jax.export.formats import FORMATS
+from ncl_jax.export.load import description_of
+from ncl_jax.runs.export import export
+from ncl_jax.runtime import console, startup
+
+
+def arguments(parser: Parser) -> None:
+    """The command's arguments."""
+    add_run(parser)
+    parser.add_argument("--out", required=True, metavar="FILE", help="file to write")
+    formats = f"one of: {', '.join(FORMATS)}; default: what --out ends in, or stablehlo"
+    parser.add_argument("--format", metavar="NAME", help=formats)
+    parser.add_argument("--expert", type=int, metavar="N", help="one expert; default: the ensemble, or all experts")
+    add_model(parser)
+    add_force(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    """The command."""
+    path = new_file("--out", args.out, args.force)
+    startup.prepare()
+    export(args.run, path, args.format, args.step, args.expert, args.prior, args.temperature)
+    console.say(f"wrote {path} and {description_of(path)}")

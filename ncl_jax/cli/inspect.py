@@ -1,0 +1,191 @@
+"""Shows what a dataset holds, and what would stop or spoil a run.
+
+Decodes every image once, on all cores. The exit code is 1 if something would stop or spoil a run.
+"""
+
+import argparse
+import pathlib
+from collections.abc import Sequence
+
+import ml_collections
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ncl_jax.cli.arguments import Parser, add_config, add_force, new_file, read_config
+from ncl_jax.config import build, build_data, checks, recipes
+from ncl_jax.config.fields import flatten
+from ncl_jax.data import dataset
+from ncl_jax.data.augment import views
+from ncl_jax.data.feeds.resident import LARGEST_RESIDENT, alike, decoded_bytes
+from ncl_jax.data.images import examine
+from ncl_jax.data.images.examine import Examined
+from ncl_jax.data.longtail import count_labels
+from ncl_jax.errors import ConfigError, DataError, WriteError
+from ncl_jax.report import plots
+from ncl_jax.runtime import console
+
+SHOWN = 60  # classes of a table: of more, the largest and the smallest
+NAMED = 5  # files of a problem that are named
+
+
+def class_table(data: dataset.Data) -> str:
+    """A line for each class, the largest first: its images in every split and its group."""
+    counts = {name: count_labels(split.labels, data.facts.num_classes) for name, split in data.splits().items()}
+    groups = next(iter(data.facts.groups().values()))
+    order = np.argsort(-counts["train"], kind="stable")
+    lines = ["".join([f"{'class':<32}", *(f"{name:>9}" for name in counts), "  group"])]
+    for label in order:
+        group = next(name for name, mask in groups.items() if mask[label])
+        cells = "".join(f"{numbers[label]:>9,}" for numbers in counts.values())
+        lines.append(f"{data.facts.class_names[label][:30]:<32}{cells}  {group}")
+    if len(order) > SHOWN:
+        left_out = len(order) - SHOWN
+        lines[1 + SHOWN // 2 : -SHOWN // 2] = [f"... {left_out} classes between, see the picture ..."]
+    totals = "".join(f"{numbers.sum():>9,}" for numbers in counts.values())
+    return "\n".join([*lines, f"{f'all {len(order):,} classes':<32}{totals}"])
+
+
+def summary(data: dataset.Data, examined: dict[str, Examined]) -> str:
+    """The imbalance factor, the groups of classes and the sizes of the images, a line each."""
+    counts = data.facts.class_counts
+    groups = {name: int(mask.sum()) for name, mask in next(iter(data.facts.groups().values())).items()}
+    sizes = np.concatenate([part.sizes for part in examined.values()])
+    sizes = sizes[sizes.min(1) > 0]
+    low, middle, high = np.quantile(sizes, (0, 0.5, 1), axis=0).astype(int) if len(sizes) else np.zeros((3, 2), int)
+    return (
+        f"imbalance factor {max(counts) / min(counts):.4g} ({max(counts):,} to {min(counts):,} training images)\n"
+        f"{groups['many']} many-shot classes (more than 100 training images), {groups['medium']} medium-shot (20 to "
+        f"100), {groups['few']} few-shot (fewer than 20)\n"
+        f"image sizes in pixels: width {low[1]} to {high[1]}, median {middle[1]}; height {low[0]} to {high[0]}, median "
+        f"{middle[0]}"
+    )
+
+
+def suggestions(config: ml_collections.ConfigDict, data: dataset.Data, sizes: np.ndarray) -> list[str]:
+    """What suits these data, a line for each field, beside what the configuration has."""
+    fitted = ml_collections.ConfigDict(config.to_dict())
+    recipes.fit_batch(fitted, data.facts.num_train)
+    values = {
+        "loss.num_hard": recipes.num_hard(data.facts.num_classes),
+        "optim.batch_size": fitted.optim.batch_size,
+    }
+    if not isinstance(data.train.images, np.ndarray):
+        sizes = sizes[sizes.min(1) > 0]
+        size = recipes.size_for(sizes) if len(sizes) else 0
+        small = decoded_bytes(len(data.train), size) <= LARGEST_RESIDENT
+        whole = not all(views.resizes(name) for name in build.view_names(config)) or alike(sizes)
+        values |= {"data.image_size": size, "data.feed": "resident" if small and whole else "stream"}
+    present = flatten(config)
+    marks = {
+        name: "" if present[name] in (value, "auto") else f"  (the configuration has {present[name]})"
+        for name, value in values.items()
+    }
+    return ["suggested:", *(f"  --config.{name}={value}{marks[name]}" for name, value in values.items())]
+
+
+def problems(config: ml_collections.ConfigDict, data: dataset.Data, examined: dict[str, Examined]) -> list[str]:
+    """What would stop or spoil a run."""
+    found = []
+    for name, part in examined.items():
+        if part.errors:
+            found.append(_listed(f"unreadable images in {name}: {len(part.errors)}", part.errors))
+    for name, part in examined.items():
+        pairs = examine.shared(examined["train"], part) if name != "train" else []
+        if pairs:
+            lines = [f"{data.place('train', mine)} is {data.place(name, other)}" for mine, other in pairs]
+            found.append(_listed(f"images that stand in train and in {name}: {len(pairs)}", lines))
+    try:
+        checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
+    except ConfigError as error:
+        found.append(str(error))
+    return found
+
+
+def remarks(data: dataset.Data, examined: dict[str, Examined]) -> list[str]:
+    """What should be known, but stops nothing."""
+    found, names = [*data.notes], data.facts.class_names
+    for name, split in data.splits().items():
+        lacking = [names[label] for label in np.flatnonzero(count_labels(split.labels, len(names)) == 0)]
+        if lacking:
+            found.append(
+                _listed(f"classes without an image in {name} (no figure can be given): {len(lacking)}", lacking)
+            )
+    if pairs := examine.in_two_classes(data.train, examined["train"]):
+        lines = [f"{data.place('train', first)} is {data.place('train', second)}" for first, second in pairs]
+        found.append(_listed(f"training images that stand in two classes: {len(pairs)}", lines))
+    return found
+
+
+def _listed(text: str, items: Sequence[str]) -> str:
+    more = [f"... and {len(items) - NAMED} more"] if len(items) > NAMED else []
+    return "\n    ".join([text, *items[:NAMED], *more])
+
+
+def picture(data: dataset.Data) -> Figure:
+    """The sizes of the classes, largest first, with the borders of the groups."""
+    counts = np.sort(data.facts.class_counts)[::-1]
+    figure, (ax,) = plots.axes()
+    ax.bar(np.arange(1, len(counts) + 1), counts, width=1.0 if len(counts) > SHOWN else 0.8)
+    ax.set(xlabel="classes, largest first", ylabel="training images", yscale="log", xlim=(0.4, len(counts) + 0.6))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_title(f"{data.facts.name}: {data.facts.num_train:,} training images in {len(counts):,} classes")
+    ax.grid(axis="x", visible=False)
+    plots.number_ticks(ax.yaxis)
+    few, many = plots.BORDERS
+    for border, text, side in ((few, f"few: fewer than {few}", "top"), (many, f"many: more than {many}", "bottom")):
+        if counts.min() < border < counts.max():
+            ax.axhline(border, color="black", linestyle=":", linewidth=1)
+            ax.annotate(text, (1, border), xycoords=("axes fraction", "data"), va=side, ha="right")
+    return figure
+
+
+def inspect(config: ml_collections.ConfigDict, file: pathlib.Path) -> list[str]:
+    """Says what the data is, and returns what would stop or spoil a run with it.
+
+    Args:
+      config: of the run.
+      file: where the picture of the classes goes.
+
+    Raises:
+      ConfigError: a bad value.
+      DataError: the data cannot be read at all.
+      WriteError: the picture cannot be written.
+    """
+    checks.validate(config)
+    whole = ml_collections.ConfigDict(config.to_dict())
+    whole.data.skip_unreadable = False  # they are to be found
+    whole.data.image_size = config.data.image_size or 1  # not needed here, and perhaps not known yet
+    data = build_data.data(whole)
+    console.say(class_table(data))
+    examined = {name: examine.examine(split, f"decoding {name}") for name, split in data.splits().items()}
+    console.say(summary(data, examined))
+    try:
+        picture(data).savefig(file, dpi=130)
+    except OSError as error:
+        raise WriteError(f"cannot write --picture={file} ({error}): give another file") from error
+    console.say(f"picture of the class sizes: {file}")
+    for line in suggestions(config, data, examined["train"].sizes):
+        console.say(line)
+    for line in remarks(data, examined):
+        console.say(f"note: {line}")
+    found = problems(config, data, examined)
+    for line in found:
+        console.say(f"problem: {line}")
+    return found
+
+
+def arguments(parser: Parser) -> None:
+    """The command's arguments."""
+    add_config(parser)
+    where = "file for the picture of the class sizes; default: class_sizes.png"
+    parser.add_argument("--picture", default="class_sizes.png", metavar="FILE", help=where)
+    add_force(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    """The command."""
+    config, picture_file = read_config(args), new_file("--picture", args.picture, args.force)
+    if found := inspect(config, picture_file):
+        raise DataError(f"{len(found)} problem{'s' * (len(found) > 1)} would stop or spoil a run: fix the data first")
+    console.say("nothing was found that would stop or spoil a run")

@@ -1,0 +1,102 @@
+"""Names the classes of image files.
+
+Folders are searched at any depth; - reads names from standard input, one a line. The answer's disagreement is the share
+of the pairs of experts that name different classes: a measure of uncertainty. Files that cannot be read are listed and
+skipped; the exit code is then 1.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, at_least, new_file
+from ncl_jax.errors import ConfigError, DataError, WriteError
+from ncl_jax.runs.load import Model, load
+from ncl_jax.runs.predict import find_files, predict
+from ncl_jax.runtime import console, startup
+from ncl_jax.runtime.files import writing_whole
+
+
+def text_line(answer: dict) -> str:
+    """An answer on the console."""
+    if "error" in answer:
+        return answer["error"]  # which names the file
+    listed = ", ".join(f"{c['label']} {100 * c['probability']:.1f} %" for c in answer["top"])
+    doubt = f"  (experts disagree: {100 * answer['disagreement']:.0f} %)" if answer["disagreement"] else ""
+    return f"{answer['file']}: {listed}{doubt}"
+
+
+def csv_writer(file: TextIO, top: int) -> Callable[[dict], object]:
+    """Writes answers as rows, under a header."""
+    writer = csv.writer(file)
+    names = [f"{field}_{rank}" for rank in range(1, top + 1) for field in ("label", "probability")]
+    writer.writerow(["file", *names, "disagreement", "error"])
+
+    def write(answer: dict) -> None:
+        cells = [cell for c in answer.get("top", ()) for cell in (c["label"], c["probability"])]
+        cells += [""] * (2 * top - len(cells))
+        writer.writerow([answer["file"], *cells, answer.get("disagreement", ""), answer.get("error", "")])
+
+    return write
+
+
+def jsonl_writer(file: TextIO, top: int) -> Callable[[dict], object]:
+    """Writes answers as JSON, one a line."""
+    return lambda answer: file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+
+
+WRITERS = {".csv": csv_writer, ".jsonl": jsonl_writer}
+
+
+def run(model: Model, files: Sequence[str], top: int, expert: int | None, out: pathlib.Path | None) -> int:
+    """Writes the answers to `out`, or shows them; returns how many files could not be read. Raises WriteError."""
+    top, failed = min(top, len(model.class_names)), 0
+    if out is None:
+        for answer in predict(model, files, top, expert):
+            failed += "error" in answer
+            console.say(text_line(answer), error="error" in answer)
+        return failed
+    try:
+        with writing_whole(out) as file:
+            write = WRITERS[out.suffix.lower()](file, top)
+            for answer in predict(model, files, top, expert):
+                failed += "error" in answer
+                write(answer)
+                if "error" in answer:
+                    console.say(text_line(answer), error=True)
+    except OSError as error:
+        raise WriteError(f"--out={out} cannot be written: {error}") from error
+    console.say(f"wrote {out}: {len(files) - failed} of {len(files)} files")
+    return failed
+
+
+def arguments(parser: Parser) -> None:
+    """The command's arguments."""
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files, folders, or - for standard input")
+    add_run(parser)
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes named for each image; default: 5")
+    parser.add_argument("--expert", type=int, metavar="N", help="one expert; default: the ensemble")
+    add_model(parser)
+    parser.add_argument("--out", metavar="FILE", help="file for the answers, .csv or .jsonl; default: the console")
+    add_force(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    """The command."""
+    out = new_file("--out", args.out, args.force) if args.out else None
+    if out is not None and out.suffix.lower() not in WRITERS:
+        raise ConfigError(f"--out={out} must end in {' or '.join(WRITERS)}")
+    at_least("top", args.top, 1)
+    names = [n for name in args.images for n in (sys.stdin.read().splitlines() if name == "-" else [name]) if n]
+    files = find_files(names)
+    startup.prepare()
+    try:
+        model = load(args.run, step=args.step, expert=args.expert, prior=args.prior, temperature=args.temperature)
+    except ValueError as error:
+        raise ConfigError(f"--{error}") from error
+    if failed := run(model, files, args.top, args.expert, out):
+        raise DataError(f"{failed} of {len(files)} files cannot be read")

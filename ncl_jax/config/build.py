@@ -1,0 +1,229 @@
+"""From a configuration and what the data is to a plan: the only place that translates fields into arguments."""
+
+from collections.abc import Sequence
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from ncl_jax import methods
+from ncl_jax.config.plan import Loading, Plan, Teacher, TrainingPlan
+from ncl_jax.data.dataset import Facts
+from ncl_jax.data.types import Preprocessing
+from ncl_jax.errors import ConfigError
+from ncl_jax.methods import momentum
+from ncl_jax.methods.contrast import contrast
+from ncl_jax.models import PACKED, Network, cpu, layers, make_network
+from ncl_jax.runtime import devices
+from ncl_jax.training import optimizers
+
+ARCHITECTURE = ("backbone", "depth", "width", "classifier", "cosine_scale")  # of `model` and `teacher`
+STRATEGIES = {"cpu": "unroll", "gpu": "vmap", "tpu": "packed"}  # docs/accelerators.md, docs/benchmarks.md
+STEPS_PER_CALL = {"cpu": 1, "gpu": 20, "tpu": 20}  # one on CPU, where loops are slow (`steps.make_advance`)
+
+
+def make_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None = None) -> Plan:
+    """What a run's trained model is used with. Imports no method, compiles no kernel.
+
+    Raises:
+      ConfigError: a value that no model can have.
+    """
+    common = _common(config, facts, mesh, network(config, facts.num_classes))
+    return Plan(**common, prior_power=_known_power(config, facts))
+
+
+def make_training_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None = None) -> TrainingPlan:
+    """What a run is trained with.
+
+    Raises:
+      ConfigError: run.conv=native is not available here, or the method refuses these data.
+    """
+    ops, computes = operations(config, mesh), platform(mesh)
+    common = _common(config, facts, mesh, network(config, facts.num_classes, ops))
+    chosen, rates = objective(config, facts.class_counts), learning_rates(config)
+    length = facts.num_train // config.optim.batch_size
+    return TrainingPlan(
+        **common,
+        prior_power=chosen.prior_power,
+        operations="native" if ops is cpu.OPERATIONS else "xla",
+        step_network=network(config, facts.num_classes, ops, packed=common["strategy"] == "packed"),
+        objective=chosen,
+        optimizer=optimizer(config, rates, length),
+        learning_rates=rates,
+        steps_per_epoch=length,
+        steps_per_call=config.run.steps_per_call or STEPS_PER_CALL[computes],
+        batch_size=config.optim.batch_size,
+        copies=config.loss.copies,
+        accumulate=config.optim.accumulate,
+        mixup=config.data.mixup,
+        views=tuple(view_names(config)),
+        own_keys=bool(config.contrast.weight) and config.contrast.behaviour == "authors",
+        unroll=computes == "cpu",
+        teacher=teacher(config, facts.num_classes, ops),
+    )
+
+
+def _common(config, facts, mesh, of_expert):
+    """The fields that both kinds of plan have."""
+    data = config.data
+    size = facts.image_shape[0]
+    return {
+        "facts": facts, "mesh": mesh, "seed": config.seed, "num_experts": config.model.num_experts,
+        "network": of_expert, "strategy": strategy(config, mesh),
+        "preprocessing": Preprocessing(data.resize or size, size, tuple(data.mean), tuple(data.std)),
+        "loading": Loading(data.feed, data.threads, data.workers, config.run.eval_batch),
+    }  # fmt: skip
+
+
+def _known_power(config, facts):
+    """A run's `Plan.prior_power`: what it noted, or what its method is known for."""
+    if (noted := config.get("prior_power")) is not None:
+        return noted
+    return objective(config, facts.class_counts).prior_power if config.loss.name in methods.objectives() else None
+
+
+def platform(mesh: Mesh | None) -> str:
+    """What the run computes on: "cpu", "gpu" or "tpu"."""
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
+def operations(config: ml_collections.ConfigDict, mesh: Mesh | None) -> layers.Operations:
+    """The networks' operations: our own on one CPU device (a program for several must be able to split them).
+
+    Raises:
+      ConfigError: run.conv=native, and our own are not available here.
+    """
+    wanted = config.run.conv
+    if wanted == "xla" or (wanted == "auto" and not for_one_cpu(mesh)):
+        return layers.XLA
+    reason = cpu.load() if for_one_cpu(mesh) else "they are for one CPU device"
+    if reason and wanted == "native":
+        raise ConfigError(f"run.conv=native is not available: {reason}. Set run.conv=auto")
+    return layers.XLA if reason else cpu.OPERATIONS
+
+
+def for_one_cpu(mesh: Mesh | None) -> bool:
+    """Whether our own operations, which are for one CPU device, are meant here."""
+    return platform(mesh) == "cpu" and (mesh is None or mesh.size == 1)
+
+
+def notes(config: ml_collections.ConfigDict, mesh: Mesh | None) -> list[str]:
+    """What to tell the user of choices that cost time."""
+    slow = config.run.conv == "auto" and for_one_cpu(mesh) and cpu.load()
+    return [f"on this CPU training takes several times as long as it could: {slow}"] if slow else []
+
+
+def network(
+    config: ml_collections.ConfigDict,
+    num_classes: int,
+    ops: layers.Operations = layers.XLA,
+    packed: bool = False,
+) -> Network:
+    """One expert's network."""
+    return make_network(
+        **_architecture(config.model),
+        num_classes=num_classes,
+        projection_dim=config.contrast.dim if config.contrast.weight else 0,
+        precision=config.precision,
+        operations=ops,
+        freeze=config.model.freeze,
+        remat=config.model.remat,
+        packed=packed,
+    )
+
+
+def _architecture(section: ml_collections.ConfigDict) -> dict:
+    return {name: section[name] for name in ARCHITECTURE}
+
+
+def teacher(config: ml_collections.ConfigDict, num_classes: int, ops: layers.Operations) -> Teacher | None:
+    """The ensemble that a student learns from; None: there is none."""
+    if not config.teacher.run:
+        return None
+    of_expert = make_network(
+        **_architecture(config.teacher),
+        num_classes=num_classes,
+        projection_dim=0,
+        precision=config.precision,
+        operations=ops,
+    )
+    return Teacher(of_expert, config.teacher.num_experts)
+
+
+def strategy(config: ml_collections.ConfigDict, mesh: Mesh | None) -> str:
+    """How the experts are applied: by default as suits the platform and the network."""
+    if config.run.strategy != "auto":
+        return config.run.strategy
+    chosen = STRATEGIES[platform(mesh)]
+    # Where there is no packed form a TPU is better off with an expert's own convolutions than with grouped ones.
+    return "unroll" if chosen == "packed" and config.model.backbone not in PACKED else chosen
+
+
+def view_names(config: ml_collections.ConfigDict) -> list[str]:
+    """The classifier's augmentation pipeline and, with self-supervision, the key encoder's."""
+    return [config.data.augment, *([config.contrast.augment] if config.contrast.weight else [])]
+
+
+def objective(config: ml_collections.ConfigDict, class_counts: Sequence[int]) -> methods.Objective:
+    """What the method computes, with self-supervision where it is on."""
+    about = {
+        "cosine_scale": config.model.cosine_scale, "epochs": config.epochs,
+        "steps_per_epoch": sum(class_counts) // config.optim.batch_size,
+    }  # fmt: skip
+    chosen = methods.objective(config.loss.name)(class_counts, **config.loss.to_dict(), **about)
+    fields = config.contrast
+    if not fields.weight:
+        return chosen
+    queue = contrast(weight=fields.weight, temperature=fields.temperature, queue=fields.queue)
+    return methods.together(method=chosen, contrast=queue)
+
+
+def learning_rates(config: ml_collections.ConfigDict) -> np.ndarray:
+    """The learning rate of every epoch, float64 [epochs]."""
+    fields = config.optim
+    return optimizers.learning_rates(
+        fields.schedule,
+        fields.learning_rate,
+        config.epochs,
+        warmup_epochs=fields.warmup_epochs,
+        milestones=fields.milestones,
+    )
+
+
+def optimizer(
+    config: ml_collections.ConfigDict, rates: np.ndarray, steps_per_epoch: int
+) -> optax.GradientTransformation:
+    """SGD by the run's schedule and, with self-supervision, the momentum encoder in its state."""
+    schedule = optimizers.per_epoch(rates, steps_per_epoch)
+    sgd = optimizers.sgd(schedule, momentum=config.optim.momentum, weight_decay=config.optim.weight_decay)
+    sgd = optimizers.scaled_backbone(sgd, config.optim.backbone_scale, config.model.freeze)
+    if not config.contrast.weight:
+        return sgd
+    fields = config.contrast
+    if fields.behaviour == "moco":
+        encoder = momentum.momentum_encoder(fields.momentum)
+    else:
+        decay = fields.momentum**config.model.num_experts
+        encoder = momentum.momentum_encoder(decay, frozen=("projection",), average="before")
+    return optax.chain(sgd, encoder)
+
+
+def mesh(config: ml_collections.ConfigDict) -> Mesh:
+    """The run's devices. Raises ConfigError if there are too few, or the batch cannot be split over them."""
+    try:
+        found = devices.make_mesh(config.run.data_devices, config.run.expert_devices)
+    except ValueError as error:
+        raise ConfigError(f"run.data_devices, run.expert_devices: {error}") from error
+    if config.model.num_experts % config.run.expert_devices:
+        raise ConfigError(
+            f"run.expert_devices={config.run.expert_devices} must divide model.num_experts={config.model.num_experts}"
+        )
+    parts = config.optim.accumulate * found.shape["data"]
+    if config.optim.batch_size % parts:
+        raise ConfigError(
+            f"optim.batch_size={config.optim.batch_size} cannot be split over {found.shape['data']} devices and "
+            f"optim.accumulate={config.optim.accumulate}: change it, or run.data_devices"
+        )
+    return found

@@ -1,0 +1,32 @@
+"""From a configuration to the run's data."""
+
+import ml_collections
+
+from ncl_jax.data import dataset
+from ncl_jax.data.types import Request
+from ncl_jax.runtime.files import expand
+
+
+def data(config: ml_collections.ConfigDict) -> dataset.Data:
+    """Loads the run's data. Raises DataError, see `dataset.load`."""
+    fields = config.data
+    request = Request(
+        fields.name, expand("data.dir", fields.dir), fields.download, fields.list.to_dict(), fields.test_share
+    )
+    return dataset.load(
+        request,
+        fields.imbalance,
+        size=fields.image_size,
+        evaluated=fields.eval_split,
+        skip_unreadable=fields.skip_unreadable,
+        val_share=fields.val_share,
+    )
+
+
+def absolute_paths(config: ml_collections.ConfigDict) -> None:
+    """Makes the data's folder and lists independent of the working directory."""
+    fields = config.data
+    fields.dir = str(expand("data.dir", fields.dir).absolute())
+    for name, path in fields.list.items():
+        if path and (file := expand(f"data.list.{name}", path)).is_file():
+            fields.list[name] = str(file.absolute())

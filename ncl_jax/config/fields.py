@@ -1,0 +1,220 @@
+"""Every field of the configuration, declared once: default, meaning, source, bounds; and what is made of them."""
+
+from typing import Any
+
+import ml_collections
+
+from ncl_jax import methods
+from ncl_jax.data.augment.views import VIEWS
+from ncl_jax.data.sources import SOURCES
+from ncl_jax.field import Field
+from ncl_jax.models import BACKBONES, HEADS
+from ncl_jax.models.experts import STRATEGIES
+from ncl_jax.training.optimizers import SCHEDULES
+
+AUTHORS = "the authors' program"
+# Where and how a run is computed, not what: these may differ when it is continued.
+MAY_CHANGE = ("version", "extend", "prior_power", "data.dir", "data.list.", "data.download", "data.threads",
+              "data.workers", "run.", "teacher.run")  # fmt: skip
+
+RUN = {
+    "seed": Field(0, "random seed of initial weights, order and augmentation; the long-tailed subset does not depend "
+                  "on it", at_least=0, at_most=2**32 - 1),
+    "epochs": Field(400, "passes over the training set", AUTHORS, at_least=1),
+    "eval_every": Field(10, "epochs between evaluations; the last epoch is always evaluated", at_least=1),
+    "checkpoint_every": Field(10, "epochs between checkpoints; the last epoch is always saved", at_least=1),
+    "precision": Field("float32", "number format that the backbone computes in", choices=("float32", "bfloat16")),
+}  # fmt: skip
+DATA = {
+    "data.name": Field("cifar100", "dataset reader", choices=SOURCES),
+    "data.dir": Field("data", "folder of the images, of CIFAR's archive or of a prepared TFDS dataset"),
+    "data.download": Field(True, "download CIFAR's archive if the folder does not have it"),
+    "data.imbalance": Field(100.0, "images of the largest class over those of the smallest: 1 or more; 0: the data as "
+                            "it is", at_least=0),
+    "data.eval_split": Field("test", "the split that is evaluated", choices=("test", "val")),
+    "data.test_share": Field(0.2, "share of each class that is split off for testing if the data has neither test nor "
+                             "val", at_least=0, below=1),
+    "data.val_share": Field(0.0, "share of each class of the training images that is held out as val, for "
+                            "temperature=val", at_least=0, below=1),
+    "data.skip_unreadable": Field(False, "skip files that cannot be read; otherwise they stop the run"),
+    "data.image_size": Field(0, "side of the square that the network sees, in pixels; 0: that of the images, if all "
+                             "have the same", at_least=0),
+    "data.resize": Field(0, "shorter side, in pixels, before the centre is cut out for testing; 0: image_size",
+                         at_least=0),
+    "data.feed": Field("auto", "data loader: resident (decoded once, kept on the devices), stream (decoded when "
+                       "needed), auto (by size)", choices=("auto", "resident", "stream")),
+    "data.threads": Field(0, "threads that decode a stream, in each process or worker; 0: one for each core",
+                          at_least=0),
+    "data.workers": Field(0, "processes that decode a stream; 0: threads of this process", at_least=0),
+    "data.mixup": Field(0.0, "a of the distribution Beta(a, a) by which pairs of images are mixed; 0: no mixing",
+                        "mixup, arXiv 1710.09412", at_least=0),
+    "data.mean": Field((0.4914, 0.4822, 0.4465), "mean of red, green and blue, in [0, 1]", AUTHORS),
+    "data.std": Field((0.2023, 0.1994, 0.2010), "standard deviation of red, green and blue", AUTHORS),
+    "data.augment": Field("autoaugment", "augmentation pipeline of the classifier", AUTHORS, choices=VIEWS),
+    "data.list.train": Field("", "list of training images, for data.name=list: text, CSV or JSON; a path, or a name in "
+                             "data.dir"),
+    "data.list.val": Field("", "list of validation images, likewise"),
+    "data.list.test": Field("", "list of test images, likewise"),
+    "data.list.classes": Field("", "file of class names, one a line; otherwise they follow from labels or paths"),
+}  # fmt: skip
+MODEL = {
+    "model.backbone": Field("cifar_resnet", "network; cifar_resnet is for small images", AUTHORS, choices=BACKBONES),
+    "model.depth": Field(32, "layers of the network: 6 n + 2 for cifar_resnet; 18, 34, 50, 101 or 152 for resnet; 50 "
+                         "for resnext", AUTHORS),
+    "model.width": Field(16, "channels of the first stage: 16 for cifar_resnet, 64 for resnet", "He et al. 2016",
+                         at_least=1),
+    "model.classifier": Field("linear", "classifier; normed is cosine without a bias", AUTHORS, choices=HEADS),
+    "model.cosine_scale": Field(16.0, "factor of a cosine or normed classifier's scores", "authors, ImageNet-LT",
+                                above=0),
+    "model.num_experts": Field(3, "experts: networks that learn the task together", "NCL, experiments", at_least=1),
+    "model.pretrained": Field("", "weights to start from: a file, a run's directory or ORG/NAME of the hub"),
+    "model.pretrained_expert": Field(-1, "expert of a run in model.pretrained that all start from; -1: each from its "
+                                     "own", at_least=-1),
+    "model.freeze": Field(0, "parts of the backbone that are not trained: 1 the stem, 2 the first stage too, ...",
+                          at_least=0),
+    "model.remat": Field(False, "compute blocks again for the gradient: less memory, more time, the same numbers"),
+}  # fmt: skip
+LOSS = {
+    "loss.name": Field("ncl", "what is computed, or FILE.py:FUNCTION for your own; method=NAME sets it with the rest"),
+    "loss.balanced": Field(True, "add the log class prior to the scores (balanced softmax)", AUTHORS),
+    "loss.num_hard": Field(30, "hard categories of each image, its own class included: about 0.3 of the classes",
+                           AUTHORS, at_least=1),
+    "loss.hard_weight": Field(1.0, "weight of the cross-entropy over the hard categories (NIL)", AUTHORS, at_least=0),
+    "loss.distill_weight": Field(0.6, "weight of the distillation between experts over all classes (NBOD)", AUTHORS,
+                                 at_least=0),
+    "loss.hard_distill_weight": Field(0.6, "weight of the distillation over the hard categories", AUTHORS, at_least=0),
+    "loss.hard_scores": Field("first", "whose scores choose the hard categories: the first expert's (authors) or each "
+                              "expert's own (equations)", AUTHORS, choices=("first", "own")),
+    "loss.non_hard": Field("zero", "the other classes' scores among the hard categories: set to zero (authors) or "
+                           "excluded (equations)", AUTHORS, choices=("zero", "exclude")),
+    "loss.distill_normalization": Field("per_expert", "factor of the distillation: 1/(E-1) (authors), or mean_pair "
+                                        "1/(E(E-1)) (equations); ncl and dbm only", AUTHORS,
+                                        choices=("per_expert", "mean_pair")),
+    "loss.copies": Field(1, "augmented copies of each image: 1 for ncl, 2 or more for nclpp (authors: 4)", AUTHORS,
+                         at_least=1),
+    "loss.label_smoothing": Field(0.0, "share of the target that is spread over all classes", "arXiv 1512.00567",
+                                  at_least=0, below=1),
+    "loss.ramp_steps": Field(0, "steps over which the three weights above grow from 0; 0: at once", AUTHORS,
+                             at_least=0),
+}  # fmt: skip
+CONTRAST = {
+    "contrast.weight": Field(0.0, "weight of momentum contrast (self-supervision); 0: without (authors: 1)",
+                             at_least=0),
+    "contrast.behaviour": Field("moco", "moco as published, or the authors' program with its departures from it",
+                                choices=("moco", "authors")),
+    "contrast.augment": Field("moco_key", "augmentation pipeline of the key encoder", AUTHORS, choices=VIEWS),
+    "contrast.momentum": Field(0.999, "momentum of the key encoder, per step", AUTHORS, at_least=0, below=1),
+    "contrast.queue": Field(1024, "keys per expert in the queue", "authors, CIFAR", at_least=1),
+    "contrast.temperature": Field(0.2, "temperature of the contrastive scores", AUTHORS, above=0),
+    "contrast.dim": Field(64, "numbers of a projected feature", "authors, CIFAR", at_least=1),
+}  # fmt: skip
+TEACHER = {
+    "teacher.run": Field("", "run whose ensemble one network learns from; ncl-jax distill sets this section"),
+    "teacher.backbone": Field("", "the teacher's network, as in model"),
+    "teacher.depth": Field(0, "likewise"),
+    "teacher.width": Field(0, "likewise"),
+    "teacher.classifier": Field("", "likewise"),
+    "teacher.cosine_scale": Field(0.0, "likewise"),
+    "teacher.num_experts": Field(0, "likewise"),
+}
+OPTIM = {
+    "optim.batch_size": Field(64, "images per step, over all devices", AUTHORS, at_least=1),
+    "optim.accumulate": Field(1, "micro-batches that a batch is processed in, if it does not fit in memory; each has "
+                              "its own batch statistics", at_least=1),
+    "optim.learning_rate": Field(0.1, "base learning rate", AUTHORS, above=0),
+    "optim.schedule": Field("step", "learning-rate schedule: step (authors) or cosine (arXiv 2412.15477)", AUTHORS,
+                            choices=SCHEDULES),
+    "optim.warmup_epochs": Field(5, "epochs of linear warm-up from a third of the base rate", AUTHORS, at_least=0),
+    "optim.milestones": Field((320, 360), "epochs at which schedule=step divides the rate by 10", AUTHORS),
+    "optim.backbone_scale": Field(1.0, "the backbone's learning rate over that of the rest", at_least=0),
+    "optim.momentum": Field(0.9, "Nesterov momentum", AUTHORS, at_least=0, below=1),
+    "optim.weight_decay": Field(2e-4, "coupled L2 penalty on every trained parameter", AUTHORS, at_least=0),
+}  # fmt: skip
+DEVICES = {
+    "run.conv": Field("auto", "convolutions on one CPU: xla, native (our own kernels) or auto (native if available)",
+                      choices=("auto", "xla", "native"), developer=True),
+    "run.strategy": Field("auto", "how the experts are applied", choices=("auto", *STRATEGIES), developer=True),
+    "run.steps_per_call": Field(0, "training steps in one device call; 0: the platform's default", at_least=0,
+                                developer=True),
+    "run.eval_batch": Field(500, "test images per step", at_least=1),
+    "run.data_devices": Field(0, "devices that share a batch; 0: all that are not taken by experts", at_least=0),
+    "run.expert_devices": Field(1, "devices that the experts are spread over; must divide the number of experts",
+                                at_least=1),
+}  # fmt: skip
+
+
+def fields() -> dict[str, Field]:
+    """All fields by name, in the order of the configuration."""
+    of_methods = {f"loss.{name}": field for name, field in methods.declared().items()}
+    return RUN | DATA | MODEL | LOSS | of_methods | CONTRAST | TEACHER | OPTIM | DEVICES
+
+
+OWN = "loss.own"  # the section that a method of the user's own may fill
+
+
+def base_config() -> ml_collections.ConfigDict:
+    """The CIFAR-100-LT recipe of the authors (NCL's experiments, their program); configuration files change parts."""
+    config = ml_collections.ConfigDict(nested({name: field.default for name, field in fields().items()}))
+    config.loss.own = ml_collections.ConfigDict()
+    config.lock()  # a misspelt field in a configuration file is an error
+    config.loss.own.unlock()
+    return config
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """`{"optim": {"momentum": 0.9}, ...}` from the values by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in flat.items():
+        *sections, leaf = name.split(".")
+        section = found
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[leaf] = value
+    return found
+
+
+def flatten(config: ml_collections.ConfigDict | dict) -> dict[str, Any]:
+    """`{"optim.momentum": 0.9, ...}`, tuples as lists as they come back from JSON."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict | dict):
+            flat |= {f"{name}.{key}": leaf for key, leaf in flatten(value).items()}
+        else:
+            flat[name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def complete(stored: dict) -> ml_collections.ConfigDict:
+    """A configuration from a run's file: a field that the file lacks takes its default.
+
+    Raises:
+      TypeError: a field holds a value of another type than its default.
+    """
+    defaults, given = flatten(base_config()), flatten(stored)
+    for name, value in given.items():
+        number = isinstance(value, int) and isinstance(defaults.get(name), float)
+        if any(other.startswith(f"{name}.") for other in defaults):
+            raise TypeError(f"{name}={value!r} is not a section")
+        if name in defaults and type(value) is not type(defaults[name]) and not number:
+            raise TypeError(f"{name}={value!r} is not of type {type(defaults[name]).__name__}")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in (defaults | given).items()}
+    return ml_collections.ConfigDict(nested(values))
+
+
+def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:
+    """One line for every field that differs and may not: `optim.momentum: 0.9 in that run, 0.8 in this`."""
+    before, after = _identities(flatten(old), flatten(new))
+    names = [name for name in sorted(before.keys() | after.keys()) if not name.startswith(MAY_CHANGE)]
+    lines: list[tuple[str, Any, Any]] = [(n, before.get(n, "absent"), after.get(n, "absent")) for n in names]
+    return [f"{name}: {old} saved, {new} given" for name, old, new in lines if old != new]
+
+
+METHOD_FILE = "method_sha256"  # beside the fields, of a method of the user's own: its file's content
+
+
+def _identities(*configs: dict[str, Any]) -> list[dict[str, Any]]:
+    """What makes runs the same: of a method's own file the content, wherever the file lies. Runs before that was noted
+    have the path alone."""
+    if all(METHOD_FILE in config for config in configs):
+        return [config | {"loss.name": config["loss.name"].rpartition(":")[2]} for config in configs]
+    return [{name: value for name, value in config.items() if name != METHOD_FILE} for config in configs]

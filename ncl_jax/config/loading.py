@@ -1,0 +1,55 @@
+"""From a plan to the data loaders of its run."""
+
+import functools
+
+import jax
+
+from ncl_jax.config.plan import Plan, TrainingPlan
+from ncl_jax.data import dataset
+from ncl_jax.data.augment import views
+from ncl_jax.data.feeds import stream
+from ncl_jax.data.feeds.feed import Feed
+from ncl_jax.data.feeds.resident import Resident, ResidentTest, stored
+from ncl_jax.data.images import parallel
+from ncl_jax.data.types import Split
+
+
+def training_feed(plan: TrainingPlan, data: dataset.Data, key: jax.Array) -> Feed:
+    """Where the training batches come from; `key` is that of a resident feed's order."""
+    assert plan.mesh is not None
+    pixels, batch_size = plan.preprocessing, plan.batch_size
+    images = stored(
+        data.train,
+        feed=plan.loading.feed,
+        size=pixels.size,
+        resize=pixels.resize,
+        resizes=all(views.resizes(name) for name in plan.views),
+        text="decoding the training images",
+    )
+    if images is not None:
+        return Resident(images, data.train.labels, key, batch_size, plan.mesh)
+    of_copies, *of_keys = [views.host_part(name, pixels.size) for name in plan.views]
+    parts = [of_copies] * (plan.copies if of_copies else 1) + of_keys  # every copy has its own crop
+    cut = stream.Cut(parts if any(parts) else [None], pixels.resize, pixels.size)
+    order = stream.Shuffled(plan.seed, len(data.train), batch_size)
+    return _stream(plan, functools.partial(stream.Batches, data.train, order, cut, plan.seed), batch_size)
+
+
+def _stream(plan, batches, batch_size):
+    make, loading = functools.partial(batches, batch_size), plan.loading
+    threads = loading.threads or parallel.cores()
+    return stream.Stream(make, batch_size, plan.mesh, threads=threads, workers=loading.workers)
+
+
+def test_feed(plan: Plan, split: Split, name: str) -> Feed:
+    """Where the batches of a split come from that is evaluated; `name` is that of the split."""
+    assert plan.mesh is not None
+    pixels, devices = plan.preprocessing, plan.mesh.shape["data"]
+    # Not more than there are, but a number that the devices can share.
+    most = -(-min(plan.loading.eval_batch, len(split)) // devices) * devices
+    text = f"decoding the {name} images"
+    images = stored(split, feed=plan.loading.feed, size=pixels.size, resize=pixels.resize, resizes=False, text=text)
+    if images is not None:
+        return ResidentTest(images, split.labels, most, plan.mesh)
+    order, cut = stream.InOrder(len(split), most), stream.Cut([None], pixels.resize, pixels.size)
+    return _stream(plan, functools.partial(stream.Batches, split, order, cut, 0), most)

@@ -1,0 +1,227 @@
+"""What a run computes with, made once from its configuration (`build`), and the pieces that are made of it."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from ncl_jax.data.augment import views
+from ncl_jax.data.dataset import Facts
+from ncl_jax.data.types import Preprocessing
+from ncl_jax.errors import ConfigError
+from ncl_jax.evaluation import priors
+from ncl_jax.evaluation.predictor import Predictor
+from ncl_jax.methods import Objective
+from ncl_jax.models import Network, experts
+from ncl_jax.models.layers import XLA
+from ncl_jax.runtime import devices
+from ncl_jax.training import steps
+
+
+class Keys(NamedTuple):
+    """The run's independent random streams."""
+
+    init: jax.Array
+    order: jax.Array
+    step: jax.Array
+    memory: jax.Array
+
+
+def keys(seed: int) -> Keys:
+    """The streams of a seed."""
+    return Keys(*jax.random.split(jax.random.key(seed), 4))
+
+
+class Loading(NamedTuple):
+    """How images are loaded: the configuration's fields of the same names, in `data` and `run`."""
+
+    feed: str
+    threads: int
+    workers: int
+    eval_batch: int
+
+
+class Teacher(NamedTuple):
+    """The ensemble that a student learns from."""
+
+    network: Network
+    num_experts: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a trained model is used with: no method, no optimizer, nothing of the user's own, no compiled kernels.
+
+    Attributes:
+      facts: what the data is.
+      mesh: the devices; None: one of the default kind.
+      seed: of the run.
+      num_experts: E.
+      network: one expert's.
+      strategy: how the experts are applied, see `experts.apply_experts`.
+      preprocessing: from an image file to what the network sees.
+      loading: see `Loading`.
+      prior_power: what the scores are meant for, see `methods.Objective`; None: not known without the user's own file.
+    """
+
+    facts: Facts
+    mesh: Mesh | None
+    seed: int
+    num_experts: int
+    network: Network
+    strategy: str
+    preprocessing: Preprocessing
+    loading: Loading
+    prior_power: float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingPlan(Plan):
+    """What a run is trained with.
+
+    Attributes:
+      operations: what computes the network's costly operations: "native", our own kernels, or "xla".
+      step_network: the network as the training step applies it.
+      objective: what the method computes.
+      optimizer: with the momentum encoder in its state where there is self-supervision.
+      learning_rates: of every epoch, float64 [epochs].
+      steps_per_epoch: full batches in an epoch; the last partial one is dropped.
+      steps_per_call: training steps in one device call.
+      batch_size, copies, accumulate, mixup: see `steps.make_train_step`.
+      views: the classifier's augmentation pipeline and, with self-supervision, the key encoder's, by name.
+      own_keys: whether the key encoders start from weights of their own (the authors' program).
+      unroll: see `steps.make_train_step`.
+      teacher: what a student learns from, if it is one.
+    """
+
+    operations: str
+    step_network: Network
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    learning_rates: np.ndarray
+    steps_per_epoch: int
+    steps_per_call: int
+    batch_size: int
+    copies: int
+    accumulate: int
+    mixup: float
+    views: tuple[str, ...]
+    own_keys: bool
+    unroll: bool
+    teacher: Teacher | None
+
+
+def predictor(plan: Plan, adjust: np.ndarray | None = None, temperature: float = 1.0) -> Predictor:
+    """From images to scores, without the loss and the optimizer; `adjust`, `temperature`: see `Predictor`."""
+    normalize = functools.partial(views.normalize, mean=plan.preprocessing.mean, std=plan.preprocessing.std)
+    return Predictor(experts.make_apply(plan.network, plan.strategy, plan.mesh), normalize, adjust, temperature)
+
+
+def adjustment(plan: Plan, prior: str | None) -> np.ndarray | None:
+    """What moves the run's logits to a prior (`priors.adjustment`); None for none: as they were trained.
+
+    Raises:
+      ConfigError: see `priors.read`, and `prior_power`.
+    """
+    return priors.adjustment(prior, plan.facts.class_counts, prior_power(plan)) if prior else None
+
+
+def prior_power(plan: Plan) -> float:
+    """What the scores are meant for, see `methods.Objective`. Raises ConfigError where it is not known."""
+    if plan.prior_power is None:
+        raise ConfigError(
+            "the prior that this run's scores are meant for is not known: it was trained by a method of its own file "
+            "before ncl_jax noted that. Use the scores as they are, without a prior and temperature=val"
+        )
+    return plan.prior_power
+
+
+def initial_model(plan: Plan) -> steps.ModelState:
+    """What a model needs, at step 0. Runs under `jit`."""
+    variables = _initial_experts(plan, keys(plan.seed).init, plan.network, plan.num_experts)
+    return steps.ModelState(jnp.zeros((), jnp.int32), variables["params"], variables.get("batch_stats", {}))
+
+
+def _initial_experts(plan, key, network, num_experts):
+    """Experts of a network at step 0, by XLA's operations: the shapes, and the numbers, are the same."""
+    plain = network.clone(backbone=network.backbone.clone(operations=XLA))
+    return experts.init_experts(plain, key, num_experts, jnp.zeros((2, *plan.facts.image_shape), jnp.float32))
+
+
+def initial_state(plan: TrainingPlan) -> steps.TrainState:
+    """The state at step 0. Runs under `jit`, so that it can be built in place or only for its shapes."""
+    start = initial_model(plan)
+    opt_state = plan.optimizer.init(start.params)
+    if plan.own_keys:
+        other = _initial_experts(plan, jax.random.fold_in(keys(plan.seed).init, 1), plan.network, plan.num_experts)
+        encoder = {name: other["params"][name] for name in ("backbone", "projection")}
+        opt_state = optax.tree.set(opt_state, encoder=encoder)
+    if plan.teacher:
+        memory = {"teacher": optax.tree.zeros_like(teacher_shapes(plan))}
+    else:
+        memory = plan.objective.init_memory(keys(plan.seed).memory, _outputs(plan, start))
+    return steps.TrainState(*start, opt_state=opt_state, memory=memory)
+
+
+def teacher_shapes(plan: TrainingPlan) -> dict[str, Any]:
+    """The shapes of the teacher's variables, as a run's model has them."""
+    assert plan.teacher is not None
+    network, number = plan.teacher
+    found = jax.eval_shape(lambda: _initial_experts(plan, keys(plan.seed).init, network, number))
+    return {"params": found["params"], "batch_stats": found.get("batch_stats", {})}
+
+
+def _outputs(plan, start):
+    """The shapes of the experts' outputs for one micro-batch; see `methods.Objective`."""
+    batch = plan.batch_size * plan.copies // plan.accumulate
+    images = jax.ShapeDtypeStruct((batch, *plan.facts.image_shape), jnp.float32)
+    network = plan.network.clone(backbone=plan.network.backbone.clone(operations=XLA))
+    apply = experts.make_apply(network, "vmap")
+    variables = {"params": start.params, "batch_stats": start.batch_stats}
+    shapes = jax.eval_shape(lambda v, x: apply(v, x, True)[0], variables, images)
+    return shapes | ({"keys": shapes["projection"]} if "projection" in shapes else {})
+
+
+def state_places(plan: TrainingPlan, state: steps.TrainState) -> Any:
+    """Where each leaf of the state lives; see `devices.state_shardings`."""
+    assert plan.mesh is not None
+    return devices.state_shardings(plan.mesh, state, plan.num_experts, plan.objective.memory_spec)
+
+
+def train_step(plan: TrainingPlan, *, cut: bool = False) -> Callable:
+    """The run's training step, `(state, key, batch) -> (state, metrics by name)`; `cut` is the feed's."""
+    augment, *of_keys = [view(plan, name, cut=cut) for name in plan.views]
+    return steps.make_train_step(
+        plan.step_network,
+        plan.optimizer,
+        plan.objective,
+        augment,
+        strategy=plan.strategy,
+        copies=plan.copies,
+        accumulate=plan.accumulate,
+        mixup=plan.mixup,
+        unroll=plan.unroll,
+        key_augment=of_keys[0] if of_keys else None,
+        teacher=_teacher(plan),
+        mesh=plan.mesh,
+    )
+
+
+def view(plan: Plan, name: str, *, cut: bool = False) -> views.View:
+    """An augmentation pipeline by name, with the run's normalisation; `cut`: the feed has done the host's part."""
+    pixels = plan.preprocessing
+    return views.make_view(name, size=pixels.size, mean=pixels.mean, std=pixels.std, cut=cut)
+
+
+def _teacher(plan):
+    """The teacher's ensemble, `(variables, views) -> [1, B, C]`; None: there is none."""
+    if plan.teacher is None:
+        return None
+    apply = experts.make_apply(plan.teacher.network, plan.strategy, plan.mesh)
+    return lambda variables, views: apply(variables, views, False)[0]["logits"].mean(0, keepdims=True)

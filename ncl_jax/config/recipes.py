@@ -1,0 +1,214 @@
+"""Recipes: the authors' for the benchmarks, one for anybody's images, and the arguments of configuration files."""
+
+import math
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from ncl_jax.config.choose import choose_method
+from ncl_jax.config.fields import base_config
+from ncl_jax.data import dataset, sources
+from ncl_jax.data.images import parallel
+from ncl_jax.data.types import Request, Split
+from ncl_jax.errors import ConfigError, did_you_mean
+from ncl_jax.runtime.files import expand
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HARD_SHARE = 0.3  # hard categories of all (authors)
+LARGEST_SMALL = 64  # pixels: up to it the CIFAR ResNet and its views
+# The arguments of a recipe for own images, with their defaults.
+OWN = {
+    "image_size": 0, "imbalance": 0.0, "method": "ncl_supervised", "semantics": "official", "epochs": 30, "seed": 0,
+}  # fmt: skip
+FEW_IMAGES = 20_000  # training images below which a ResNet-50 is more than the data bears
+
+
+def large(arguments: str | None, name: str, method: str, **fields: object) -> ml_collections.ConfigDict:
+    """The authors' recipe for a large benchmark: ResNet, cosine classifier, 224 pixels, cosine schedule.
+
+    Args:
+      arguments: `method`, `semantics` (`choose_method`), `epochs` (`scale_schedule`), `seed`.
+      name: of the source.
+      method: the authors' choice.
+      fields: what this benchmark has of its own, `optim__batch_size=512`.
+    """
+    config = base_config()
+    common = {
+        "data.name": name, "data.imbalance": 0.0, "data.image_size": 224, "data.resize": 256,
+        "data.augment": "imagenet", "data.mean": IMAGENET_MEAN, "data.std": IMAGENET_STD,
+        "model.backbone": "resnet", "model.depth": 50, "model.width": 64, "model.classifier": "cosine",
+        "optim.batch_size": 256, "optim.learning_rate": 0.2, "optim.schedule": "cosine", "optim.warmup_epochs": 0,
+        "optim.milestones": (), "run.eval_batch": 256,
+    }  # fmt: skip
+    config.update_from_flattened_dict(common | {key.replace("__", "."): value for key, value in fields.items()})
+    defaults = {"method": method, "semantics": "official", "epochs": config.epochs, "seed": 0}
+    args = parse_arguments(arguments, **defaults)
+    config.seed = args.seed
+    shorten(config, args.epochs)
+    choose_method(config, args.method, args.semantics)
+    return config
+
+
+def folder(arguments: str | None) -> ml_collections.ConfigDict:
+    """A recipe for a folder of images, chosen by what it holds: the size of the images, their number, the classes.
+
+    Args:
+      arguments: `dir`, the folder (`sources.folder.read` says what it may look like); `image_size`, in pixels, 0 for
+        the one of 32, 64, 128 and 224 that suits the images; `imbalance` to cut the data to a profile, 0 for the data
+        as it is; `method`, `semantics`, `epochs`, `seed`.
+    """
+    return _own_images("folder", parse_arguments(arguments, dir="", **OWN), {})
+
+
+def listed(arguments: str | None) -> ml_collections.ConfigDict:
+    """The same for images that lists name.
+
+    Args:
+      arguments: those of `folder`; `train`, `val`, `test` and `classes` are the fields of data.list.
+    """
+    args = parse_arguments(arguments, dir="", train="", val="", test="", classes="", **OWN)
+    return _own_images("list", args, {name: args[name] for name in ("train", "val", "test", "classes")})
+
+
+def _own_images(name, args, lists):
+    if not args.dir:
+        raise ConfigError(f"the folder of the images is missing: give --config={name}:dir=DIR")
+    request = Request(name, expand("dir", args.dir), lists=lists)
+    source = sources.load(request)
+    train, num_classes = source.splits["train"], len(source.class_names)
+    if num_classes < 2:
+        raise ConfigError(f"{args.dir} has one class, {source.class_names[0]}: a classifier needs two or more")
+    if args.imbalance:
+        train, _ = dataset.long_tailed(train, args.imbalance, source.class_names, request)
+    size = args.image_size or suitable_size(train)
+    config = base_config()
+    config.seed = args.seed
+    config.update_from_flattened_dict({
+        "data.name": name, "data.dir": args.dir, "data.imbalance": args.imbalance, "data.image_size": size,
+        **{f"data.list.{key}": value for key, value in lists.items()},
+        "data.eval_split": "test" if "test" in source.splits else "val",
+        "data.mean": IMAGENET_MEAN, "data.std": IMAGENET_STD,
+        "loss.num_hard": num_hard(num_classes), "optim.schedule": "cosine",
+        **(_small() if size <= LARGEST_SMALL else _photographs(size, len(train))),
+    })  # fmt: skip
+    fit_batch(config, len(train))
+    shorten(config, args.epochs)
+    choose_method(config, args.method, args.semantics)
+    return config
+
+
+def _small():
+    return {"data.augment": "autoaugment", "model.backbone": "cifar_resnet", "model.depth": 32}
+
+
+def _photographs(size, num_images):
+    return {
+        "data.resize": round(size * 256 / 224), "data.augment": "imagenet", "contrast.augment": "places",
+        "model.backbone": "resnet", "model.depth": 18 if num_images < FEW_IMAGES else 50, "model.width": 64,
+        "model.classifier": "cosine", "optim.learning_rate": 0.05, "run.eval_batch": 128,
+    }  # fmt: skip
+
+
+def num_hard(num_classes: int) -> int:
+    """Hard categories for a number of classes, the target included."""
+    return min(num_classes, max(2, round(HARD_SHARE * num_classes)))
+
+
+def fit_batch(config: ml_collections.ConfigDict, num_images: int) -> None:
+    """Halves the batch, and the learning rate with it, until an epoch has ten steps or the batch is 8."""
+    while config.optim.batch_size > 8 and num_images < 10 * config.optim.batch_size:
+        config.optim.batch_size //= 2
+        config.optim.learning_rate /= 2
+    config.contrast.queue = min(config.contrast.queue, 16 * config.optim.batch_size)
+
+
+def suitable_size(train: Split, sample: int = 200) -> int:
+    """The side, of 32, 64, 128 and 224 pixels, that loses little of the images: from their median shorter side."""
+    rows = np.linspace(0, len(train) - 1, min(sample, len(train))).astype(int)
+    sizes = parallel.sizes(train.take(rows), "reading the images' sizes", unreadable=(0, 0))
+    if not sizes.any():
+        raise ConfigError("none of the images can be read, so that their size is not known: give it, image_size=64")
+    return size_for(sizes)
+
+
+def size_for(sizes: np.ndarray) -> int:
+    """The same from heights and widths, int [N, 2]; 0 for images that cannot be read, which do not count."""
+    shorter = float(np.median(sizes.min(1)[sizes.min(1) > 0]))
+    return next((size for size in (32, 64, 128) if shorter <= 1.25 * size), 224)
+
+
+SHORT_SCHEDULE = 100  # epochs: a shorter run is over before collapsed features would have paid back
+RAMP_STEPS = 300
+SCALED = ("eval_every", "checkpoint_every", "optim.warmup_epochs", "optim.milestones")  # with the epochs
+
+
+def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigDict:
+    """Reads the arguments of a configuration file, `imbalance=50,method=ncl`, each in its default's type.
+
+    Raises:
+      ConfigError: for an unknown argument (listing the valid ones), a repeated one or a value of another type.
+    """
+    values: dict[str, Any] = {}
+    for item in filter(None, (text or "").split(",")):
+        name, equals, value = item.partition("=")
+        if name not in defaults or not equals:
+            valid = ", ".join(f"{key}={value}" for key, value in defaults.items())
+            raise ConfigError(
+                f"unknown argument {item!r}{did_you_mean(name, defaults)}; the arguments with their defaults are: "
+                f"{valid}. Commas separate them, so that no value can contain one"
+            )
+        if name in values:
+            raise ConfigError(f"argument {name!r} is given twice")
+        try:
+            values[name] = type(defaults[name])(value)
+        except ValueError as error:
+            kind = type(defaults[name]).__name__
+            raise ConfigError(f"argument {name}={value!r} is not a number of type {kind}") from error
+    return ml_collections.ConfigDict(defaults | values)
+
+
+def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_collections.ConfigDict:
+    """The authors' CIFAR recipe with the arguments of its configuration files.
+
+    Args:
+      arguments: `imbalance` (>= 1), `method` and `semantics` (`choose_method`), `epochs` (`scale_schedule`; below
+        `SHORT_SCHEDULE` with the remedy against collapsing features, docs/short_schedules.md), `seed`.
+      name: cifar10 or cifar100.
+      num_hard: hard categories.
+    """
+    args = parse_arguments(arguments, imbalance=100.0, method="ncl", semantics="official", epochs=400, seed=0)
+    config = base_config()
+    config.seed = args.seed
+    config.data.name, config.data.imbalance, config.loss.num_hard = name, args.imbalance, num_hard
+    shorten(config, args.epochs)
+    choose_method(config, args.method, args.semantics)
+    return config
+
+
+def shorten(config: ml_collections.ConfigDict, epochs: int) -> None:
+    """Scales the schedule (`scale_schedule`); a short one gets the remedy against collapsing features."""
+    if epochs < min(config.epochs, SHORT_SCHEDULE):
+        config.loss.ramp_steps = RAMP_STEPS
+        config.optim.warmup_epochs = max(config.optim.warmup_epochs, 2)
+    scale_schedule(config, epochs)
+
+
+def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> None:
+    """Shortens the recipe to `epochs`: milestones at the same fractions, warm-up and intervals at most a fifth.
+
+    Two epochs of warm-up stay, one of them below the base rate: without any the features collapse
+    (docs/short_schedules.md).
+
+    Raises:
+      ConfigError: for less than one epoch.
+    """
+    if epochs < 1:
+        raise ConfigError(f"epochs={epochs} must be at least 1")
+    share = epochs / config.epochs
+    milestones = {max(2, math.ceil(m * share)) for m in config.optim.milestones}
+    config.optim.milestones = tuple(sorted(m for m in milestones if m <= epochs))
+    config.optim.warmup_epochs = min(config.optim.warmup_epochs, max(2, epochs // 5))
+    config.eval_every = max(1, min(config.eval_every, epochs // 5))
+    config.checkpoint_every = max(1, min(config.checkpoint_every, epochs // 5))
+    config.epochs = epochs

@@ -1,0 +1,72 @@
+"""What a source is asked, and what it gives."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Request(NamedTuple):
+    """What a source is asked for.
+
+    Attributes:
+      name: of the source.
+      directory: folder of the data.
+      download: whether the network may be used.
+      lists: files of lists by split, and of class names (`classes`); a source that has no lists does not look.
+      test_share: of each class, cut off for testing where the data has neither a test nor a val split.
+    """
+
+    name: str
+    directory: Path = Path()
+    download: bool = True
+    lists: Mapping[str, str] = {}
+    test_share: float = 0.2
+
+
+class Preprocessing(NamedTuple):
+    """From an image file to what a network sees.
+
+    Attributes:
+      resize: shorter side, in pixels, before the centre is cut out; see `transforms.fit`.
+      size: side of the centre.
+      mean, std: of red, green and blue in [0, 1]; subtracted and divided by.
+    """
+
+    resize: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Split(NamedTuple):
+    """The images of one split and their classes.
+
+    `images` is an array uint8 [N, H, W, 3], or an object that is indexed alike: `images[i]` is one image, decoded or as
+    the bytes of its file, `images[rows]` a selection, `images.names` says where each one is. Labels are in [0, C).
+    """
+
+    images: Any
+    labels: np.ndarray  # int32 [N]
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """Some of the images, in the order of `rows`."""
+        return Split(self.images[rows], self.labels[rows])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Source(NamedTuple):
+    """A data set, in the order of its files."""
+
+    class_names: tuple[str, ...]  # [C]
+    splits: Mapping[str, Split]  # train, and test or val or both
+    imbalance: float | None = None  # of a training set that is long-tailed and fixed; None: may be cut to a profile
+    notes: tuple[str, ...] = ()  # lines to be shown when a run starts
+
+
+def name_of(images: Any, row: int) -> str:
+    """Where an image is, for messages."""
+    return str(images.names[row]) if hasattr(images, "names") else f"image {row}"

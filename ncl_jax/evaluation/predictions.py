@@ -1,0 +1,115 @@
+"""What a run's model says of every image that it was evaluated on, kept for its report."""
+
+import io
+import pathlib
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ncl_jax.data import longtail
+from ncl_jax.data.images import parallel
+from ncl_jax.data.types import Split
+from ncl_jax.errors import DataError
+from ncl_jax.evaluation.metrics import Answers
+from ncl_jax.runtime.files import write_bytes
+
+CONFIDENT = 12  # mistakes that are shown
+WORST, OF_EACH = 5, 3  # classes of the tail that are shown, and mistakes of each
+THUMBNAIL = 64  # pixels at most
+
+
+class Predictions(NamedTuple):
+    """Of N images in the order of their split, by P predictors: the ensemble, then each expert."""
+
+    labels: np.ndarray  # int32 [N]
+    top: np.ndarray  # int32 [P, N]: the class that a predictor names
+    confidence: np.ndarray  # float32 [P, N]: its probability
+    rows: np.ndarray  # int32 [K]: images that are shown
+    thumbnails: np.ndarray  # uint8 [K, S, S, 3]: those images
+
+    def picture(self, row: int) -> np.ndarray | None:
+        """An image that is shown, uint8 [S, S, 3]; None where there is no picture of it."""
+        found = np.flatnonzero(self.rows == row)
+        return self.thumbnails[found[0]] if len(found) else None
+
+
+def make(answers: Answers, split: Split, class_counts: tuple[int, ...], resize: int, size: int) -> Predictions:
+    """Adds small pictures of the mistakes that a report shows, by the test transform (`transforms.fit`); none where the
+    files have gone since they were evaluated."""
+    top = (answers.labels, answers.top[0], answers.confidence[0])
+    pairs = confident_mistakes(*top) + [pair for _, pairs in worst_classes(*top, class_counts) for pair in pairs]
+    rows = np.unique(np.array([row for pair in pairs for row in pair if row >= 0], np.int32))
+    try:
+        images = parallel.fitted(split.take(rows), resize, size, "pictures for the report")
+    except DataError:
+        rows, images = rows[:0], np.zeros((0, size, size, 3), np.uint8)
+    small = min(size, THUMBNAIL)
+    thumbnails = [np.asarray(Image.fromarray(image).resize((small, small))) for image in images]
+    stacked = np.stack(thumbnails) if thumbnails else np.zeros((0, small, small, 3), np.uint8)
+    return Predictions(answers.labels, answers.top, answers.confidence, rows, stacked)
+
+
+Pairs = list[tuple[int, int]]  # (row of a mistake, row of an example of the class that it was taken for; -1: none)
+
+
+def confident_mistakes(labels: np.ndarray, top: np.ndarray, confidence: np.ndarray) -> Pairs:
+    """The mistakes `[N]` of highest confidence, at most two for a pair of classes."""
+    found: Pairs = []
+    seen: dict[tuple[int, int], int] = {}
+    for row in _mistakes(labels, top, confidence):
+        pair = (int(labels[row]), int(top[row]))
+        seen[pair] = seen.get(pair, 0) + 1
+        if seen[pair] <= 2:
+            found.append((row, example(labels, top, confidence, pair[1])))
+        if len(found) == CONFIDENT:
+            break
+    return found
+
+
+def worst_classes(
+    labels: np.ndarray, top: np.ndarray, confidence: np.ndarray, class_counts: tuple[int, ...]
+) -> list[tuple[int, Pairs]]:
+    """The tail classes of lowest accuracy, the worst first, each with its most confident mistakes.
+
+    The tail are the few-shot classes, or the smaller half of all where there are none.
+    """
+    counts = np.asarray(class_counts)
+    few = longtail.groups(counts, "papers")["few"]
+    tail = np.flatnonzero(few if few.any() else counts <= np.median(counts))
+    accuracy = {c: float((top[labels == c] == c).mean()) for c in tail if (labels == c).any()}
+    worst = sorted((c for c in accuracy if accuracy[c] < 1), key=lambda c: accuracy[c])[:WORST]
+    mistakes = _mistakes(labels, top, confidence)
+    by_class = {c: [row for row in mistakes if labels[row] == c][:OF_EACH] for c in worst}
+    return [(int(c), [(r, example(labels, top, confidence, top[r])) for r in by_class[c]]) for c in worst]
+
+
+def example(labels: np.ndarray, top: np.ndarray, confidence: np.ndarray, wanted: int) -> int:
+    """The row of the image of a class that is recognised most confidently, of any if none is; -1: there is none."""
+    of_class = labels == wanted
+    right = of_class & (top == wanted)
+    rows = np.flatnonzero(right if right.any() else of_class)
+    return int(rows[confidence[rows].argmax()]) if len(rows) else -1
+
+
+def _mistakes(labels, top, confidence) -> list[int]:
+    wrong = np.flatnonzero(top != labels)
+    return wrong[np.argsort(-confidence[wrong], kind="stable")].tolist()
+
+
+def write(path: pathlib.Path, predictions: Predictions) -> None:
+    """Writes them as an `.npz`, whole or not at all."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **predictions._asdict())
+    write_bytes(path, file.getvalue())
+
+
+def read(path: pathlib.Path) -> Predictions | None:
+    """Reads what `write` wrote; None where there is no such file, or a damaged one."""
+    try:
+        with np.load(path) as file:
+            return Predictions(**{name: file[name] for name in Predictions._fields})
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None

@@ -1,0 +1,29 @@
+"""A model's figures over all that a data loader holds."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from jax.sharding import Mesh
+
+from ncl_jax.data.feeds.feed import Feed, over
+from ncl_jax.evaluation import metrics
+from ncl_jax.evaluation.predictor import Predictor
+
+
+def make_evaluate(predictor: Predictor, feed: Feed, mesh: Mesh) -> Callable[[Any], metrics.Evaluation]:
+    """Makes `evaluate(variables) -> Evaluation` over all that a feed holds.
+
+    Nothing waits for the results, see `feed.over`.
+    """
+
+    def evaluate_batch(batch, variables):
+        return metrics.evaluate_batch(predictor.logits(variables, batch.images[:, 0]), batch.labels, batch.valid)
+
+    of_batches = over(feed, mesh, evaluate_batch)
+
+    def evaluate(variables: Any) -> metrics.Evaluation:
+        sums, answers = zip(*of_batches(variables), strict=True)
+        return metrics.Evaluation(functools.reduce(metrics.add, sums), list(answers))
+
+    return evaluate

@@ -1,0 +1,91 @@
+"""Evaluation of a run's checkpoint, and the results of a run that was stopped."""
+
+import pathlib
+from typing import Literal, NamedTuple
+
+import jax
+
+from ncl_jax.config.loading import test_feed
+from ncl_jax.config.plan import adjustment, predictor
+from ncl_jax.data.types import Split
+from ncl_jax.errors import CheckpointError
+from ncl_jax.evaluation import metrics
+from ncl_jax.evaluation.step import make_evaluate
+from ncl_jax.runs.data import same_data
+from ncl_jax.runs.restore import restore
+from ncl_jax.runs.results import write
+from ncl_jax.runs.temperature import find_temperature
+from ncl_jax.storage import records
+from ncl_jax.storage.directory import RunDir
+
+
+def evaluate_run(
+    workdir: str | pathlib.Path,
+    step: int | Literal["best"] | None = None,
+    data_dir: str | None = None,
+    prior: str | None = None,
+    temperature: str | float | None = None,
+) -> dict:
+    """Re-evaluates a checkpoint of a run: the figures of `metrics.summarize`, with `step` and `epoch`.
+
+    Raises:
+      ConfigError, CheckpointError: see `load.restore`, `priors.read` and `temperature.find_temperature`.
+      DataError: the data cannot be read, or is not what the run was trained on.
+    """
+    return _evaluate(RunDir(workdir), step, data_dir, prior, temperature).figures
+
+
+class Evaluated(NamedTuple):
+    """A checkpoint's figures, and what they come from."""
+
+    figures: dict
+    progress: dict  # the run's host-side record
+    answers: list[metrics.Answers]
+    test: Split  # the images
+
+
+def _evaluate(
+    directory: RunDir,
+    step: int | Literal["best"] | None,
+    data_dir: str | None,
+    prior: str | None = None,
+    temperature: str | float | None = None,
+) -> Evaluated:
+    loaded = restore(directory, step)
+    config, plan, facts = loaded.config, loaded.plan, loaded.plan.facts
+    assert plan.mesh is not None
+    if data_dir is not None:
+        config.data.dir = data_dir
+    data = same_data(config, directory)
+    model = predictor(plan, adjustment(plan, prior), find_temperature(loaded, None, temperature))
+    feed = test_feed(plan, data.test, facts.split)
+    sums, answers = make_evaluate(model, feed, plan.mesh)(loaded.variables)
+    for line in loaded.skipped:
+        print(line)
+    epoch = loaded.step // (facts.num_train // config.optim.batch_size)
+    figures = {"step": loaded.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}
+    return Evaluated(figures, loaded.progress, answers, data.test)
+
+
+def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
+    """Writes the table and the plots of a stopped run, at its last checkpoint; training may still go on later.
+
+    Raises:
+      ConfigError, CheckpointError, DataError: see `evaluate_run`; the run is going on, or has later results.
+    """
+    directory = RunDir(workdir)
+    config, facts = directory.read_config(), directory.read_facts()
+    with directory.locked():
+        figures, progress, answers, test = _evaluate(directory, None, data_dir)
+        written = directory.read_results()
+        if written and written["epoch"] > figures["epoch"]:
+            raise CheckpointError(
+                f"{directory} has results of epoch {written['epoch']}, later than its last good checkpoint, of epoch "
+                f"{figures['epoch']}: they stay; ncl-jax evaluate without --finish shows that checkpoint's"
+            )
+        results = records.final(figures, facts, progress, records.device_name(jax.devices()[:1]), config.to_dict())
+        if written and written["epoch"] == figures["epoch"]:  # only the page is new
+            results |= {"device": written["device"], "versions": written.get("versions", {})}
+        with directory.writing():
+            write(directory, results, answers, test)
+    return results

@@ -1,0 +1,86 @@
+"""A run's model as one file, for use without the run. One more format is one file and one line in `FORMATS`."""
+
+import hashlib
+import json
+import pathlib
+from typing import Literal
+
+import jax
+import ml_collections
+
+from ncl_jax._version import __version__
+from ncl_jax.config import build
+from ncl_jax.config.plan import Plan, adjustment, predictor
+from ncl_jax.errors import ConfigError, WriteError
+from ncl_jax.export.artifact import Artifact
+from ncl_jax.export.formats import FORMATS
+from ncl_jax.export.load import VERSION, description_of
+from ncl_jax.runs.restore import restore
+from ncl_jax.runs.temperature import find_temperature
+from ncl_jax.runtime.files import expand, write_bytes, write_text
+from ncl_jax.storage.directory import RunDir
+
+
+def export(
+    run: str | pathlib.Path,
+    out: str | pathlib.Path,
+    form: str | None = None,
+    step: int | Literal["best"] | None = None,
+    expert: int | None = None,
+    prior: str | None = None,
+    temperature: str | float | None = None,
+) -> None:
+    """Writes a run's ensemble, or one expert, as a file, and beside it a description (`export.load.description_of`).
+
+    Args:
+      run: the run's directory.
+      out: the file; one that exists is replaced.
+      form: one of `FORMATS`; None for the one that `out` ends in, stablehlo where it ends in none of them.
+      step: of the checkpoint, as for `load.load`.
+      expert: its number; None for the ensemble.
+      prior: that the program's probabilities are for, see `priors.read`; None: as trained.
+      temperature: see `temperature.find_temperature`.
+
+    Raises:
+      ConfigError: an unknown format, no such expert, or a directory that holds no run.
+      CheckpointError: there is no checkpoint, or it is damaged.
+    """
+    path = expand("--out", out)
+    ending = path.suffix.removeprefix(".")
+    form = form or (ending if ending in FORMATS else "stablehlo")
+    if form not in FORMATS:
+        raise ConfigError(f"--format={form} must be one of: {', '.join(FORMATS)}")
+    directory = RunDir(run)
+    loaded = restore(directory, step)
+    config, facts, variables = loaded.config, loaded.plan.facts, loaded.variables
+    if expert is not None and not 0 <= expert < loaded.plan.num_experts:
+        raise ConfigError(f"--expert={expert}: the run has experts 0 to {loaded.plan.num_experts - 1}")
+    divide = find_temperature(loaded, expert, temperature)
+    if form == "onnx":  # ONNX Runtime convolves no bfloat16, and jax2onnx knows no batch of networks
+        config.precision, config.run.strategy = "float32", "unroll"
+    plan = build.make_plan(config, facts)
+    model = predictor(plan, adjustment(plan, prior), divide)
+    chosen = variables if expert is None else jax.tree.map(lambda leaf: leaf[expert][None], variables)
+    predict = lambda images: jax.nn.softmax(model.scores(chosen, images))  # noqa: E731
+    about = describe(config, plan, loaded.step) | {"format": form, "expert": expert, "prior": prior}
+    about |= {"temperature": divide}
+    content = FORMATS[form](Artifact(predict, facts.image_shape, variables, expert, about))
+    about |= {"sha256": hashlib.sha256(content).hexdigest()}
+    try:
+        write_bytes(path, content)
+        write_text(description_of(path), json.dumps(about, indent=1) + "\n")
+    except OSError as error:
+        raise WriteError(f"--out={path} cannot be written: {error}") from error
+
+
+def describe(config: ml_collections.ConfigDict, plan: Plan, step: int) -> dict:
+    """What must be known of a model to use it, as JSON."""
+    facts, pixels = plan.facts, plan.preprocessing
+    return {
+        "version": VERSION, "class_names": list(facts.class_names), "image_shape": list(facts.image_shape),
+        "resize": pixels.resize, "mean": list(pixels.mean), "std": list(pixels.std),
+        "classifier": config.model.classifier, "cosine_scale": config.model.cosine_scale,
+        "num_experts": config.model.num_experts, "dataset": facts.name, "num_train": facts.num_train,
+        "class_counts": list(facts.class_counts), "step": step, "ncl_jax": __version__, "jax": jax.__version__,
+        "license": "of the data and of any pretrained weights that the run used",
+    }  # fmt: skip

@@ -1,0 +1,116 @@
+"""A trained model for use: `ncl_jax.load(workdir)`."""
+
+import operator
+import pathlib
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import ml_collections
+import numpy as np
+
+from ncl_jax.config import build
+from ncl_jax.config.plan import adjustment, predictor
+from ncl_jax.data.dataset import Facts
+from ncl_jax.data.images.decode import Images, prepare
+from ncl_jax.evaluation.predictor import combine
+from ncl_jax.runs.restore import restore
+from ncl_jax.runs.temperature import find_temperature
+from ncl_jax.runtime.devices import make_mesh
+from ncl_jax.storage.directory import RunDir
+
+
+class Model:
+    """A trained classifier: call it on images. It can be pickled.
+
+    Attributes:
+      class_names: C names.
+      config: the run's configuration.
+      step: the checkpoint's step.
+      network: one expert's, a Flax module.
+      variables: `{"params", "batch_stats"}` of all experts, every leaf `[E, ...]`.
+      apply: `(variables, images uint8 [B, H, W, 3]) -> {"logits" [E, B, C], "features" [E, B, D], ...}`, float32; a
+        pure function for use under `jit`, with the prior and the temperature of the model.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        facts: Facts,
+        variables: Any,
+        step: int,
+        expert: int | None = None,
+        prior: str | None = None,
+        temperature: float = 1.0,
+    ):
+        plan = build.make_plan(config, facts, make_mesh(1))
+        self._made_of = (config, facts, step, expert, prior, temperature)
+        self._facts, self._expert, self._pixels = facts, expert, plan.preprocessing
+        self.class_names, self.config, self.step, self.variables = facts.class_names, config, step, variables
+        self.network: nn.Module = plan.network
+        self.apply = predictor(plan, adjustment(plan, prior), temperature).outputs
+        self._outputs = jax.jit(self.apply)
+
+    def __reduce__(self) -> tuple:
+        config, facts, *rest = self._made_of
+        return Model, (config, facts, jax.device_get(self.variables), *rest)
+
+    def __call__(self, images: Images) -> np.ndarray:
+        """Raw class scores of images, float32 `[B, C]`; softmax gives probabilities.
+
+        Every new B is compiled once: use batches of one size.
+
+        Args:
+          images: see `decode.prepare`: arrays, paths, PIL images.
+
+        Raises:
+          ValueError: for an array of another type or shape.
+          DataError: a file cannot be read.
+        """
+        return np.asarray(combine(self.experts(images), self._expert))
+
+    def experts(self, images: Images) -> np.ndarray:
+        """Every expert's raw scores, float32 `[E, B, C]`; arguments and errors as for a call."""
+        return np.asarray(self._outputs(self.variables, self.prepare(images))["logits"])
+
+    def features(self, images: Images) -> np.ndarray:
+        """Every expert's features, what its classifier sees, float32 `[E, B, D]`; as for a call."""
+        return np.asarray(self._outputs(self.variables, self.prepare(images))["features"])
+
+    def prepare(self, images: Images) -> np.ndarray:
+        """Images as the network takes them, uint8 `[B, H, W, 3]`, by the run's test transform; see `decode.prepare`."""
+        return prepare(images, self._facts.image_shape, self._pixels.resize, self._pixels.size)
+
+
+Model.__module__ = "ncl_jax"  # a pickle does not name the file that it is in
+
+
+def load(
+    workdir: str | pathlib.Path,
+    *,
+    expert: int | None = None,
+    step: int | Literal["best"] | None = None,
+    prior: str | None = None,
+    temperature: str | float | None = None,
+) -> Model:
+    """Loads a run's model from its checkpoint.
+
+    Args:
+      workdir: the run's directory.
+      expert: one expert's number; None for the ensemble, whose scores are the mean of the experts'.
+      step: of the checkpoint; "best" for the one that was best on the test set; None for the latest good one.
+      prior: the class prior that is expected, "uniform", "train" or a file, see `priors.read`; None: scores as they
+        were trained, which for balanced methods is uniform.
+      temperature: a number by which scores are divided, or "val" to fit it, see `find_temperature`; None: 1.
+
+    Raises:
+      ConfigError, CheckpointError: the directory, its checkpoint, the prior or the temperature cannot be read.
+      DataError: there is nothing to fit a temperature on.
+      ValueError: there is no such expert.
+    """
+    loaded = restore(RunDir(workdir), step)
+    plan = loaded.plan
+    if expert is not None and (isinstance(expert, str) or not 0 <= operator.index(expert) < plan.num_experts):
+        raise ValueError(f"expert={expert!r}: pass a number; the run has experts 0 to {plan.num_experts - 1}")
+    divide = find_temperature(loaded, expert, temperature)
+    return Model(loaded.config, plan.facts, loaded.variables, loaded.step, expert, prior, divide)

@@ -1,0 +1,56 @@
+"""A run's checkpoint, restored for use."""
+
+import contextlib
+from typing import Any, Literal, NamedTuple
+
+import jax
+import ml_collections
+
+from ncl_jax.config import build
+from ncl_jax.config.plan import Plan, initial_model
+from ncl_jax.errors import CheckpointError
+from ncl_jax.runtime.devices import make_mesh, replicated
+from ncl_jax.storage.checkpoint import Checkpoints
+from ncl_jax.storage.directory import RunDir
+from ncl_jax.training.steps import ModelState
+
+
+class Loaded(NamedTuple):
+    """A checkpoint of a run."""
+
+    directory: RunDir
+    config: ml_collections.ConfigDict
+    plan: Plan
+    variables: Any  # {"params", "batch_stats"}: [E, ...]
+    step: int
+    progress: dict  # the run's host-side record at that step
+    skipped: list[str]  # a line for every later checkpoint that could not be used
+
+
+def restore(directory: RunDir, step: int | Literal["best"] | None) -> Loaded:
+    """A run's checkpoint, with what its model is used with; `step` as for `load`.
+
+    Raises:
+      ConfigError: the directory holds no run.
+      CheckpointError: there is no checkpoint, or it is damaged.
+    """
+    config, facts = directory.read_config(), directory.read_facts()
+    plan = build.make_plan(config, facts, make_mesh(1))
+    assert plan.mesh is not None
+    place = replicated(plan.mesh)
+    target: ModelState = jax.eval_shape(lambda: initial_model(plan))
+    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), target)
+    with contextlib.closing(Checkpoints(directory.path, read_only=True)) as checkpoints:
+        restored = checkpoints.restore(target, best_step(checkpoints) if step == "best" else step)
+    if restored is None:
+        raise CheckpointError(f"{directory} holds no checkpoint yet")
+    variables = {"params": restored.state.params, "batch_stats": restored.state.batch_stats}
+    return Loaded(directory, config, plan, variables, restored.step, restored.progress, restored.skipped)
+
+
+def best_step(checkpoints: Checkpoints) -> int:
+    """The step of the checkpoint that was best on the test set. Raises CheckpointError where none was evaluated."""
+    best = (checkpoints.peek() or {}).get("best")
+    if not best:
+        raise CheckpointError(f"{checkpoints.path} holds no checkpoint that was evaluated: leave step='best' out")
+    return best["step"]

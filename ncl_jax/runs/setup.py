@@ -1,0 +1,173 @@
+"""Setting a run up: its state, its data on the devices, its compiled program."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jax.sharding import NamedSharding
+
+from ncl_jax.config import build, loading
+from ncl_jax.config import plan as plans
+from ncl_jax.config.plan import TrainingPlan
+from ncl_jax.data import dataset
+from ncl_jax.data.feeds.feed import Feed
+from ncl_jax.data.types import Split
+from ncl_jax.errors import CheckpointError
+from ncl_jax.evaluation import metrics
+from ncl_jax.evaluation.step import make_evaluate
+from ncl_jax.runs import messages, pretrained
+from ncl_jax.runtime import console, startup
+from ncl_jax.runtime.devices import replicated
+from ncl_jax.storage import records, trackers
+from ncl_jax.storage.checkpoint import Checkpoints
+from ncl_jax.storage.directory import RunDir
+from ncl_jax.storage.log import RunLog, SilentLog
+from ncl_jax.training import steps
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks; the others only compute and save their part."""
+    return jax.process_index() == 0
+
+
+@dataclasses.dataclass
+class Run:
+    """What the epochs share. The last eight change."""
+
+    config: ml_collections.ConfigDict
+    directory: RunDir
+    facts: dataset.Facts
+    test: Split  # the images that it is evaluated on
+    device: str  # in words
+    checkpoints: Checkpoints
+    log: RunLog
+    length: int  # steps in an epoch
+    epochs: int  # in all
+    learning_rates: np.ndarray  # [epochs]
+    key: jax.Array  # of the steps
+    feed: Feed
+    advance: Callable  # (state, history, key, source, steps left) -> (state, history, last metrics, steps done)
+    evaluate: Callable  # (variables) -> metrics.Evaluation
+    state: steps.TrainState
+    history: steps.Metrics  # [length] each: the metrics of the running epoch's steps
+    known_from: int  # the first of them whose metrics are known
+    progress: dict  # the host's record, saved with the state
+    evaluation: metrics.Evaluation | None = None  # that the devices are still at
+    results: dict | None = None  # of the newest one that is done
+    answers: list[metrics.Answers] = dataclasses.field(default_factory=list)  # likewise
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The weights as a model takes them."""
+        return {"params": self.state.params, "batch_stats": self.state.batch_stats}
+
+
+def prepare(
+    plan: TrainingPlan,
+    config: ml_collections.ConfigDict,
+    data: dataset.Data,
+    directory: RunDir,
+    checkpoints: Checkpoints,
+    extend: int,
+    start: pretrained.Start | None = None,
+    tracker: str = "",
+) -> Run:
+    """Restores or initialises the state, puts the data on the devices and compiles the training step."""
+    assert plan.mesh is not None
+    place, epochs, rates = replicated(plan.mesh), config.epochs + extend, plan.learning_rates
+    device = records.device_name(list(plan.mesh.devices.flat))
+    if is_first():
+        console.say(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
+    state, progress, lines = restore_or_start(plan, config, checkpoints, start)
+    step, length = int(state.step), plan.steps_per_epoch
+    if step > epochs * length:
+        raise CheckpointError(
+            f"{directory} holds a run of {step // length} epochs, more than {epochs}: pass its --extend again"
+        )
+    log = open_log(directory, step, epochs * length, plan.batch_size, tracker)
+    other = messages.other_operations(progress.get("convolution"), plan.operations)
+    for line in (*lines, *log.notes, *other, messages.size(state.params)):
+        log.print(line)
+    progress |= {"config": config.to_dict() | {"extend": extend}, "convolution": plan.operations}
+    keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
+    feed = loading.training_feed(plan, data, keys.order)
+    train_step = plans.train_step(plan, cut=feed.cut)
+    zeros = steps.zero_history(train_step, feed.take, state, keys.step, feed.like(), length)
+    known, known_from = restore_history(zeros, progress.pop("history", {}), step % length)
+    history = jax.device_put(known, place)
+    began = time.perf_counter()
+    advance = compile_step(train_step, feed, plan.steps_per_call, place, (state, history, keys.step))
+    log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
+    test = loading.test_feed(plan, data.test, plan.facts.split)
+    return Run(
+        config=config, directory=directory, facts=plan.facts, test=data.test, device=device, checkpoints=checkpoints,
+        log=log, length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])),
+        key=keys.step, feed=feed, advance=advance, evaluate=make_evaluate(plans.predictor(plan), test, plan.mesh),
+        state=state, history=history, known_from=known_from, progress=progress,
+    )  # fmt: skip
+
+
+def open_log(directory: RunDir, step: int, total_steps: int, batch_size: int, tracker: str) -> RunLog:
+    """The log, and the tracker if one is named; the first process alone has them. Raises WriteError, see `RunLog`."""
+    if not is_first():
+        return SilentLog()
+    log = RunLog(directory, step, total_steps, batch_size)
+    if tracker:
+        log.add(trackers.Guarded(tracker, directory, log.print))
+    return log
+
+
+def restore_or_start(
+    plan: TrainingPlan, config: ml_collections.ConfigDict, checkpoints: Checkpoints, start: pretrained.Start | None
+) -> tuple[steps.TrainState, dict, list[str]]:
+    """The state to continue from, placed on the devices, the host's record, and lines that say where it came from."""
+    initial = functools.partial(plans.initial_state, plan)
+    shapes = jax.eval_shape(initial)
+    places = plans.state_places(plan, shapes)
+    target = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
+    restored = checkpoints.restore(target)
+    if restored is None:
+        progress = {"seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict()}
+        state = startup.run_once(initial, places)
+        if start is None:
+            return state, progress, []
+        return pretrained.apply(state, start), progress | {"pretrained": start.record}, [start.note]
+    checkpoints.set_aside(after=restored.step)
+    return restored.state, restored.progress, [*restored.skipped, f"continuing at step {restored.step}"]
+
+
+def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps.Metrics, int]:
+    """The metrics of the running epoch's steps, and from which step of it on they are known.
+
+    A run stopped within an epoch goes on with those that it saved of the `done` steps, unless the code has other
+    metrics by now: then the epoch's figures are those of the steps that follow.
+    """
+    is_list = lambda value: isinstance(value, list)  # noqa: E731
+    if str(jax.tree.structure(zeros)) != str(jax.tree.structure(saved, is_leaf=is_list)):
+        return zeros, done
+    return jax.tree.map(
+        lambda values, known: np.append(np.asarray(known, values.dtype), values[len(known) :]), zeros, saved
+    ), 0
+
+
+def compile_step(train_step: Callable, feed: Feed, limit: int, place: NamedSharding, arguments: tuple) -> Callable:
+    """`advance(state, history, key, source, left) -> (state, history, last metrics, steps done)`, compiled.
+
+    One call does up to `limit` steps. `arguments` are the first state, history and key.
+    """
+    counts = [jax.device_put(np.int32(n), place) for n in range(limit + 1)]
+    program = lower_step(train_step, feed, limit, arguments, counts[1]).compile()
+    return lambda *rest: (*program(*rest[:-1], counts[min(limit, rest[-1])]), min(limit, rest[-1]))
+
+
+def lower_step(train_step: Callable, feed: Feed, limit: int, arguments: tuple, count: Any) -> jax.stages.Lowered:
+    """The program of `compile_step` before compilation; `arguments` and the `count` of steps may be shapes."""
+    advance = steps.make_advance(train_step, feed.take, several=limit > 1)
+    places = jax.tree.map(lambda leaf: leaf.sharding, arguments[0])
+    outputs = (places, count.sharding, count.sharding)
+    return jax.jit(advance, donate_argnums=(0, 1), out_shardings=outputs).lower(*arguments, feed.like(), count)

@@ -1,0 +1,87 @@
+"""The temperature of a run's model: a number, or fitted on its val split and kept in its directory."""
+
+import contextlib
+import json
+import math
+
+import jax
+import numpy as np
+
+from ncl_jax.config.loading import test_feed
+from ncl_jax.config.plan import predictor, prior_power
+from ncl_jax.data import dataset
+from ncl_jax.data.feeds.feed import over
+from ncl_jax.errors import ConfigError, DataError
+from ncl_jax.evaluation import priors
+from ncl_jax.evaluation.predictor import combine
+from ncl_jax.evaluation.temperature import fit_temperature
+from ncl_jax.runs.data import same_data
+from ncl_jax.runs.restore import Loaded
+from ncl_jax.runtime.files import write_text
+from ncl_jax.storage.directory import RunDir
+
+
+def find_temperature(loaded: Loaded, expert: int | None, wanted: str | float | None) -> float:
+    """The temperature of a run's ensemble or of one expert.
+
+    Args:
+      loaded: the run's checkpoint.
+      expert: its number; None for the ensemble.
+      wanted: a number above 0; "val" for the one that fits the run's val split, which is then kept in the run's
+        directory; None for 1.
+
+    Raises:
+      ConfigError: another value.
+      DataError: the data is not there, or has no val split.
+    """
+    if wanted is None:
+        return 1.0
+    if wanted != "val":
+        return _number(wanted)
+    name = f"{loaded.step}/{'ensemble' if expert is None else expert}"
+    known = _read(loaded.directory)
+    if name not in known:
+        known[name] = _fit_on_val(loaded, expert)
+        with contextlib.suppress(OSError):  # a directory that cannot be written is none the worse for it
+            write_text(loaded.directory.temperature, json.dumps(known, indent=1) + "\n")
+    return known[name]
+
+
+def _number(text: str | float) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ConfigError(f"--temperature={text} must be a number above 0, or val")
+    return number
+
+
+def _read(directory: RunDir) -> dict[str, float]:
+    try:
+        return {name: _number(value) for name, value in json.loads(directory.temperature.read_text()).items()}
+    except (OSError, ValueError, AttributeError, TypeError, ConfigError):
+        return {}
+
+
+def _fit_on_val(loaded: Loaded, expert: int | None) -> float:
+    plan, facts = loaded.plan, loaded.plan.facts
+    assert plan.mesh is not None
+    own = priors.own(facts.class_counts, prior_power(plan))
+    val = same_data(loaded.config, loaded.directory).splits().get("val")
+    if val is None:
+        raise DataError(
+            f"--temperature=val: {facts.name} has no val split. Pass a number, or train with "
+            "--config.data.val_share=0.1, which holds a part of the training images out"
+        )
+    if loaded.config.data.skip_unreadable:
+        val, _ = dataset.readable(val, facts.class_names, "val")
+    model, feed = predictor(plan), test_feed(plan, val, "val")
+
+    def scores(batch, variables):
+        return combine(model.logits(variables, batch.images[:, 0]), expert), batch.valid
+
+    batches = jax.device_get(over(feed, plan.mesh, scores)(loaded.variables))
+    logits = np.concatenate([rows if valid is None else rows[valid] for rows, valid in batches])
+    counts = np.bincount(val.labels, minlength=facts.num_classes)
+    return fit_temperature(logits.astype(np.float64), val.labels, priors.log_ratio(counts / counts.sum(), own))

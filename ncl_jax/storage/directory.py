@@ -1,0 +1,198 @@
+"""A run's directory: the names of its files, its lock, and whether it holds the run that is asked for."""
+
+import contextlib
+import fcntl
+import gzip
+import json
+import pathlib
+import zlib
+from collections.abc import Iterator
+
+import ml_collections
+
+from ncl_jax.config.fields import complete, differences
+from ncl_jax.data.dataset import Data, Facts
+from ncl_jax.errors import CheckpointError, ConfigError, WriteError
+from ncl_jax.runtime.files import expand, write_bytes, write_text
+
+VERSION = 1  # of the training state: a run of another one can be used, but not continued
+
+
+class RunDir:
+    """The directory of a run; nothing is created before it is locked."""
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = expand("--workdir", path)
+        self.config, self.facts = self.path / "config.json", self.path / "dataset.json"
+        self.files, self.checkpoints = self.path / "files.tsv.gz", self.path / "checkpoints"
+        self.damaged = self.path / "damaged-checkpoints"
+        self.metrics, self.events = self.path / "metrics.jsonl", self.path / "tensorboard"
+        self.predictions, self.report, self.temperature = (
+            self.path / name for name in ("predictions.npz", "report.html", "temperature.json")
+        )
+        self.results, self.curve, self.per_class = (
+            self.path / name for name in ("results.json", "curve.png", "per_class.png")
+        )
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def check(self, config: ml_collections.ConfigDict, data: Data | None = None, saved: dict | None = None) -> None:
+        """Raises ConfigError if the directory holds another run than of this configuration and these data.
+
+        A run that ended before its first checkpoint has nothing to go on from: another may take its place. `saved` is
+        what the newest checkpoint says its configuration was, for a directory without `config.json`.
+        """
+        if not self.has_begun() or (not self.config.exists() and saved is None):
+            return
+        stored = self.read_config() if saved is None or self.config.exists() else complete(saved)
+        differing = differences(stored, config)
+        if data is not None and self.facts.exists() and self.read_facts() != data.facts:
+            changed = changes(self.read_files(), data.listing())
+            differing.append(f"the data: {changed}" if changed else f"the data: another than in {self.facts}")
+        if differing:
+            raise ConfigError(
+                f"{self} holds a run of another configuration: {'; '.join(differing)}. Repeat that run's command, or "
+                "give another --workdir"
+            )
+
+    def check_version(self) -> None:
+        """Raises ConfigError if the directory holds a run of another version, which cannot be continued."""
+        if self.has_begun() and self.config.exists() and (version := self.read_config().get("version", 0)) != VERSION:
+            raise ConfigError(
+                f"{self} holds a run of version {version} of the training state, which this ncl_jax (version "
+                f"{VERSION}) cannot continue. It can be evaluated and loaded; continue it with the ncl_jax that began "
+                "it, or train again in another --workdir"
+            )
+
+    def begin(self, config: ml_collections.ConfigDict, data: Data, noted: dict) -> None:
+        """Writes the run's configuration, its facts and the list of its image files; while `locked`.
+
+        Args:
+          config: of the run.
+          data: what it is trained on.
+          noted: what else `config.json` holds: `extend`, and `prior_power`, which priors at inference start from.
+
+        Raises:
+          WriteError: it cannot be written.
+        """
+        content = {"version": VERSION} | noted | config.to_dict()
+        with self.writing():
+            write_text(self.config, json.dumps(content, indent=1) + "\n")
+            write_text(self.facts, data.facts.to_json())
+            if listing := data.listing():
+                text = "split\tclass\tpath\tbytes\n" + "\n".join(listing) + "\n"
+                write_bytes(self.files, gzip.compress(text.encode("utf-8", "surrogateescape"), mtime=0))
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns what the file system refuses into a WriteError that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise WriteError(
+                f"cannot write to --workdir={self} ({error}): make room, mend it or give another one; the same command "
+                "then continues the run at its last checkpoint"
+            ) from error
+
+    def read_config(self) -> ml_collections.ConfigDict:
+        """The run's configuration. Raises ConfigError where there is none."""
+        if not self.path.is_dir():
+            raise ConfigError(f"{self} is no directory: give the one of a run")
+        try:
+            return complete(json.loads(self.config.read_text()))
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{self.config} is not the configuration of a run ({error}): give the run's directory, or bring the "
+                "file back from a copy"
+            ) from error
+
+    def read_extend(self) -> int:
+        """By how many epochs the run has been extended so far."""
+        return self.read_config().get("extend", 0) if self.has_begun() and self.config.exists() else 0
+
+    def read_facts(self) -> Facts:
+        """What the run's data was. Raises CheckpointError where nothing was written down yet."""
+        try:
+            return Facts.from_json(self.facts.read_text())
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{self.facts} does not exist: {self} holds no run that has started") from error
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{self.facts} is not what a run writes ({error}): bring it back from a copy, or give the run's "
+                "command again after moving it away"
+            ) from error
+
+    def read_files(self) -> list[str]:
+        """The lines of the run's image files, see `Data.listing`; none where they were not written down."""
+        try:
+            text = gzip.decompress(self.files.read_bytes()).decode("utf-8", "surrogateescape")
+        except (OSError, EOFError, ValueError, zlib.error):
+            return []
+        return text.split("\n")[1:-1]
+
+    def tracker(self, name: str) -> pathlib.Path:
+        """The file that keeps what the run is called in a tracker."""
+        return self.path / f"{name}.id"
+
+    def read_tracker(self, name: str) -> str:
+        """What the run is called in a tracker; nothing where it has not been there."""
+        return self.tracker(name).read_text().strip() if self.tracker(name).exists() else ""
+
+    def write_tracker(self, name: str, value: str) -> None:
+        """Keeps what the run is called in a tracker."""
+        write_text(self.tracker(name), value + "\n")
+
+    def read_results(self) -> dict | None:
+        """The final figures, written last; None without them, and for a file that is cut short or something else."""
+        try:
+            results = json.loads(self.results.read_text())
+            return results if {"ensemble", "experts", "epoch", "step"} <= results.keys() else None
+        except (OSError, ValueError, AttributeError):
+            return None
+
+    def is_finished(self, epochs: int) -> bool:
+        """Whether the run has its results after `epochs` epochs, and the checkpoint that they come from."""
+        results = self.read_results()
+        return results is not None and results["epoch"] >= epochs and (self.checkpoints / str(results["step"])).is_dir()
+
+    def has_checkpoints(self) -> bool:
+        """Whether there is anything to go on from."""
+        return any(self.checkpoints.glob("[0-9]*"))
+
+    def has_begun(self) -> bool:
+        """Whether there is anything that would be lost: checkpoints, good or damaged, or results."""
+        return self.has_checkpoints() or self.damaged.exists() or self.results.exists()
+
+    def check_exists(self) -> None:
+        """Raises CheckpointError if the directory of the running run was deleted."""
+        if not self.config.exists():
+            raise CheckpointError(f"{self} was deleted while its run was going on: nothing more can be saved there")
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second run out. Raises ConfigError if there is one already."""
+        with self.writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("w")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ConfigError(f"another process is training in {self}: wait for it, or stop it") from error
+            except OSError as error:
+                raise WriteError(f"{self} cannot be locked ({error}): its file system must allow locks") from error
+            yield
+
+
+def changes(before: list[str], after: list[str]) -> str:
+    """What differs between two lists of files, in words: the numbers, and the first ones by name."""
+    old, new = ({tuple(line.split("\t")[:3]): line for line in lines} for lines in (before, after))
+    kinds = {
+        "gone": [key for key in old if key not in new],
+        "new": [key for key in new if key not in old],
+        "changed": [key for key in old if key in new and old[key] != new[key]],
+    }
+    named = {kind: ", ".join(f"{split} {path}" for split, _, path in keys[:3]) for kind, keys in kinds.items() if keys}
+    more = {kind: ", ..." if len(keys) > 3 else "" for kind, keys in kinds.items()}
+    return "; ".join(f"files {kind}: {len(kinds[kind])} ({first}{more[kind]})" for kind, first in named.items())

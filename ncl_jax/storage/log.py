@@ -1,0 +1,212 @@
+"""What a run writes while it goes on: console, progress bar, and writers: JSON lines, TensorBoard events."""
+
+import contextlib
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+from tqdm import tqdm
+
+from ncl_jax.runtime import console
+from ncl_jax.runtime.files import write_text
+from ncl_jax.storage.directory import RunDir
+
+
+class Writer:
+    """Takes a run's log. This one keeps nothing; each kind of log overrides what it needs."""
+
+    def write(self, kind: str, record: dict) -> None:
+        """A record, with its `step` and `epoch`."""
+
+    def flush(self) -> None:
+        """Puts everything on disk."""
+
+    def finish(self, results: dict) -> None:
+        """The content of `results.json`, of a run that has come to its end."""
+
+    def close(self) -> None:
+        """Nothing is written after this."""
+
+
+class JsonLines(Writer):
+    """`metrics.jsonl`: one object a line; lines after `step` are dropped, `notes` says which."""
+
+    def __init__(self, directory: RunDir, step: int):
+        self.notes = _drop_after(directory.metrics, step)
+        self._file = directory.metrics.open("a")
+
+    def write(self, kind: str, record: dict) -> None:
+        self._file.write(json.dumps({"kind": kind, **record}) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoard(Writer):
+    """Event files: a record's numbers as scalars `kind/name`; TensorBoard drops earlier ones after `step`."""
+
+    def __init__(self, directory: RunDir, step: int):
+        directory.events.mkdir(exist_ok=True)
+        # Written here and now: the library's own thread would hang the run once the disk is full.
+        self._events = EventsWriter(str(directory.events / "events"))
+        self._events.write_event(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, kind: str, record: dict) -> None:
+        for name, value in scalars(record):
+            summary = scalar(f"{kind}/{name}", value)
+            self._events.write_event(Event(step=record["step"], wall_time=time.time(), summary=summary))
+
+    def flush(self) -> None:
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+
+
+class RunLog:
+    """Logs of a run, continued at `step`: what an interrupted run logged after it is dropped.
+
+    Args:
+      directory: of the run; the JSON lines and the TensorBoard events go there.
+      step: steps done so far.
+      total_steps: of the whole run.
+      batch_size: images per step; the progress bar, shown on a terminal only, counts images.
+
+    Attributes:
+      notes: lines that say what was dropped.
+
+    Raises:
+      WriteError: here and in `write` and `flush`, where a file cannot be written.
+    """
+
+    def __init__(self, directory: RunDir, step: int, total_steps: int, batch_size: int):
+        self._batch_size, self._directory = batch_size, directory
+        with directory.writing():
+            lines = JsonLines(directory, step)
+            self._writers: list[Writer] = [lines, TensorBoard(directory, step)]
+        self.notes = lines.notes
+        self._bar = tqdm(
+            total=total_steps * batch_size,
+            initial=step * batch_size,
+            unit=" images",
+            unit_scale=True,
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+            leave=False,
+        )
+
+    def add(self, writer: Writer) -> None:
+        """Lets one more take what follows."""
+        self._writers.append(writer)
+
+    def print(self, line: str) -> None:
+        """A line on the console, above the progress bar."""
+        with self._surviving(), self._bar.external_write_mode(file=sys.stdout):
+            console.say(line)
+
+    def advance(self, steps: int, text: str) -> None:
+        """Moves the progress bar on."""
+        with self._surviving():
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(steps * self._batch_size)
+
+    def write(self, kind: str, record: dict) -> None:
+        """A record, with its `step` and `epoch`, to all logs."""
+        with self._directory.writing():
+            for writer in self._writers:
+                writer.write(kind, record)
+
+    def flush(self) -> None:
+        """Puts everything on disk: to be called before a checkpoint, after which nothing is written again."""
+        with self._directory.writing():
+            for writer in self._writers:
+                writer.flush()
+
+    def finish(self, results: dict) -> None:
+        """The content of `results.json`, once it is written."""
+        for writer in self._writers:
+            writer.finish(results)
+
+    def close(self) -> None:
+        """Closes the bar and the logs, as far as they can be."""
+        for closing in (self._bar, *self._writers):
+            with contextlib.suppress(OSError, ValueError):
+                closing.close()
+
+    @contextlib.contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """The run goes on without its bar where the terminal has gone."""
+        try:
+            yield
+        except (OSError, ValueError):
+            self._bar.disable = True
+
+
+class SilentLog(RunLog):
+    """Stands in for a `RunLog` in all processes of a run but the first: writes and shows nothing."""
+
+    def __init__(self) -> None:
+        self.notes = []
+
+    def print(self, line: str) -> None: ...
+
+    def advance(self, steps: int, text: str) -> None: ...
+
+    def write(self, kind: str, record: dict) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def finish(self, results: dict) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def scalars(record: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a nested record as (path, value); lists, such as figures by class, are left to the JSON lines."""
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from scalars(value, f"{prefix}{name}/")
+        elif name == "experts":
+            for index, expert in enumerate(value):
+                yield from scalars(expert, f"{prefix}expert_{index}/")
+        elif isinstance(value, int | float) and np.isfinite(value):
+            yield prefix + name, value
+
+
+def read_metrics(path: pathlib.Path) -> list[dict]:
+    """The objects of a `metrics.jsonl`; lines that are none, cut off or damaged, are left out."""
+    return _read_lines(path)[0]
+
+
+def _read_lines(path):
+    """The objects, and the number of lines that are none."""
+    records, damaged = [], 0
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+            if not {"kind", "step", "epoch"} <= record.keys():
+                raise ValueError("no record of a run")
+            records.append(record)
+        except (ValueError, AttributeError):
+            damaged += 1
+    return records, damaged
+
+
+def _drop_after(path, step):
+    """Drops the lines after `step` and those that cannot be read; returns lines that say so."""
+    records, damaged = _read_lines(path)
+    if path.exists():
+        write_text(path, "".join(json.dumps(r) + "\n" for r in records if r["step"] <= step))
+    notes = []
+    if (logged := max((r["step"] for r in records), default=0)) > step:
+        notes.append(f"the log reached step {logged}: steps {step + 1} to {logged} are computed again")
+    if damaged:
+        notes.append(f"{damaged} lines of {path} could not be read and were left out (cut off or damaged)")
+    return notes

@@ -1,0 +1,1 @@
+"""The training step and the optimizer. Pure; they know neither files nor the configuration."""
