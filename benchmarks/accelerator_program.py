@@ -33,8 +33,9 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import AxisType, Mesh  # noqa: E402
 
-from ncl_jax.config import build, build_data  # noqa: E402
+from ncl_jax.config import build  # noqa: E402
 from ncl_jax.config import files as config_files  # noqa: E402
+from ncl_jax.config import plan as plans  # noqa: E402
 from ncl_jax.data import longtail  # noqa: E402
 from ncl_jax.data.dataset import Facts  # noqa: E402
 from ncl_jax.data.feeds import stream  # noqa: E402
@@ -84,7 +85,7 @@ def make_feed(config, facts, mesh):
     if facts.image_shape[0] <= 64:
         images = np.broadcast_to(np.uint8(0), (facts.num_train, *facts.image_shape))
         return Resident(images, np.zeros(facts.num_train, np.int32), None, config.optim.batch_size, mesh)
-    views = config.loss.copies + len(build_data.view_names(config)) - 1
+    views = config.loss.copies + len(build.view_names(config)) - 1
 
     class Shapes:
         image_shape = (views, *facts.image_shape)
@@ -92,14 +93,13 @@ def make_feed(config, facts, mesh):
     return stream.Stream(lambda rows: Shapes, config.optim.batch_size, mesh, threads=1, workers=0)
 
 
-def arguments(config, facts, mesh, train_step, feed):
+def arguments(plan, train_step, feed):
     """Shapes and places of what a call of the program takes beside the feed's source: state, history, key; count."""
-    state = jax.eval_shape(lambda: build.initial_state(config, facts))
-    places, whole = build.state_places(config, facts, mesh, state), replicated(mesh)
+    state = jax.eval_shape(lambda: plans.initial_state(plan))
+    places, whole = plans.state_places(plan, state), replicated(plan.mesh)
     place = lambda leaf, where=whole: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)  # noqa: E731
     key = place(jax.eval_shape(lambda: jax.random.key(0)))
-    length = build.steps_per_epoch(config, facts)
-    history = steps.zero_history(train_step, feed.take, state, key, feed.like(), length)
+    history = steps.zero_history(train_step, feed.take, state, key, feed.like(), plan.steps_per_epoch)
     count = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
     return (jax.tree.map(place, state, places), jax.tree.map(place, history), key), count
 
@@ -107,10 +107,11 @@ def arguments(config, facts, mesh, train_step, feed):
 def compile_program(config, facts, mesh):
     """The program, the feed, its other arguments, and the seconds that compiling took."""
     feed = make_feed(config, facts, mesh)
-    train_step = build.train_step(config, facts, mesh, cut=feed.cut)
-    args, count = arguments(config, facts, mesh, train_step, feed)
+    plan = build.make_training_plan(config, facts, mesh)
+    train_step = plans.train_step(plan, cut=feed.cut)
+    args, count = arguments(plan, train_step, feed)
     began = time.perf_counter()
-    program = setup.lower_step(train_step, feed, build.steps_per_call(config, mesh), args, count).compile()
+    program = setup.lower_step(train_step, feed, plan.steps_per_call, args, count).compile()
     return program, feed, args, time.perf_counter() - began
 
 
@@ -148,10 +149,11 @@ def timed(program, config, facts, mesh, feed, args):
     """Median seconds of a step, on arrays of zeros."""
     zeros = lambda a: jax.device_put(np.zeros(a.shape, a.dtype), a.sharding)  # noqa: E731
     history, source = jax.tree.map(zeros, (args[1], feed.like()))
-    key = jax.device_put(build.keys(0).step, args[2].sharding)
+    key = jax.device_put(plans.keys(0).step, args[2].sharding)
     places = jax.tree.map(lambda leaf: leaf.sharding, args[0])
-    state = startup.run_once(lambda: build.initial_state(config, facts), places)
-    per_call = 1 if feed.cut else build.steps_per_call(config, mesh)
+    plan = build.make_training_plan(config, facts, mesh)
+    state = startup.run_once(lambda: plans.initial_state(plan), places)
+    per_call = 1 if feed.cut else plan.steps_per_call
     count, seconds = jax.device_put(np.int32(per_call), key.sharding), []
     for _ in range(CALLS + 1):
         began = time.perf_counter()

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from ncl_jax.config import base_config, build, choose_method
+from ncl_jax.config import plan as plans
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.feeds.feed import Batch
 from ncl_jax.runtime.devices import make_mesh, replicated, take_rows
@@ -53,15 +54,16 @@ def compile_step(network, data, expert):
     counts = (config.optim.batch_size,) * classes
     facts = Facts("shapes", (side, side, 3), tuple(map(str, range(classes))), counts, "")
     mesh = make_mesh(data, expert)
-    state = jax.eval_shape(lambda: build.initial_state(config, facts))
-    places = build.state_places(config, facts, mesh, state)
+    plan = build.make_training_plan(config, facts, mesh)
+    state = jax.eval_shape(lambda: plans.initial_state(plan))
+    places = plans.state_places(plan, state)
     place = lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where)  # noqa: E731
     everywhere = replicated(mesh)
     shapes = (((facts.num_train, side, side, 3), np.uint8), ((facts.num_train,), np.int32))
-    key = jax.device_put(build.keys(0).step, everywhere)
+    key = jax.device_put(plans.keys(0).step, everywhere)
     spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     images, rows = (jax.ShapeDtypeStruct(*s, sharding=w) for s, w in zip(shapes, (spread, everywhere), strict=True))
-    take, train_step = take_rows(mesh), build.train_step(config, facts, mesh)
+    take, train_step = take_rows(mesh), plans.train_step(plan)
 
     def gather_and_step(state, key, images, labels, rows):  # as a resident feed does, without the epochs' order
         return train_step(state, key, Batch(take(images, rows)[:, None], labels[rows]))

@@ -7,6 +7,7 @@ are there. `python tools/make_tables.py` writes the tables of docs/short_schedul
 """
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import json
@@ -17,7 +18,8 @@ import jax
 import numpy as np
 import optax
 
-from ncl_jax.config import base_config, build, build_data, cifar_long_tailed
+from ncl_jax.config import base_config, build, build_data, cifar_long_tailed, loading
+from ncl_jax.config import plan as plans
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
 from ncl_jax.runtime import memory, startup
@@ -40,30 +42,23 @@ RATE_STEPS = 190  # an epoch of CIFAR-10-LT
 TAIL = 20  # last steps, whose mean is taken
 
 
-def make_optimizer(remedy, config, length):
+def make_optimizer(remedy, config, plan):
     """The recipe's, changed by the remedy."""
-    sgd = build.optimizer(config, length)
+    sgd = plan.optimizer
     if remedy.get("low_start"):
-        schedule = optax.linear_schedule(
-            0.005, build.learning_rates(config)[(REMEDY_STEPS - 1) // length], REMEDY_STEPS
-        )
+        last = plan.learning_rates[(REMEDY_STEPS - 1) // plan.steps_per_epoch]
+        schedule = optax.linear_schedule(0.005, last, REMEDY_STEPS)
         sgd = optimizers.sgd(schedule, momentum=config.optim.momentum, weight_decay=config.optim.weight_decay)
     return optax.chain(optax.clip_by_global_norm(remedy["clip"]), sgd) if "clip" in remedy else sgd
 
 
-def train(config, num_steps, make_optimizer=build.optimizer):
+def train(config, num_steps, make_optimizer=lambda config, plan: plan.optimizer):
     """The log of every step, by name, each `[num_steps]`, and the ensemble's accuracy in the end."""
     split = build_data.data(config)
-    optimizer = make_optimizer(config, build.steps_per_epoch(config, split.facts))
-    state = startup.run_once(lambda: build.initial_state(config, split.facts))
-    state = state._replace(opt_state=optimizer.init(state.params))
-    keys, mesh = build.keys(config.seed), make_mesh(1)
-    step = steps.make_train_step(
-        build.network(config, split.facts.num_classes, build.operations(config, mesh)), optimizer,
-        build.objective(config, split.facts.class_counts),
-        build.view(config, split.facts, config.data.augment, cut=False), strategy="unroll",
-    )  # fmt: skip
-    feed = build_data.training_feed(config, split, keys.order, mesh)
+    plan = build.make_training_plan(config, split.facts, make_mesh(1))
+    plan = dataclasses.replace(plan, optimizer=make_optimizer(config, plan))
+    state, keys = startup.run_once(lambda: plans.initial_state(plan)), plans.keys(plan.seed)
+    step, feed = plans.train_step(plan), loading.training_feed(plan, split, keys.order)
     advance = jax.jit(steps.make_advance(step, feed.take, several=False), donate_argnums=(0, 1))
     history = steps.zero_history(step, feed.take, state, keys.step, next(feed.batches(0))[0], num_steps)
     left = num_steps
@@ -73,13 +68,12 @@ def train(config, num_steps, make_optimizer=build.optimizer):
             jax.block_until_ready(last)
         if (left := left - count) <= 0:
             break
-    return jax.tree.map(np.asarray, history), accuracy(config, split, state, mesh)
+    return jax.tree.map(np.asarray, history), accuracy(plan, split, state)
 
 
-def accuracy(config, split, state, mesh):
+def accuracy(plan, split, state):
     """The ensemble's, on the whole test set."""
-    predictor = build.predictor(config, split.facts.num_classes, mesh)
-    evaluate = make_evaluate(predictor, build_data.test_feed(config, split.test, "test", split.facts, mesh), mesh)
+    evaluate = make_evaluate(plans.predictor(plan), loading.test_feed(plan, split.test, "test"), plan.mesh)
     sums = evaluate({"params": state.params, "batch_stats": state.batch_stats}).sums
     return metrics.summarize(sums, split.facts.groups())["ensemble"]["accuracy"]
 

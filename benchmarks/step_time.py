@@ -40,6 +40,7 @@ import step_report
 from torch_peer import Peer
 
 from ncl_jax.config import base_config, build, choose_method
+from ncl_jax.config import plan as plans
 from ncl_jax.data import longtail
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.feeds.resident import Resident
@@ -97,13 +98,13 @@ def make_data():
 
 def make_feed(config, data):
     """The data on one device, in the order of the run."""
-    return Resident(*data[1:], build.keys(config.seed).order, config.optim.batch_size, make_mesh(1))
+    return Resident(*data[1:], plans.keys(config.seed).order, config.optim.batch_size, make_mesh(1))
 
 
 def ready_views(config, facts):
     """Stand-ins for the two augmentations that cost next to nothing: normalised images, and the same flipped for the
     key view; the copies of an image differ in contrast, so that NCL++ has something to distil."""
-    normalize, copies = build.view(config, facts, "none", cut=False), config.loss.copies
+    normalize, copies = plans.view(build.make_plan(config, facts), "none"), config.loss.copies
 
     def views(key, images):
         scale = jnp.repeat(1 + 0.1 * jnp.arange(copies), len(images) // copies)
@@ -115,14 +116,14 @@ def ready_views(config, facts):
 def ready_step(config, facts):
     """The training step on `ready_views`."""
     views, key_views = ready_views(config, facts)
-    strategy = build.strategy(config, None)
+    plan = build.make_training_plan(config, facts)
     return steps.make_train_step(
-        build.network(config, facts.num_classes, build.operations(config, None), strategy == "packed"),
-        build.optimizer(config, build.steps_per_epoch(config, facts)),
-        build.objective(config, facts.class_counts),
+        plan.step_network,
+        plan.optimizer,
+        plan.objective,
         views,
-        strategy=strategy,
-        copies=config.loss.copies,
+        strategy=plan.strategy,
+        copies=plan.copies,
         key_augment=key_views if config.contrast.weight else None,
     )
 
@@ -145,13 +146,13 @@ class Ours:
 
     def __init__(self, config, data, train_step, weights=None):
         facts = data[0]
-        self.state = startup.run_once(lambda: build.initial_state(config, facts))
+        plan = build.make_training_plan(config, facts)
+        self.state = startup.run_once(lambda: plans.initial_state(plan))
         if weights is not None:
-            self.state = load_weights(config, facts, self.state, weights)
+            self.state = load_weights(plan, self.state, weights)
         feed, self.per_call = make_feed(config, data), config.run.steps_per_call
-        self.arguments = (build.keys(config.seed).step, next(feed.batches(0))[0])
-        length = build.steps_per_epoch(config, facts)
-        self.history = steps.zero_history(train_step, feed.take, self.state, *self.arguments, length)
+        self.arguments = (plans.keys(config.seed).step, next(feed.batches(0))[0])
+        self.history = steps.zero_history(train_step, feed.take, self.state, *self.arguments, plan.steps_per_epoch)
         began = time.perf_counter()
         program = jax.jit(steps.make_advance(train_step, feed.take, several=self.per_call > 1), donate_argnums=(0, 1))
         self.program = program.lower(self.state, self.history, *self.arguments, jnp.int32(1)).compile()
@@ -178,17 +179,17 @@ class Ours:
         return (time.perf_counter() - began) / (calls * self.per_call)
 
 
-def load_weights(config, facts, state, path):
+def load_weights(plan, state, path):
     """The state with PyTorch's initial weights and queue; the key encoder starts as a copy."""
     with np.load(path) as file:
         tensors = dict(file)
-    modules = MODULES | ({"projection": "projection"} if config.contrast.weight else {})
+    contrast = "projection" in state.params
+    modules = MODULES | ({"projection": "projection"} if contrast else {})
     variables = torch_names.from_torch(tensors, modules)
     torch_names.check_same_structure(variables, {"params": state.params, "batch_stats": state.batch_stats})
     params, batch_stats = jax.tree.map(jnp.array, (variables["params"], variables["batch_stats"]))
-    optimizer = build.optimizer(config, build.steps_per_epoch(config, facts))
-    state = state._replace(params=params, batch_stats=batch_stats, opt_state=optimizer.init(params))
-    if not config.contrast.weight:
+    state = state._replace(params=params, batch_stats=batch_stats, opt_state=plan.optimizer.init(params))
+    if not contrast:
         return state
     queue = momentum.KeyQueue(jnp.array(tensors["queue"]), jnp.int32(0))
     return state._replace(memory=state.memory | {"contrast": queue})
@@ -207,11 +208,11 @@ def prepare(args, method, variant, data, peer, ceilings):
         name = "_".join(map(str, (method, *variant)))
         weights, notes = peer.make(name, config, ready_batches(config, data), spec)
     ready = Ours(config, data, ready_step(config, data[0]), weights)
-    train_step = build.train_step(config, data[0])
+    train_step = plans.train_step(build.make_training_plan(config, data[0]))
     augmented = Ours(config, data, train_step)
     notes["compile_seconds"] = augmented.compile_seconds
     config.run.conv = "xla"  # our own kernels are opaque to the count
-    counted = build.train_step(config, data[0])
+    counted = plans.train_step(build.make_training_plan(config, data[0]))
     notes["roofline"] = roofline.bound(counted, (augmented.state, *one_batch(config, data)), ceilings)
     sides = {"augmented": augmented.timed, "ready": ready.timed}
     if peer:
@@ -223,7 +224,7 @@ def prepare(args, method, variant, data, peer, ceilings):
 def one_batch(config, data):
     """The step's key and first batch."""
     feed = make_feed(config, data)
-    return build.keys(config.seed).step, feed.take(next(feed.batches(0))[0], 0)
+    return plans.keys(config.seed).step, feed.take(next(feed.batches(0))[0], 0)
 
 
 def compare(name, precision, ready, peer):

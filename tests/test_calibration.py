@@ -34,7 +34,7 @@ def test_the_temperature_that_labels_were_drawn_with_is_found(temperature, adjus
 @pytest.mark.parametrize("wanted", ["0", "-1", "nan", "inf", "warm"])
 def test_what_is_no_temperature(wanted):
     with pytest.raises(ConfigError, match=f"--temperature={wanted} must be a number above 0, or val"):
-        find_temperature(None, None, None, None, 0, None, wanted)
+        find_temperature(None, None, wanted)
 
 
 def test_a_number_divides_the_scores(old_run):

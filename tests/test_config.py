@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import re
 
+import bad_values
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ from ncl_jax.config import (
     recipes,
     scale_schedule,
 )
-from ncl_jax.config.fields import complete, describe_fields, differences, flatten
+from ncl_jax.config.fields import complete, differences, fields, flatten
 from ncl_jax.errors import ConfigError
 
 
@@ -95,7 +97,6 @@ PARTS = ("hard_weight", "distill_weight", "hard_distill_weight")
     [
         ("ce", False, (0, 0, 0), 0, 1, 3),
         ("balanced_softmax", True, (0, 0, 0), 0, 1, 3),
-        ("nil_full", True, (0, 0, 0), 0, 1, 3),
         ("nil", True, (1, 0, 0), 0, 1, 3),
         ("nbod_full", True, (0, 0.6, 0), 0, 1, 3),
         ("ncl_supervised", True, (1, 0.6, 0.6), 0, 1, 3),
@@ -175,79 +176,8 @@ def test_ramp_scales_all_parts_but_the_first():
 
 # Checks
 
-BAD = {
-    "precision": "float16",
-    "data.name": "cifar",
-    "run.conv": "cudnn",
-    "data.augment": "cutmix",
-    "data.eval_split": "dev",
-    "data.feed": "disk",
-    "data.image_size": -1,
-    "data.resize": -1,
-    "data.threads": -1,
-    "data.workers": -1,
-    "data.test_share": 1.0,
-    "contrast.augment": "cutmix",
-    "model.pretrained_expert": -2,
-    "model.freeze": -1,
-    "optim.backbone_scale": -1.0,
-    "model.classifier": "mlp",
-    "loss.name": "moco",
-    "loss.hard_scores": "all",
-    "loss.non_hard": "drop",
-    "loss.distill_normalization": "sum",
-    "contrast.behaviour": "byol",
-    "optim.schedule": "linear",
-    "run.strategy": "pmap",
-    "epochs": 0,
-    "eval_every": 0,
-    "checkpoint_every": 0,
-    "data.imbalance": 0.5,
-    "model.width": 0,
-    "model.num_experts": 0,
-    "model.depth": 30,
-    "model.backbone": "vgg",
-    "optim.accumulate": 0,
-    "model.cosine_scale": 0.0,
-    "loss.num_hard": 0,
-    "loss.hard_weight": -1.0,
-    "loss.distill_weight": -0.1,
-    "loss.hard_distill_weight": -0.1,
-    "loss.copies": 0,
-    "loss.ramp_steps": -1,
-    "contrast.weight": -1.0,
-    "contrast.queue": 0,
-    "contrast.dim": 0,
-    "contrast.temperature": 0.0,
-    "contrast.momentum": 1.0,
-    "data.mixup": -0.1,
-    "loss.margin": -0.1,
-    "loss.margin_power": -1.0,
-    "loss.image_margin": -1.0,
-    "loss.reweight_from": -0.1,
-    "loss.reweight_beta": 1.0,
-    "loss.diversity": -0.1,
-    "loss.diversity_temperature": 0.0,
-    "loss.diversity_spread": -0.1,
-    "loss.label_smoothing": 1.0,
-    "optim.batch_size": 0,
-    "optim.learning_rate": 0.0,
-    "optim.warmup_epochs": -1,
-    "optim.momentum": 1.0,
-    "optim.weight_decay": -1e-4,
-    "run.steps_per_call": -1,
-    "run.eval_batch": 0,
-    "run.data_devices": -1,
-    "run.expert_devices": 0,
-}
-MORE_BAD = [("model.depth", 2), ("model.freeze", 5), ("optim.momentum", -0.1), ("optim.learning_rate", float("nan"))]
-MORE_BAD += [
-    ("data.imbalance", float("nan")),
-    ("data.imbalance", -1.0),
-    ("data.test_share", -0.1),
-    ("contrast.momentum", float("nan")),
-    ("optim.learning_rate", -1.0),
-]
+MORE_BAD = [("model.depth", 2), ("model.depth", 30), ("model.freeze", 5), ("loss.name", "moco")]
+MORE_BAD += [("data.imbalance", 0.5), ("data.imbalance", -1.0)]
 
 
 def changed(name, value):
@@ -256,14 +186,10 @@ def changed(name, value):
     return config
 
 
-@pytest.mark.parametrize("name,value", [*BAD.items(), *MORE_BAD])
+@pytest.mark.parametrize("name,value", [*bad_values.ROWS, *MORE_BAD])
 def test_bad_values_are_named(name, value):
-    with pytest.raises(ConfigError, match=rf"^{name}='?{value}'? must be"):
+    with pytest.raises(ConfigError, match=f"^{name}='?{re.escape(str(value))}'? must be"):
         checks.validate(changed(name, value))
-
-
-def test_every_checked_field_has_a_bad_value_above():
-    assert not {*checks._CHOICES, *checks._AT_LEAST} - BAD.keys()
 
 
 @pytest.mark.parametrize(
@@ -287,7 +213,7 @@ def test_what_a_method_cannot_take_is_refused_by_name(method, fields, message):
         checks.validate(config)
 
 
-@pytest.mark.parametrize("method", ["ce", "balanced_softmax", "nil_full", "nbod_full", "balpoe", "logit_adjustment"])
+@pytest.mark.parametrize("method", ["ce", "balanced_softmax", "nbod_full", "balpoe", "logit_adjustment"])
 def test_methods_of_plain_targets_take_smooth_ones_and_mixed_images(method):
     config = configured(method)
     config.loss.label_smoothing, config.data.mixup = 0.1, 0.2
@@ -319,11 +245,11 @@ def test_differences_name_the_field_and_both_values():
     new = changed("optim.momentum", 0.8)
     new.optim.milestones = (300, 360)
     assert differences(old, new) == [
-        "optim.milestones: [320, 360] there, [300, 360] here",
-        "optim.momentum: 0.9 there, 0.8 here",
+        "optim.milestones: [320, 360] saved, [300, 360] given",
+        "optim.momentum: 0.9 saved, 0.8 given",
     ]
     del old["optim"]["momentum"]
-    assert "optim.momentum: absent there, 0.9 here" in differences(old, base_config())
+    assert "optim.momentum: absent saved, 0.9 given" in differences(old, base_config())
 
 
 @pytest.mark.parametrize(
@@ -346,7 +272,7 @@ def test_where_a_run_is_computed_may_change_and_what_may_not():
     new.run.strategy, new.run.steps_per_call, new.run.data_devices = "packed", 7, 4
     assert differences(old, new) == []
     new.data.name = "cifar10"
-    assert differences(old, new) == ["data.name: cifar100 there, cifar10 here"]
+    assert differences(old, new) == ["data.name: cifar100 saved, cifar10 given"]
 
 
 def test_a_field_that_a_runs_file_lacks_takes_its_default():
@@ -355,12 +281,26 @@ def test_a_field_that_a_runs_file_lacks_takes_its_default():
     stored["optim"]["momentum"] = 0.8
     config = complete(stored)
     assert (config.optim.accumulate, config.run.eval_batch, config.seed, config.optim.momentum) == (1, 500, 0, 0.8)
-    assert differences(config, base_config()) == ["optim.momentum: 0.8 there, 0.9 here"]
+    assert differences(config, base_config()) == ["optim.momentum: 0.8 saved, 0.9 given"]
 
 
-def test_every_field_is_described():
-    described = {name: comment for name, _, comment in describe_fields()}
-    assert described.keys() == flatten(base_config()).keys() | {"loss.own"}
+def test_every_field_is_declared_once_and_described():
+    declared = fields()
+    assert declared.keys() == flatten(base_config()).keys()
+    assert all(field.help for field in declared.values())
+    for name, field in declared.items():
+        if not name.startswith("teacher."):
+            field.check(name, field.default)
+
+
+def test_numbers_and_texts_without_a_bound_are_few():
+    free = {name for name, field in fields().items() if not field.bounds() and not isinstance(field.default, bool)}
+    assert free == {
+        "data.dir", "data.mean", "data.std", "data.list.train", "data.list.val", "data.list.test",
+        "data.list.classes", "model.depth", "model.pretrained", "loss.name", "loss.prior_weights", "optim.milestones",
+        "teacher.run", "teacher.backbone", "teacher.depth", "teacher.width", "teacher.classifier",
+        "teacher.cosine_scale", "teacher.num_experts",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

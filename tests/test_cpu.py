@@ -140,7 +140,7 @@ def chosen(conv, data_devices=1):
 
 def test_one_cpu_device_takes_the_kernels_and_several_take_xla():
     assert chosen("auto", 8) is chosen("xla") is layers.XLA
-    with pytest.raises(ConfigError, match=r"run\.conv=native cannot be had: they are for one CPU device"):
+    with pytest.raises(ConfigError, match=r"run\.conv=native is not available: they are for one CPU device"):
         chosen("native", 8)
 
 
@@ -152,7 +152,7 @@ def test_the_kernels_are_taken_where_they_can_be_had():
 def test_without_a_compiler_auto_takes_xla_and_native_is_refused(monkeypatch):
     monkeypatch.setattr(cpu, "load", lambda: "no C++ compiler was found")
     assert chosen("auto") is layers.XLA
-    with pytest.raises(ConfigError, match="native cannot be had: no C"):
+    with pytest.raises(ConfigError, match="native is not available: no C"):
         chosen("native")
 
 

@@ -10,10 +10,10 @@ import tiny
 
 import ncl_jax
 from ncl_jax.config import build
+from ncl_jax.config import plan as plans
 from ncl_jax.errors import ConfigError, ExportError
 from ncl_jax.export import onnx
 from ncl_jax.export.artifact import Artifact
-from ncl_jax.models.layers import XLA
 from ncl_jax.runs.export import export
 
 RNG = np.random.default_rng(0)
@@ -32,9 +32,9 @@ def make_artifact(side=64, **fields):
     """A model of random weights for images of a size, and four classes."""
     config = tiny.load_config("quickstart", model__num_experts=1, **fields)
     facts = tiny.FACTS._replace(image_shape=(side, side, 3))
-    shapes = jax.eval_shape(lambda: build.initial_model(config, facts))
+    shapes = jax.eval_shape(lambda: plans.initial_model(build.make_plan(config, facts)))
     variables = jax.tree_util.tree_map_with_path(draw, {"params": shapes.params, "batch_stats": shapes.batch_stats})
-    predictor = build.predictor(config, facts.num_classes, ops=XLA)
+    predictor = plans.predictor(build.make_plan(config, facts))
     about = {"resize": side, "class_names": list(facts.class_names)}
     predict = jax.jit(lambda images: jax.nn.softmax(predictor.scores(variables, images)))
     return Artifact(predict, facts.image_shape, variables, None, about)

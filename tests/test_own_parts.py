@@ -15,6 +15,7 @@ import ncl_jax
 from ncl_jax import methods
 from ncl_jax.config import build, checks, choose_method
 from ncl_jax.config import files as config_files
+from ncl_jax.config import plan as plans
 from ncl_jax.data.augment.views import VIEWS
 from ncl_jax.data.sources import SOURCES
 from ncl_jax.data.types import Source, Split
@@ -106,9 +107,9 @@ def test_a_configuration_may_bring_its_own_method(tmp_path):
     mine = config_files.load(f"{tmp_path}/mine.py:epochs=2")
     mine.update_from_flattened_dict({"model.backbone": "one_layer", "model.num_experts": 2, "optim.batch_size": 4})
     checks.validate(mine)
-    state = build.initial_state(mine, tiny.FACTS)
-    step = jax.jit(build.train_step(mine, tiny.FACTS))
-    state, metrics = step(state, build.keys(0).step, tiny.batch())
+    state = plans.initial_state(build.make_training_plan(mine, tiny.FACTS))
+    step = jax.jit(plans.train_step(build.make_training_plan(mine, tiny.FACTS)))
+    state, metrics = step(state, plans.keys(0).step, tiny.batch())
     assert metrics["parts"].keys() == {"entropy", "near"}
     seen = np.unique(tiny.batch().labels)
     moved = np.abs(state.memory).max(axis=(0, 2)) > 0
@@ -131,11 +132,11 @@ def test_an_own_method_that_is_not_there_is_named(name):
 def test_a_methods_memory_lives_where_it_says(tables):
     mine = config(loss__name="centres")
     facts = tiny.FACTS._replace(class_counts=(9, 6, 3))
-    shapes = jax.eval_shape(lambda: build.initial_state(mine, facts))
-    places = build.state_places(mine, facts, make_mesh(2, 2), shapes)
+    shapes = jax.eval_shape(lambda: plans.initial_state(build.make_training_plan(mine, facts)))
+    places = plans.state_places(build.make_training_plan(mine, facts, make_mesh(2, 2)), shapes)
     assert places.memory.spec == P("expert") and shapes.memory.shape[:2] == (2, 3)
     queue = tiny.tiny("method=ncl")
-    shapes = jax.eval_shape(lambda: build.initial_state(queue, tiny.FACTS))
-    places = build.state_places(queue, tiny.FACTS, make_mesh(2, 2), shapes)
+    shapes = jax.eval_shape(lambda: plans.initial_state(build.make_training_plan(queue, tiny.FACTS)))
+    places = plans.state_places(build.make_training_plan(queue, tiny.FACTS, make_mesh(2, 2)), shapes)
     assert places.memory["contrast"].keys.spec == P("expert") and places.memory["contrast"].position.spec == P()
     assert methods.objectives().keys() == {"adjusted", "centres", "dbm", "distilled", "ldam", "ncl", "nclpp"}

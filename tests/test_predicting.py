@@ -133,7 +133,7 @@ BAD = {
     "another ending": (["{file}", "--out=a.txt"], r"--out=a.txt must end in .csv or .jsonl"),
     "a folder that is not there": (["{file}", "--out=/none/a.csv"], "--out=/none/a.csv cannot be written"),
     "no class": (["{file}", "--top=0"], "--top=0 must be at least 1"),
-    "no such expert": (["{file}", "--expert=2"], "--expert=2: give a number; the run has experts 0 to 1"),
+    "no such expert": (["{file}", "--expert=2"], "--expert=2: pass a number; the run has experts 0 to 1"),
     "no such step": (["{file}", "--step=7"], "has no checkpoint of step 7"),
     "no image at all": ([], "IMAGE_OR_FOLDER"),
 }
@@ -166,7 +166,7 @@ def test_a_model_takes_paths_pictures_and_arrays_of_any_size(trained, tmp_path):
         np.testing.assert_array_equal(model.prepare(images), fitted)
         np.testing.assert_allclose(model(images), expected, rtol=1e-6)
     assert model.features(fitted).shape == (2, 1, 4)
-    kernel, bias = (model._parts[2].variables["params"]["classifier"][name] for name in ("kernel", "bias"))
+    kernel, bias = (model.variables["params"]["classifier"][name] for name in ("kernel", "bias"))
     logits = np.einsum("ebd,edc->ebc", model.features(fitted), kernel) + np.asarray(bias)[:, None]
     np.testing.assert_allclose(model.experts(fitted), logits, rtol=1e-4, atol=1e-5)
     for wrong in ([np.zeros((4, 4), np.uint8)], [np.zeros((4, 4, 3), np.float32)], np.zeros((1, 0, 4, 3), np.uint8)):

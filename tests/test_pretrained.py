@@ -15,6 +15,7 @@ from test_own_images import make_folder
 from test_weights import write_legacy, write_zip
 
 from ncl_jax.config import build
+from ncl_jax.config import plan as plans
 from ncl_jax.data.sources import benchmarks
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.runs import pretrained
@@ -29,9 +30,14 @@ def config_of(arguments="method=ncl_supervised", **fields):
     return tiny.tiny(arguments, **{"model__backbone": "cifar_resnet", "model__depth": 8, "model__width": 8} | fields)
 
 
+def start_of(config):
+    """What a run of the configuration starts from."""
+    return pretrained.load(config, build.make_plan(config, FACTS))
+
+
 def random_variables(config, num_experts=1):
     """The backbone's and classifier's variables with every number different."""
-    shapes = jax.eval_shape(lambda: build.initial_model(config, FACTS))
+    shapes = jax.eval_shape(lambda: plans.initial_model(build.make_plan(config, FACTS)))
     rng = np.random.default_rng(0)
     draw = lambda leaf: rng.normal(size=(num_experts, *leaf.shape[1:])).astype(np.float32)  # noqa: E731
     return jax.tree.map(draw, {"params": shapes.params, "batch_stats": shapes.batch_stats})
@@ -59,7 +65,7 @@ BACKBONES = {
 def test_every_expert_starts_from_the_file(tmp_path, name, backbone):
     config = config_of(model__pretrained=str(tmp_path / name), **BACKBONES[backbone])
     variables = write(tmp_path / name, config)
-    start = pretrained.load(config, FACTS)
+    start = start_of(config)
     for kind in ("params", "batch_stats"):
         for expert in range(2):
             ours = jax.tree.map(lambda leaf, e=expert: leaf[e], start.variables[kind]["backbone"])
@@ -73,8 +79,8 @@ def test_key_encoders_start_from_it_too_and_heads_do_not(tmp_path):
         fields = {"model__backbone": "one_layer", "contrast__behaviour": behaviour}
         config = config_of("method=ncl", model__pretrained=str(tmp_path / "w.pth"), **fields)
         write(tmp_path / "w.pth", config_of(model__backbone="one_layer"))
-        state = startup.run_once(lambda config=config: build.initial_state(config, FACTS))
-        start = pretrained.load(config, FACTS)
+        state = startup.run_once(lambda config=config: plans.initial_state(build.make_training_plan(config, FACTS)))
+        start = start_of(config)
         changed = pretrained.apply(state, start)
         encoder = optax.tree.get(changed.opt_state, "encoder")
         assert tiny.same(changed.params["backbone"], start.variables["params"]["backbone"])
@@ -98,7 +104,7 @@ def test_key_encoders_start_from_it_too_and_heads_do_not(tmp_path):
 def test_what_does_not_fit_is_named(tmp_path, fields, said):
     write(tmp_path / "w.pth", config_of())
     with pytest.raises(ConfigError, match=said):
-        pretrained.load(config_of(model__pretrained=str(tmp_path / "w.pth"), **fields), FACTS)
+        start_of(config_of(model__pretrained=str(tmp_path / "w.pth"), **fields))
 
 
 @pytest.mark.parametrize(
@@ -119,19 +125,19 @@ def test_a_missing_or_an_extra_tensor_is_named(tmp_path, change, said):
     change(tensors)
     save_file(tensors, tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match=said):
-        pretrained.load(config, FACTS)
+        start_of(config)
 
 
 def test_what_is_no_weights_at_all(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     for name in ("missing.pth", str(tmp_path / "missing.pth"), "./a", "a/b/c"):
         with pytest.raises(ConfigError, match=r"is no file, no run's directory and no ORG/NAME of the hub"):
-            pretrained.load(config_of(model__pretrained=name), FACTS)
+            start_of(config_of(model__pretrained=name))
     with pytest.raises(ConfigError, match=r'pip install "ncl_jax\[hub\]", or download its model\.safetensors'):
-        pretrained.load(config_of(model__pretrained="timm/resnet18"), FACTS)
+        start_of(config_of(model__pretrained="timm/resnet18"))
     (tmp_path / "text.pth").write_text("no weights in here")
     with pytest.raises(DataError, match="holds no weights"):
-        pretrained.load(config_of(model__pretrained=str(tmp_path / "text.pth")), FACTS)
+        start_of(config_of(model__pretrained=str(tmp_path / "text.pth")))
 
 
 def test_the_hub(tmp_path, monkeypatch):
@@ -144,9 +150,9 @@ def test_the_hub(tmp_path, monkeypatch):
         return str(tmp_path / file)
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=download))
-    assert pretrained.load(config, FACTS).record["name"] == "org/name"
+    assert start_of(config).record["name"] == "org/name"
     with pytest.raises(ConfigError, match=r"other/name cannot be had from the hub \(401 Client Error\): download"):
-        pretrained.load(config_of(model__pretrained="other/name"), FACTS)
+        start_of(config_of(model__pretrained="other/name"))
 
 
 # Whole runs, on the backbone of one convolution, whose names are a ResNet's
@@ -172,7 +178,7 @@ def write_one_layer(path):
 def restored(workdir):
     import ncl_jax
 
-    return jax.device_get(ncl_jax.load(workdir)._parts[2].variables)
+    return jax.device_get(ncl_jax.load(workdir).variables)
 
 
 def test_a_run_starts_from_a_file_that_it_never_needs_again(tmp_path, capfd):
@@ -226,8 +232,9 @@ SMALL = {
 def step_of(**fields):
     """The state before and after a step of cross-entropy."""
     config = config_of("method=ce", **SMALL | fields)
-    state = startup.run_once(lambda: build.initial_state(config, FACTS))
-    new, _ = quick_jit(build.train_step(config, FACTS))(state, build.keys(0).step, tiny.batch())
+    plan = build.make_training_plan(config, FACTS)
+    state = startup.run_once(lambda: plans.initial_state(plan))
+    new, _ = quick_jit(plans.train_step(plan))(state, plans.keys(0).step, tiny.batch())
     return state, new
 
 

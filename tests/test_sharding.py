@@ -9,6 +9,7 @@ from quick import quick_jit
 from tiny import FACTS, IMAGES, LABELS, order, tiny
 
 from ncl_jax.config import build
+from ncl_jax.config import plan as plans
 from ncl_jax.data.feeds.resident import Resident
 from ncl_jax.runtime.devices import make_mesh, put_rows, replicated, take_rows
 
@@ -17,10 +18,10 @@ MESHES = [(8, 1), (2, 4), (4, 2)]
 
 def program(config, facts, mesh, images, labels):
     """The training step on a mesh, as a run compiles it: state shapes and places, and the step."""
-    shapes = jax.eval_shape(lambda: build.initial_state(config, facts))
-    places = build.state_places(config, facts, mesh, shapes)
-    feed = Resident(images, labels, build.keys(0).order, config.optim.batch_size, mesh)
-    train_step = build.train_step(config, facts, mesh)
+    shapes = jax.eval_shape(lambda: plans.initial_state(build.make_training_plan(config, facts)))
+    places = plans.state_places(build.make_training_plan(config, facts, mesh), shapes)
+    feed = Resident(images, labels, plans.keys(0).order, config.optim.batch_size, mesh)
+    train_step = plans.train_step(build.make_training_plan(config, facts, mesh))
     step = quick_jit(lambda state, key, source: train_step(state, key, feed.take(source, state.step)))
     return shapes, places, feed, step
 
@@ -30,8 +31,8 @@ def run(data, expert, strategy="unroll", num_steps=10):
     config = tiny("method=ncl", model__num_experts=4, optim__batch_size=8, run__strategy=strategy)
     mesh = make_mesh(data, expert)
     _, places, feed, step = program(config, FACTS, mesh, np.asarray(IMAGES), np.asarray(LABELS))
-    state = jax.device_put(quick_jit(lambda: build.initial_state(config, FACTS))(), places)
-    key, losses = jax.device_put(build.keys(0).step, replicated(mesh)), []
+    state = jax.device_put(quick_jit(lambda: plans.initial_state(build.make_training_plan(config, FACTS)))(), places)
+    key, losses = jax.device_put(plans.keys(0).step, replicated(mesh)), []
     for index in range(num_steps):
         state, metrics = step(state, key, next(feed.batches(index))[0])
         losses.append(metrics["loss"])
@@ -86,7 +87,7 @@ def test_gradients_and_statistics_travel_and_activations_do_not(mesh_shape, stra
     images, labels = np.zeros((20, 16, 16, 3), np.uint8), np.zeros(20, np.int32)
     shapes, places, feed, step = program(config, facts, mesh, images, labels)
     state = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
-    key = jax.device_put(build.keys(0).step, replicated(mesh))
+    key = jax.device_put(plans.keys(0).step, replicated(mesh))
     text = step.lower(state, key, next(feed.batches(0))[0]).compile().as_text()
     assert max(collectives(text, "all-gather")) < 100  # an activation: 16 * 16 * 16 * 16 = 65,536
     assert not collectives(text, "all-to-all") and max(collectives(text, "collective-permute"), default=0) < 100

@@ -11,6 +11,7 @@ from quick import quick_jit
 from tiny import FACTS, IMAGES, LABELS, batch, load_config, order, same, tiny
 
 from ncl_jax.config import build
+from ncl_jax.config import plan as plans
 from ncl_jax.data.feeds.resident import Resident, ResidentTest
 from ncl_jax.methods import Objective
 from ncl_jax.runtime.devices import make_mesh
@@ -21,19 +22,19 @@ from ncl_jax.training import steps
 def program(arguments, **fields):
     """The compiled step and the first state of a configuration."""
     config = tiny(arguments, **dict(fields))
-    state = quick_jit(lambda: build.initial_state(config, FACTS))()
-    step = build.train_step(config, FACTS)
+    state = quick_jit(lambda: plans.initial_state(build.make_training_plan(config, FACTS)))()
+    step = plans.train_step(build.make_training_plan(config, FACTS))
     return config, state, step, quick_jit(step)
 
 
 def resident(size=4):
     """The tiny data set as a feed."""
-    return Resident(np.asarray(IMAGES), np.asarray(LABELS), build.keys(0).order, size, make_mesh(1))
+    return Resident(np.asarray(IMAGES), np.asarray(LABELS), plans.keys(0).order, size, make_mesh(1))
 
 
 def test_several_steps_in_one_call_equal_single_ones():
     _, state, step, single = program("method=ncl")
-    key, feed, expected = build.keys(0).step, resident(), state
+    key, feed, expected = plans.keys(0).step, resident(), state
     for index in range(3):
         expected, last = single(expected, key, batch(index))
     history = jax.tree.map(lambda value: jnp.zeros(5), last)
@@ -72,10 +73,10 @@ def test_a_test_feed_gives_every_image_once():
 
 def test_randomness_depends_on_key_and_step_alone():
     _, state, _, single = program("method=ncl")
-    first = single(state, build.keys(0).step, batch())[1]
-    assert same(first, single(state, build.keys(0).step, batch())[1])
-    assert not same(first, single(state, build.keys(1).step, batch())[1])
-    assert not same(first, single(state._replace(step=jnp.asarray(5)), build.keys(0).step, batch())[1])
+    first = single(state, plans.keys(0).step, batch())[1]
+    assert same(first, single(state, plans.keys(0).step, batch())[1])
+    assert not same(first, single(state, plans.keys(1).step, batch())[1])
+    assert not same(first, single(state._replace(step=jnp.asarray(5)), plans.keys(0).step, batch())[1])
 
 
 def test_every_epoch_visits_every_image_once_in_its_own_order():
@@ -91,7 +92,7 @@ def queue(state):
 
 def test_self_supervision_fills_the_queue_and_moves_the_encoder():
     config, state, _, single = program("method=ncl")
-    after, _ = single(state, build.keys(0).step, batch())
+    after, _ = single(state, plans.keys(0).step, batch())
     assert int(queue(after).position) == 4
     changed = (np.asarray(queue(after).keys) != np.asarray(queue(state).keys)).any(axis=(0, 2))
     assert changed.tolist() == [True] * 4 + [False] * 2
@@ -109,7 +110,7 @@ def test_authors_behaviour_of_the_key_encoder():
     start = optax.tree.get(state.opt_state, "encoder")
     kernels = [tree["backbone"]["conv1"]["kernel"] for tree in (start, state.params)]
     assert not same(*kernels)
-    after, _ = single(state, build.keys(0).step, batch())
+    after, _ = single(state, plans.keys(0).step, batch())
     encoder = optax.tree.get(after.opt_state, "encoder")
     assert same(encoder["projection"], start["projection"])
     expected = 0.999**2 * kernels[0] + (1 - 0.999**2) * kernels[1]
@@ -135,16 +136,17 @@ def test_copies_are_augmented_independently_and_laid_out_copy_major():
         return {"nil": outputs["logits"].sum()}, memory
 
     config, state, _, _ = program("method=ce")
+    plan = build.make_training_plan(config, FACTS)
     step = steps.make_train_step(
-        build.network(config, 4),
-        build.optimizer(config, 5),
+        plan.network,
+        plan.optimizer,
         Objective(compute),
         augment,
         strategy="unroll",
         copies=3,
     )
     with jax.disable_jit():
-        step(state, build.keys(0).step, batch())
+        step(state, plans.keys(0).step, batch())
     assert seen["rows"] == 12
     np.testing.assert_array_equal(seen["images"], np.concatenate([batch().images[:, 0]] * 3))
     np.testing.assert_array_equal(seen["labels"], np.tile(batch().labels, 3))
@@ -155,10 +157,10 @@ def test_an_accumulated_step_is_the_mean_of_its_parts_steps(method):
     """The first step is linear in the gradient, and part a of two holds the images a, a + 2, ... of the batch."""
     fields = {"data__augment": "none"}
     _, state, _, whole = program(f"method={method}", **fields, optim__accumulate=2)
-    result, metrics = whole(state, build.keys(0).step, batch())
+    result, metrics = whole(state, plans.keys(0).step, batch())
     _, start, _, single = program(f"method={method}", **fields, optim__batch_size=2)
     halves = [jax.tree.map(lambda array, a=a: array[a::2], batch()) for a in (0, 1)]
-    parts = [single(start, build.keys(0).step, half) for half in halves]
+    parts = [single(start, plans.keys(0).step, half) for half in halves]
     assert same(start.params, state.params)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, parts[0][0].params, parts[1][0].params)
     for ours, theirs in zip(jax.tree.leaves(result.params), jax.tree.leaves(mean), strict=True):
@@ -169,7 +171,7 @@ def test_an_accumulated_step_is_the_mean_of_its_parts_steps(method):
 def test_an_accumulated_step_pushes_the_keys_of_the_whole_batch():
     _, state, _, whole = program("method=ncl")
     _, _, _, parts = program("method=ncl", optim__accumulate=2)
-    arguments = (build.keys(0).step, batch())
+    arguments = (plans.keys(0).step, batch())
     (expected, other), (result, metrics) = whole(state, *arguments), parts(state, *arguments)
     np.testing.assert_allclose(queue(result).keys, queue(expected).keys, rtol=1e-5, atol=1e-6)
     assert np.isfinite(metrics["loss"])
@@ -190,8 +192,9 @@ def test_outputs_of_parts_are_joined_in_the_batchs_order():
 @pytest.mark.parametrize("method", ["ce", "ncl", "nclpp"])
 def test_metrics_are_named_by_the_method(method):
     config = tiny(f"method={method}")
-    state = jax.eval_shape(lambda: build.initial_state(config, FACTS))
-    _, metrics = jax.eval_shape(build.train_step(config, FACTS), state, build.keys(0).step, batch())
+    plan = build.make_training_plan(config, FACTS)
+    state = jax.eval_shape(lambda: plans.initial_state(plan))
+    _, metrics = jax.eval_shape(plans.train_step(plan), state, plans.keys(0).step, batch())
     extra = {"ce": {"nbod", "nbod_hard"}, "ncl": {"nbod", "nbod_hard", "contrast"}}
     extra["nclpp"] = {"inter", "inter_hard", "intra", "intra_hard"}
     assert metrics["parts"].keys() == {"nil", "nil_hard"} | extra[method]
@@ -202,7 +205,8 @@ def test_metrics_are_named_by_the_method(method):
 def test_a_program_for_another_platform_is_lowered_on_a_cpu(platform):
     """Nothing looks at the backend while tracing; our own CPU kernels are chosen by an argument alone."""
     config = load_config("quickstart", "method=ncl", run__conv="xla", contrast__queue=6, model__width=8)
-    state = jax.eval_shape(lambda: build.initial_state(config, FACTS))
-    traced = jax.jit(build.train_step(config, FACTS)).trace(state, build.keys(0).step, batch())
+    plan = build.make_training_plan(config, FACTS)
+    state = jax.eval_shape(lambda: plans.initial_state(plan))
+    traced = jax.jit(plans.train_step(plan)).trace(state, plans.keys(0).step, batch())
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert "stablehlo.convolution" in text and "NclConv" not in text

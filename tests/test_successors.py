@@ -11,6 +11,7 @@ from tiny import FACTS, batch, same, tiny
 
 from ncl_jax import losses, methods
 from ncl_jax.config import build
+from ncl_jax.config import plan as plans
 from ncl_jax.errors import ConfigError
 from ncl_jax.losses import margins
 from ncl_jax.models import HEADS, experts
@@ -202,15 +203,15 @@ def test_mixup_mixes_images_and_the_losses_of_their_two_targets():
 @pytest.fixture
 def plain_views(monkeypatch):
     """Views that are the images themselves, which compile in no time."""
-    monkeypatch.setattr(build, "view", lambda *_, **__: lambda key, images: images.astype(jnp.float32) / 255)
+    monkeypatch.setattr(plans, "view", lambda *_, **__: lambda key, images: images.astype(jnp.float32) / 255)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_step_with_mixup_learns_from_both_targets(plain_views, accumulate):
     """Its loss, of weights that have not moved, is the mean of two losses on the mixed views."""
     config = tiny("method=balanced_softmax", data__mixup=0.4, optim__accumulate=accumulate, optim__batch_size=4)
-    state, key = quick_jit(lambda: build.initial_state(config, FACTS))(), build.keys(0).step
-    _, metrics = quick_jit(build.train_step(config, FACTS))(state, key, batch())
+    state, key = quick_jit(lambda: plans.initial_state(build.make_training_plan(config, FACTS)))(), plans.keys(0).step
+    _, metrics = quick_jit(plans.train_step(build.make_training_plan(config, FACTS)))(state, key, batch())
     view_key, _ = jax.random.split(jax.random.fold_in(key, state.step))
     views = batch().images[:, 0].astype(jnp.float32) / 255
     mixed, targets, share = steps._mix(jax.random.fold_in(view_key, 1), views, batch().labels, 0.4)
@@ -237,8 +238,8 @@ def test_every_method_goes_on_to_the_same_bits(plain_views, method, tmp_path):
     if method == "dbm_ncl":
         fields["data__mixup"] = 0.2
     config = tiny(f"method={method}", **fields)
-    step, key = quick_jit(build.train_step(config, FACTS)), build.keys(0).step
-    states = [quick_jit(lambda: build.initial_state(config, FACTS))()]
+    step, key = quick_jit(plans.train_step(build.make_training_plan(config, FACTS))), plans.keys(0).step
+    states = [quick_jit(lambda: plans.initial_state(build.make_training_plan(config, FACTS)))()]
     for index in range(4):
         states.append(step(states[-1], key, batch(index % 2, size=10))[0])
     checkpoints = Checkpoints(tmp_path)

@@ -9,7 +9,7 @@ import numpy as np
 import one_layer
 from programs import ROOT
 
-from ncl_jax.config import build
+from ncl_jax.config import plan as plans
 from ncl_jax.data import dataset, sources
 from ncl_jax.data.feeds.feed import Batch
 from ncl_jax.data.feeds.resident import epoch_order
@@ -48,7 +48,7 @@ def tiny(arguments, **fields):
 
 def order(epoch=0):
     """The order of an epoch over the tiny data set."""
-    return epoch_order(build.keys(0).order, epoch, 20)
+    return epoch_order(plans.keys(0).order, epoch, 20)
 
 
 def batch(step=0, size=4):

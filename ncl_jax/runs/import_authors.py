@@ -46,7 +46,7 @@ def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathl
     data = build_data.data(config)
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     plan = build.make_training_plan(config, data.facts)
-    state = make_state(config, plan, tensors, file)
+    state = make_state(plan, tensors, file)
     progress = {
         "seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict() | {"extend": 0},
         "pretrained": {"name": str(file), "sha256": digest(file)},
@@ -59,23 +59,21 @@ def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathl
     return finish(directory.path)
 
 
-def make_state(
-    config: ml_collections.ConfigDict, plan: TrainingPlan, tensors: dict[str, np.ndarray], file: pathlib.Path
-) -> steps.TrainState:
+def make_state(plan: TrainingPlan, tensors: dict[str, np.ndarray], file: pathlib.Path) -> steps.TrainState:
     """The state at the run's end with the checkpoint's weights, key encoders and queues. Raises ConfigError."""
     # What does not start at 0 is in the checkpoint.
     shapes = jax.eval_shape(lambda: initial_state(plan))
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    has_contrast = any(name.startswith("classifier_ce.") for name in tensors)
-    if config.contrast.weight and not has_contrast:
+    has_contrast, wants_contrast = any(name.startswith("classifier_ce.") for name in tensors), len(plan.views) > 1
+    if wants_contrast and not has_contrast:
         raise ConfigError(f"{file} has no self-supervision: import it with method=ncl_supervised")
     modules = dict(torch_names.SELF_SUPERVISED if has_contrast else torch_names.SUPERVISED)
-    if has_contrast and not config.contrast.weight:
+    if has_contrast and not wants_contrast:
         del modules["classifier"]  # their name of the projection
     found = _fitting(tensors, modules, {"params": blank.params, "batch_stats": blank.batch_stats}, file)
-    number = np.int32(config.epochs * plan.steps_per_epoch)
+    number = np.int32(len(plan.learning_rates) * plan.steps_per_epoch)
     state = blank._replace(step=number, **found, opt_state=optax.tree.set(blank.opt_state, count=number))
-    if not config.contrast.weight:
+    if not wants_contrast:
         return jax.device_put(state)
     encoder = optax.tree.get(blank.opt_state, "encoder")
     keys = _fitting(tensors, torch_names.MOMENTUM_ENCODER, {"params": encoder}, file)["params"]

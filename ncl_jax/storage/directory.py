@@ -98,7 +98,7 @@ class RunDir:
     def read_config(self) -> ml_collections.ConfigDict:
         """The run's configuration. Raises ConfigError where there is none."""
         if not self.path.is_dir():
-            raise ConfigError(f"{self} is no directory: give the one of a run")
+            raise ConfigError(f"{self} is not a directory: pass the one of a run")
         try:
             return complete(json.loads(self.config.read_text()))
         except (OSError, ValueError, TypeError, AttributeError) as error:

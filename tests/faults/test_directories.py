@@ -77,9 +77,9 @@ NO_FACTS = "dataset.json is not what a run writes"
 FILES = [
     Fault("a finished run again", AGAIN, "holds this run, finished:\n.*accuracy", code=0),
     Fault("... without its data", (*AGAIN, "--config.data.dir=/nowhere"), "holds this run, finished", code=0),
-    Fault("another configuration", (*AGAIN, "--config.optim.momentum=0.8"), "optim.momentum: 0.9 there, 0.8 here"),
+    Fault("another configuration", (*AGAIN, "--config.optim.momentum=0.8"), "optim.momentum: 0.9 saved, 0.8 given"),
     Fault("another method", ("train", "--config=quickstart:method=nil", *harness.FIELDS, "--workdir={run}"),
-          "holds a run of another configuration: .*loss.balanced: False there, True here"),
+          "holds a run of another configuration: .*loss.balanced: False saved, True given"),
     Fault("config.json cut", AGAIN, NOT_A_RUN, cut("config.json")),
     Fault("config.json empty", AGAIN, NOT_A_RUN, put("config.json")),
     Fault("config.json a list", AGAIN, NOT_A_RUN, put("config.json", b"[]")),
@@ -89,7 +89,7 @@ FILES = [
           edit("config.json", optim=3)),
     Fault("config.json {}", AGAIN, "holds a run of another configuration", put("config.json", b"{}")),
     Fault("config.json deleted, other configuration", (*AGAIN, "--config.optim.momentum=0.8"),
-          "optim.momentum: 0.9 there, 0.8 here", remove("config.json", "results.json")),
+          "optim.momentum: 0.9 saved, 0.8 given", remove("config.json", "results.json")),
     Fault("config.json deleted, same configuration", AGAIN, "holds this run, finished", remove("config.json"), code=0),
     Fault("config.json of a later version", AGAIN, "version 7 of the training state",
           both(edit("config.json", version=7), remove("results.json"))),
@@ -178,9 +178,9 @@ def test_a_second_run_is_kept_out(run):
 
 
 def test_loading_names_what_is_wrong(run):
-    with pytest.raises(ValueError, match="expert='0': give a number; the run has experts 0 to 1"):
+    with pytest.raises(ValueError, match="expert='0'.* the run has experts 0 to 1"):
         ncl_jax.load(run, expert="0")
-    with pytest.raises(ValueError, match="expert=2: give a number"):
+    with pytest.raises(ValueError, match="expert=2"):
         ncl_jax.load(run, expert=2)
     with pytest.raises(CheckpointError, match=r"no checkpoint of step 3; it has \[4, 8\]"):
         ncl_jax.load(run, step=3)

@@ -11,7 +11,7 @@ import tiny
 
 import ncl_jax
 from ncl_jax import cli
-from ncl_jax.config import build_data, checks
+from ncl_jax.config import build, build_data, checks, loading
 from ncl_jax.errors import CheckpointError
 from ncl_jax.runs import messages
 from ncl_jax.storage.directory import RunDir
@@ -108,6 +108,6 @@ def test_eval_batches_are_no_larger_than_the_test_set():
     config = tiny.tiny("", run__eval_batch=100000)
     checks.validate(config)
     data = build_data.data(config)
-    feed = build_data.test_feed(config, data.test, "test", data.facts, make_mesh(8))
+    feed = loading.test_feed(build.make_plan(config, data.facts, make_mesh(8)), data.test, "test")
     source, count = next(feed.batches(0))
     assert count == 1 and source.images.shape[1] == 1000

@@ -1,5 +1,8 @@
 """Faults that are known before any data is read: the command line, configuration files, values."""
 
+import re
+
+import bad_values
 import harness
 import pytest
 from harness import TRAIN, Fault
@@ -10,68 +13,12 @@ NEW = "--workdir={tmp}/new"
 
 def value(field, bad, said=None):
     """A field's bad value, from the command line."""
-    said = said or rf"^error: {field}={bad}".replace("(", r"\(").replace(")", r"\)") + ".* must be"
+    said = said or rf"^error: {field}='?{re.escape(str(bad))}'? must be"
     others = [word for word in TRAIN if not word.startswith(f"--config.{field}=")]
     return Fault(f"{field}={bad}", (*others, NEW, f"--config.{field}={bad}"), said)
 
 
-NUMBERS = [
-    value(field, bad)
-    for field, bads in {
-        "epochs": (0, -1),
-        "eval_every": (0,),
-        "checkpoint_every": (0,),
-        "seed": (-1, 4294967296),
-        "data.imbalance": (0.5, "nan", "inf"),
-        "data.test_share": (1.0, "nan"),
-        "data.image_size": (-1,),
-        "data.resize": (-1,),
-        "data.threads": (-1,),
-        "data.workers": (-1,),
-        "model.freeze": (-1, 9),
-        "model.pretrained_expert": (-2,),
-        "optim.backbone_scale": (-1.0, "nan"),
-        "model.width": (0, -4),
-        "model.num_experts": (0,),
-        "model.cosine_scale": (0.0, "inf", "nan"),
-        "loss.num_hard": (0,),
-        "loss.hard_weight": (-1.0, "inf", "nan"),
-        "loss.distill_weight": (-0.1, "inf", "nan"),
-        "loss.hard_distill_weight": ("inf",),
-        "loss.copies": (0,),
-        "loss.ramp_steps": (-1,),
-        "contrast.weight": (-1.0, "inf", "nan"),
-        "contrast.momentum": (1.0, -0.1, "nan"),
-        "contrast.queue": (0,),
-        "contrast.temperature": (0.0, "inf"),
-        "contrast.dim": (0,),
-        "optim.batch_size": (0,),
-        "optim.accumulate": (0,),
-        "optim.learning_rate": (0.0, -1.0, "inf", "nan"),
-        "optim.warmup_epochs": (-1,),
-        "optim.momentum": (1.0, "nan"),
-        "optim.weight_decay": (-0.0001, "inf", "nan"),
-        "run.steps_per_call": (-1,),
-        "run.eval_batch": (0,),
-        "run.data_devices": (-1,),
-        "run.expert_devices": (0,),
-        "precision": ("'float16'",),
-        "data.name": ("'cifar'",),
-        "data.augment": ("'cutmix'",),
-        "data.eval_split": ("'dev'",),
-        "data.feed": ("'disk'",),
-        "model.classifier": ("'mlp'",),
-        "model.backbone": ("'vgg'",),
-        "loss.hard_scores": ("'all'",),
-        "loss.non_hard": ("'drop'",),
-        "contrast.behaviour": ("'byol'",),
-        "optim.schedule": ("'linear'",),
-        "run.strategy": ("'pmap'",),
-        "run.conv": ("'cudnn'",),
-    }.items()
-    for bad in bads
-]
-NUMBERS = [f._replace(command=tuple(word.replace("'", "") for word in f.command)) for f in NUMBERS]
+NUMBERS = [value(name, bad) for name, bad in bad_values.ROWS]
 OTHER_VALUES = [
     value("optim.milestones", "(0,)", r"optim.milestones=\(0,\) must be whole numbers of epochs"),
     value("optim.milestones", "(-3,)", r"optim.milestones=\(-3,\) must be whole numbers"),
@@ -101,31 +48,31 @@ OTHER_VALUES = [
           r"run.expert_devices=2 must divide model.num_experts=3"),
     Fault("native conv on several devices",
           (*TRAIN, NEW, "--config.run.conv=native", "--config.run.data_devices=2"),
-          r"run.conv=native cannot be had: they are for one CPU device"),
+          r"run.conv=native is not available: they are for one CPU device"),
 ]  # fmt: skip
 COMMANDS = [
-    Fault("no arguments", ("train",), "--config is missing: give --config=quickstart"),
-    Fault("a configuration without a value", ("train", "--config"), "--config is missing"),
-    Fault("an empty configuration", ("train", "--config="), "--config is missing"),
+    Fault("no arguments", ("train",), "required: --config"),
+    Fault("a configuration without a value", ("train", "--config"), "--config: expected one argument"),
+    Fault("an empty configuration", ("train", "--config="), "'' does not exist"),
     Fault("a missing file", ("train", "--config=configs/mine.py"), "'configs/mine.py' does not exist; installed are:"),
     Fault("a missing file, with a space", ("train", "--config", "configs/mine.py"), "'configs/mine.py' does not exist"),
-    Fault("a misspelt name", ("train", "--config=quickstrat"), "'quickstrat' does not exist; installed are: cifar100lt"),
-    Fault("a misspelt argument", ("train", f"{QUICK}:methode=ncl"), "unknown argument 'methode=ncl'; the arguments"),
+    Fault("a misspelt name", ("train", "--config=quickstrat"), "'quickstrat' does not exist .did you mean quickstart"),
+    Fault("a misspelt argument", ("train", f"{QUICK}:methode=ncl"), "unknown argument 'methode=ncl' .did you mean method"),
     Fault("an argument without a value", ("train", f"{QUICK}:epochs"), "unknown argument 'epochs'"),
     Fault("an argument twice", ("train", f"{QUICK}:epochs=2,epochs=3"), "argument 'epochs' is given twice"),
     Fault("an argument that is no number", ("train", f"{QUICK}:epochs=ten"), "epochs='ten' is not a number of type int"),
     Fault("no epochs", ("train", f"{QUICK}:epochs=0"), "epochs=0 must be at least 1"),
     Fault("a misspelt method", ("train", f"{QUICK}:method=nlc"), "method='nlc' must be one of: ce, balanced_softmax"),
     Fault("misspelt semantics", ("train", f"{QUICK}:semantics=paper"), "semantics='paper' must be one of: official"),
-    Fault("an unknown flag", ("train", QUICK, "--work=x"), "Unknown command line flag 'work'.*--help"),
-    Fault("an unknown field", ("train", QUICK, "--config.epoch=3"), "unknown field 'epoch'; there are: .*epochs"),
-    Fault("a field of a section", ("train", QUICK, "--config.optim.lr=3"), "unknown field 'optim.lr'; .*learning_rate"),
+    Fault("an unknown flag", ("train", QUICK, "--work=x"), "unknown argument .--work=x"),
+    Fault("an unknown field", ("train", QUICK, "--config.epoch=3"), "unknown field 'epoch' .did you mean epochs"),
+    Fault("a field of a section", ("train", QUICK, "--config.optim.lr=3"), "unknown field 'optim.lr'.*learning_rate"),
     Fault("an unknown section", ("train", QUICK, "--config.optimizer.momentum=0"), "unknown field 'optimizer.momentum'"),
     Fault("a field without a value", ("train", QUICK, "--config.epochs"), "config.epochs"),
-    Fault("a word too many", ("train", QUICK, "again"), r"unexpected arguments \['again'\]"),
+    Fault("a word too many", ("train", QUICK, "again"), r"unknown argument 'again'"),
     Fault("a negative extension", (*TRAIN, NEW, "--extend=-1"), "--extend=-1 must be at least 0"),
     Fault("an extension that is no number", (*TRAIN, NEW, "--extend=more"), "extend"),
-    Fault("a coordinator alone", (*TRAIN, NEW, "--coordinator=localhost:1"), "belong together: give all three"),
+    Fault("a coordinator alone", (*TRAIN, NEW, "--coordinator=localhost:1"), "belong together"),
     Fault("a coordinator without a port", (*TRAIN, "--coordinator=nonsense", "--num_processes=2", "--process_id=0"),
           "--coordinator=nonsense must be HOST:PORT"),
     Fault("no processes", (*TRAIN, "--coordinator=localhost:1234", "--num_processes=0", "--process_id=0"),
@@ -134,22 +81,22 @@ COMMANDS = [
           "--process_id=1 must be from 0 to 0"),
     Fault("a file as directory", (*TRAIN, "--workdir={tmp}/run/config.json"), "cannot write to --workdir=.*config.json"),
     Fault("a directory below a file", (*TRAIN, "--workdir={tmp}/run/config.json/x"), "cannot write to --workdir="),
-    Fault("evaluate nothing", ("evaluate", "--run={tmp}/none"), "none is no directory: give the one of a run"),
+    Fault("evaluate nothing", ("evaluate", "--run={tmp}/none"), "none is not a directory"),
     Fault("evaluate without a directory", ("evaluate",), "required: --run/--workdir; ncl-jax evaluate --help"),
     Fault("evaluate a step that is no number", ("evaluate", "--run={run}", "--step=ten"), "invalid step value: 'ten'"),
-    Fault("evaluate with an unknown flag", ("evaluate", "--run={run}", "--stop"), "unrecognized arguments: --stop"),
+    Fault("evaluate with an unknown flag", ("evaluate", "--run={run}", "--stop"), "unknown argument .--stop. .did you mean --step"),
     Fault("export without a file", ("export", "--run={run}"), "required: --out"),
-    Fault("ablate a misspelt method", ("ablate", QUICK, "--methods=nlc"), "unknown method 'nlc'; there are: ce"),
+    Fault("ablate a misspelt method", ("ablate", QUICK, "--methods=nlc"), "'nlc' must be one of: ce.*did you mean"),
     Fault("ablate a method twice", ("ablate", QUICK, "--methods=ce,ncl,ce"), "method 'ce' is given twice"),
     Fault("ablate no seeds", ("ablate", QUICK, "--seeds=0"), "--seeds=0 must be at least 1"),
-    Fault("ablate with an unknown argument", ("ablate", QUICK, "--epochs=3"), "'--epochs=3' is not --config.FIELD"),
-    Fault("ablate one seed", ("ablate", QUICK, "--config.seed=1"), "'--config.seed=1' is not --config.FIELD"),
-    Fault("evaluate a file", ("evaluate", "--run={run}/config.json"), "config.json is no directory"),
+    Fault("ablate with an unknown argument", ("ablate", QUICK, "--epochs=3"), "unknown argument '--epochs=3'"),
+    Fault("ablate one seed", ("ablate", QUICK, "--config.seed=1"), "'--config.seed=1'.*--seeds"),
+    Fault("evaluate a file", ("evaluate", "--run={run}/config.json"), "config.json is not a directory"),
     Fault("evaluate a step", ("evaluate", "--run={run}", "--step=5"), r"no checkpoint of step 5; it has \[4, 8\]"),
     Fault("finish at a step", ("evaluate", "--run={run}", "--step=4", "--finish"), "leave --step out"),
     Fault("evaluate without the data", ("evaluate", "--run={run}"), "put cifar-10-python.tar.gz",
           spoil=lambda run: edit(run / "config.json", "fashion_mnist_lt", "cifar10")),
-    Fault("export nothing", ("export", "--run={tmp}/none", "--out={tmp}/m"), "none is no directory"),
+    Fault("export nothing", ("export", "--run={tmp}/none", "--out={tmp}/m"), "none is not a directory"),
     Fault("export in no format", ("export", "--run={run}", "--out={tmp}/m", "--format=caffe"),
           "--format=caffe must be one of: stablehlo"),
     Fault("export over a file", ("export", "--run={run}", "--out={run}/config.json"), "exists already"),

@@ -1,0 +1,24 @@
+"""Values that fields of the configuration must refuse, from what their declarations say."""
+
+import math
+
+from ncl_jax.config.fields import fields
+from ncl_jax.field import LARGEST
+
+
+def outside(field):
+    """The values next to a field's bounds, and numbers that are none."""
+    if field.choices is not None:
+        return ["no_such_choice"]
+    kind = type(field.default)
+    if kind not in (int, float):
+        return []
+    step = 1 if kind is int else 0.1
+    bounds = [(field.at_least, -step), (field.above, 0), (field.at_most, step), (field.below, 0)]
+    found = [kind(bound + change) for bound, change in bounds if bound is not None]
+    if kind is float:
+        return [*found, math.inf, math.nan]
+    return found if field.at_most is not None else [*found, LARGEST + 1]
+
+
+ROWS = [(name, value) for name, field in fields().items() for value in outside(field)]
