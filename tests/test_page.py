@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 
 import browser
+import matplotlib
 import numpy as np
 import pytest
 
@@ -20,8 +21,7 @@ from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation import metrics, predictions
 from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.methods import METHODS
-from ncl_jax.report import comparison, confusion, page, svg
-from ncl_jax.report.plots import per_class_figure
+from ncl_jax.report import charts, comparison, confusion, page, plots
 from ncl_jax.runs.results import write
 from ncl_jax.storage.directory import RunDir
 
@@ -113,7 +113,9 @@ def test_a_runs_page_has_every_section_and_stands_alone(classes, experts):
     text = page.page(run)
     wanted = [name for name in SECTIONS if experts > 1 or name != "Do the experts agree?"]
     assert Text(text).headings[1:] == wanted
-    assert all(source.startswith("data:") for source in Text(text).sources) and "http" not in text.replace("&", "")
+    assert all(source.startswith(("data:", "#")) for source in Text(text).sources) and "http" not in text.replace(
+        "&", ""
+    )
     assert len(text) < 600_000 and drawings(text)
     assert "class &lt;3&gt;" in text and "class <3>" not in text
 
@@ -133,7 +135,7 @@ def test_names_that_are_no_text_are_shown_as_far_as_they_are(tmp_path):
     run = content()
     run = run._replace(facts=run.facts._replace(class_names=("caf\udce9", *run.facts.class_names[1:])))
     assert "caf?" in page.page(run)
-    per_class_figure(run.results, run.facts.class_names).savefig(tmp_path / "plot.png")
+    assert plots.png(charts.per_class(run.results, run.facts.class_names))
 
 
 def test_a_page_without_a_log_has_no_curves():
@@ -208,25 +210,29 @@ def test_the_confusion_matrix_is_sorted_by_size():
 def test_many_classes_share_rows():
     labels = np.arange(100)
     counts, rows = confusion.matrix(labels, labels, np.arange(100, 0, -1))
-    assert len(rows) == confusion.MOST and counts.sum() == 100 == np.trace(counts)
+    assert len(rows) == confusion.MOST_ROWS and counts.sum() == 100 == np.trace(counts)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "ticks"), [(0, 100, [0, 20, 40, 60, 80, 100]), (0, 0.06, [0, 0.02, 0.04, 0.06])]
-)
-def test_linear_ticks(low, high, ticks):
-    np.testing.assert_allclose(svg.linear("", low, high).ticks, ticks)
+def test_a_figure_of_a_page_takes_its_colours_says_its_points_and_keeps_its_names_apart():
+    results = content().results
+    figures = [plots.svg(charts.per_class(results, ['<b>&"', *"abcdefghi"]), label) for label in ("run0", "run1")]
+    assert figures[0] == plots.svg(charts.per_class(results, ['<b>&"', *"abcdefghi"]), "run0")
+    names = [set(re.findall(r'id="([^"]+)"', figure)) for figure in figures]
+    assert names[0] and not names[0] & names[1]
+    for text in figures:
+        drawing = ET.fromstring(text)
+        said = [title.text for title in drawing.iter("title")]
+        assert len(said) == 20 and any(line.startswith('<b>&", 500 training images: ensemble') for line in said)
+        assert "var(--c0)" in text and "var(--ink)" in text and not any(c in text for c in plots.VARIABLES)
+        used = re.findall(r'(?:url\(|href=")#([^")]+)', text)
+        assert used and set(used) <= set(re.findall(r'id="([^"]+)"', text))
 
 
-def test_ticks_of_epochs_are_whole_numbers():
-    assert svg.linear("epoch", 1, 3, whole=True).ticks == [1, 2, 3]
-    assert svg.linear("epoch", 1, 1, whole=True).ticks == [1]
-
-
-def test_logarithmic_places():
-    axis = svg.logarithmic("", 5, 500)
-    assert axis.ticks == [5, 10, 20, 50, 100, 200, 500]
-    assert axis.place(50) - axis.place(5) == pytest.approx(axis.place(500) - axis.place(50))
+def test_a_users_settings_of_matplotlib_do_not_matter(monkeypatch):
+    plain = plots.svg(charts.class_sizes("birds", [9, 4]), "sizes")
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 30.0)
+    assert plots.svg(charts.class_sizes("birds", [9, 4]), "sizes") == plain
 
 
 def test_runs_are_grouped_by_configuration_and_named_by_what_differs():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ncl_jax.config import base_config
-from ncl_jax.report import plots
+from ncl_jax.report import charts
 
 NAMES = ("T-shirt/top", "Pullover", "Sneaker", "Trouser", "Bag", "Ankle boot", "Dress", "Sandal", "Coat", "Shirt")
 COUNTS = (500, 299, 179, 107, 64, 38, 23, 13, 8, 5)  # the embedded data's
@@ -60,7 +60,7 @@ def texts(ax):
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4, 20, 200])
 def test_epochs_are_whole_numbers_and_every_line_has_markers(epochs):
-    figure = plots.curve_figure(metrics(epochs, NCL, every=min(epochs, 4)), balanced=True)
+    figure = charts.curves(metrics(epochs, NCL, every=min(epochs, 4)), balanced=True)
     figure.draw_without_rendering()
     for ax in figure.axes:
         ticks = shown_ticks(ax.xaxis)
@@ -71,7 +71,7 @@ def test_epochs_are_whole_numbers_and_every_line_has_markers(epochs):
 
 def test_parts_are_named_in_words_and_in_the_table_s_order():
     parts = NCL | {"inter": 0.1, "inter_hard": 0.1, "intra": 0.1, "intra_hard": 0.1, "own": 0.3, "unused": 0.0}
-    left, right = plots.curve_figure(metrics(3, parts), balanced=True).axes
+    left, right = charts.curves(metrics(3, parts), balanced=True).axes
     assert legend(left.get_legend()) == [
         "individual, all classes",
         "individual, hard categories",
@@ -98,23 +98,23 @@ def test_parts_are_named_in_words_and_in_the_table_s_order():
     ],
 )
 def test_plain_cross_entropy_is_called_so(parts, balanced, expected):
-    left, _ = plots.curve_figure(metrics(2, parts), balanced).axes
+    left, _ = charts.curves(metrics(2, parts), balanced).axes
     assert legend(left.get_legend()) == expected
 
 
 def test_a_group_without_classes_has_no_curve():
-    _, right = plots.curve_figure(metrics(2, NCL, few=None), balanced=True).axes
+    _, right = charts.curves(metrics(2, NCL, few=None), balanced=True).axes
     assert legend(right.get_legend()) == ["all", "many", "medium"]
 
 
 def test_names_borders_and_groups_of_the_embedded_data():
-    figure = plots.per_class_figure(results(), NAMES)
+    figure = charts.per_class(results(), NAMES)
     figure.draw_without_rendering()
     (ax,) = figure.axes
     assert texts(ax) == ["few", "medium", "many", *reversed(NAMES)]
     assert borders(ax) == [20, 100]
     assert shown_ticks(ax.xaxis) == ["5", "10", "20", "50", "100", "200", "500"]
-    assert legend(figure.legends[0]) == ["ensemble", "mean expert"]
+    assert legend(figure.axes[0].get_legend()) == ["ensemble", "mean expert"]
     np.testing.assert_allclose(ax.collections[1].get_offsets(), [(count, 88) for count in COUNTS])
     for text in ax.texts:
         box = text.get_window_extent()
@@ -126,7 +126,7 @@ def test_names_borders_and_groups_of_the_embedded_data():
 
 @pytest.mark.parametrize("counts", [COUNTS, [500] * 20, [500] * 10 + [5] * 10, [*range(30, 10, -1)]])
 def test_names_do_not_overlap(counts):
-    figure = plots.per_class_figure(results(counts), (NAMES * 2)[: len(counts)])
+    figure = charts.per_class(results(counts), (NAMES * 2)[: len(counts)])
     figure.draw_without_rendering()
     names = figure.axes[0].texts[-len(counts) :]
     starts = np.array([name.get_transform().transform(name.get_position()) for name in names])
@@ -149,7 +149,7 @@ def test_names_do_not_overlap(counts):
     ],
 )
 def test_groups_are_marked_where_there_are_classes_on_both_sides(counts, expected_groups, expected_borders):
-    figure = plots.per_class_figure(results(counts), NAMES[: len(counts)])
+    figure = charts.per_class(results(counts), NAMES[: len(counts)])
     figure.draw_without_rendering()
     (ax,) = figure.axes
     shown = np.count_nonzero(counts)
@@ -160,15 +160,15 @@ def test_groups_are_marked_where_there_are_classes_on_both_sides(counts, expecte
 
 def test_a_single_expert_and_many_classes():
     counts = np.geomspace(500, 5, 100).astype(int).tolist()
-    figure = plots.per_class_figure(results(counts, 1), [f"class {c}" for c in range(100)])
+    figure = charts.per_class(results(counts, 1), [f"class {c}" for c in range(100)])
     assert texts(figure.axes[0]) == ["few", "medium", "many"]
-    assert legend(figure.legends[0]) == ["ensemble"]
+    assert legend(figure.axes[0].get_legend()) == ["ensemble"]
 
 
 def test_odd_names_and_a_class_without_test_images():
     content = results(COUNTS[:3])
     for predictor in (content["ensemble"], *content["experts"]):
         predictor["per_class"][1] = None
-    figure = plots.per_class_figure(content, ["$a_", "b$^{", "great white shark, man-eating shark"])
+    figure = charts.per_class(content, ["$a_", "b$^{", "great white shark, man-eating shark"])
     figure.draw_without_rendering()
     assert texts(figure.axes[0])[1:] == ["great white shark, man-…", "b$^{", "$a_"]

@@ -15,8 +15,9 @@ from ncl_jax.errors import ConfigError, NclError
 from ncl_jax.field import one_of
 from ncl_jax.methods import METHODS
 from ncl_jax.report.ablation import plot, table
+from ncl_jax.report.plots import png
 from ncl_jax.runtime import console
-from ncl_jax.runtime.files import write_text
+from ncl_jax.runtime.files import write_bytes, write_text
 from ncl_jax.storage.directory import RunDir
 
 
@@ -83,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
     elif any(results.values()):
         with RunDir(workdir).writing():
             write_text(workdir / "table.md", text + "\n")
-            plot(results, workdir / "per_class.png")
+            write_bytes(workdir / "per_class.png", png(plot(results)))
         console.say(f"\n{workdir}/table.md, {workdir}/per_class.png")
     if failed:
         raise NclError("failed: " + "; ".join(failed))

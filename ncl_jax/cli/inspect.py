@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from ncl_jax.cli.arguments import Parser, add_config, add_force, new_file, read_config
 from ncl_jax.config import build, build_data, checks, recipes
@@ -22,8 +20,10 @@ from ncl_jax.data.images import examine
 from ncl_jax.data.images.examine import Examined
 from ncl_jax.data.longtail import count_labels
 from ncl_jax.errors import ConfigError, DataError, WriteError
-from ncl_jax.report import plots
+from ncl_jax.report import charts
+from ncl_jax.report.plots import png
 from ncl_jax.runtime import console
+from ncl_jax.runtime.files import write_bytes
 
 SHOWN = 60  # classes of a table: of more, the largest and the smallest
 NAMED = 5  # files of a problem that are named
@@ -122,24 +122,6 @@ def _listed(text: str, items: Sequence[str]) -> str:
     return "\n    ".join([text, *items[:NAMED], *more])
 
 
-def picture(data: dataset.Data) -> Figure:
-    """The sizes of the classes, largest first, with the borders of the groups."""
-    counts = np.sort(data.facts.class_counts)[::-1]
-    figure, (ax,) = plots.axes()
-    ax.bar(np.arange(1, len(counts) + 1), counts, width=1.0 if len(counts) > SHOWN else 0.8)
-    ax.set(xlabel="classes, largest first", ylabel="training images", yscale="log", xlim=(0.4, len(counts) + 0.6))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_title(f"{data.facts.name}: {data.facts.num_train:,} training images in {len(counts):,} classes")
-    ax.grid(axis="x", visible=False)
-    plots.number_ticks(ax.yaxis)
-    few, many = plots.BORDERS
-    for border, text, side in ((few, f"few: fewer than {few}", "top"), (many, f"many: more than {many}", "bottom")):
-        if counts.min() < border < counts.max():
-            ax.axhline(border, color="black", linestyle=":", linewidth=1)
-            ax.annotate(text, (1, border), xycoords=("axes fraction", "data"), va=side, ha="right")
-    return figure
-
-
 def inspect(config: ml_collections.ConfigDict, file: pathlib.Path) -> list[str]:
     """Says what the data is, and returns what would stop or spoil a run with it.
 
@@ -161,7 +143,7 @@ def inspect(config: ml_collections.ConfigDict, file: pathlib.Path) -> list[str]:
     examined = {name: examine.examine(split, f"decoding {name}") for name, split in data.splits().items()}
     console.say(summary(data, examined))
     try:
-        picture(data).savefig(file, dpi=130)
+        write_bytes(file, png(charts.class_sizes(data.facts.name, data.facts.class_counts)))
     except OSError as error:
         raise WriteError(f"cannot write --picture={file} ({error}): give another file") from error
     console.say(f"picture of the class sizes: {file}")

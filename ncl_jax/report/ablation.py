@@ -1,12 +1,12 @@
 """The comparison of methods over seeds: a table and a plot."""
 
 import math
-import pathlib
 import statistics
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from ncl_jax.report import comparison, plots, tables
+from ncl_jax.report import charts, comparison, tables
 
 BASE = "balanced_softmax"  # what a method's cost is compared with
 
@@ -46,20 +46,12 @@ def _cost(runs, base):
     return f"{statistics.median(speeds[0]) / statistics.median(speeds[1]):.2f}"
 
 
-def plot(results: dict[str, list[dict]], path: pathlib.Path) -> None:
+def plot(results: dict[str, list[dict]]) -> Figure:
     """Per-class test accuracy of the ensembles, mean over seeds, against the class's number of training images."""
-    figure, (ax,) = plots.axes(9)
-    markers = "os^vDPX*"
-    for index, (method, runs) in enumerate(results.items()):
-        if runs:
-            accuracy = np.mean([np.asarray(r["ensemble"]["per_class"], float) for r in runs], axis=0)
-            order = np.argsort(runs[0]["class_counts"])
-            counts = np.asarray(runs[0]["class_counts"])[order]
-            style = f"{markers[index % 8]}{'-' if index < 10 else '--'}"  # there are ten colours
-            ax.plot(counts, 100 * accuracy[order], style, ms=4, lw=1, label=method)
-    ax.set(
-        xlabel="training images of the class", ylabel="test accuracy of the ensemble (%)", xscale="log", ylim=(-2, 102)
-    )
-    plots.number_ticks(ax.xaxis)
-    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    figure.savefig(path, dpi=130)
+    done = {method: runs for method, runs in results.items() if runs}
+    means = [
+        (method, np.mean([np.asarray(run["ensemble"]["per_class"], float) for run in runs], axis=0))
+        for method, runs in done.items()
+    ]
+    counts = next(iter(done.values()))[0]["class_counts"]
+    return charts.by_size(means, counts, smoothed=len(counts))

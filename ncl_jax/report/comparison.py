@@ -9,7 +9,7 @@ import numpy as np
 from ncl_jax.config.fields import MAY_CHANGE, flatten
 from ncl_jax.config.recipes import SCALED
 from ncl_jax.errors import ConfigError
-from ncl_jax.report import charts, svg
+from ncl_jax.report import charts, plots
 from ncl_jax.report.page import RunContent, document, figure, sections, table
 from ncl_jax.report.tables import mean_expert
 
@@ -158,37 +158,15 @@ def paired(groups: Sequence[Group]) -> str:
 
 def strips(groups: Sequence[Group]) -> str:
     """Every run's accuracy overall and by group of classes."""
-    places = svg.Axis("", -0.5, len(COMPARED) - 0.5, ())
-    chart = svg.Chart("accuracy of every run", places, svg.linear("test accuracy (%)", 0, 100))
-    for style, one in enumerate(groups):
-        for place, name in enumerate(COMPARED):
-            across = place + (style - (len(groups) - 1) / 2) * 0.7 / len(groups)
-            for run, value in zip(one.runs, one.values(name), strict=True):
-                if value is not None:
-                    chart.point(
-                        across, 100 * value, style, f"{one.name}, {run.name}, {name}: {charts.percent(value)} %"
-                    )
-    for place, name in enumerate(COMPARED):
-        chart.word(place, "all" if name == "accuracy" else name)
-    entries = [(style, one.name) for style, one in enumerate(groups)]
-    return figure(chart.svg() + svg.legend(entries, points=True), "Every run, a point.")
+    rows = [(one.name, [run.name for run in one.runs], {name: one.values(name) for name in COMPARED}) for one in groups]
+    return figure(plots.svg(charts.strips(rows), "accuracy of every run"), "Every run, a point.")
 
 
 def lines(groups: Sequence[Group]) -> str:
     """Accuracy by class size, the mean over each group's runs and over neighbouring classes."""
-    counts = np.asarray(groups[0].runs[0].facts.class_counts)
-    per_class = groups[0].runs[0].results["ensemble"]["per_class"]
-    order = [c for c in np.argsort(counts, kind="stable") if counts[c] and per_class[c] is not None]
-    parts = np.array_split(order, min(charts.SMOOTHED, len(order)))
-    axis = charts.size_axis(counts.tolist())
-    chart = svg.Chart("accuracy by class size", axis, svg.linear("test accuracy (%)", 0, charts.HEADROOM))
-    charts.mark_groups(chart, axis)
-    for style, one in enumerate(groups):
-        values = np.array([run.results["ensemble"]["per_class"] for run in one.runs], float)
-        means = [100 * float(np.nanmean(values[:, part])) for part in parts]
-        sizes = [float(np.exp(np.log(counts[part]).mean())) for part in parts]
-        chart.line(sizes, means, style)
-        for size, mean in zip(sizes, means, strict=True):
-            chart.point(size, mean, style, f"{one.name}: {mean:.1f} % at about {size:.0f} training images")
-    entries = [(style, one.name) for style, one in enumerate(groups)]
-    return figure(chart.svg() + svg.legend(entries), "Mean over runs and neighbouring classes.")
+    means = [
+        (one.name, np.mean([np.array(run.results["ensemble"]["per_class"], float) for run in one.runs], axis=0))
+        for one in groups
+    ]
+    drawn = charts.by_size(means, groups[0].runs[0].facts.class_counts)
+    return figure(plots.svg(drawn, "accuracy by class size"), "Mean over runs and neighbouring classes.")

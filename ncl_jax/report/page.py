@@ -16,7 +16,7 @@ from ncl_jax.config.fields import complete, flatten
 from ncl_jax.data.dataset import Facts
 from ncl_jax.evaluation import predictions
 from ncl_jax.evaluation.predictions import Predictions
-from ncl_jax.report import charts, confusion
+from ncl_jax.report import charts, confusion, plots
 from ncl_jax.report.charts import percent
 from ncl_jax.report.tables import COLUMNS, predictors
 
@@ -74,8 +74,8 @@ def page(run: RunContent) -> str:
 
 
 def sections(run: RunContent, prefix: str) -> str:
-    """Everything about a run; `prefix` keeps the names of a page's toggles apart."""
-    parts = [facts(run), figures(run), classes(run), course(run)]
+    """Everything about a run; `prefix` keeps the names of a page's charts and toggles apart."""
+    parts = [facts(run), figures(run), classes(run, prefix), course(run, prefix)]
     if run.predictions is None:
         parts.append(
             '<p class="soft">What the run says of single images was not kept. '
@@ -83,9 +83,9 @@ def sections(run: RunContent, prefix: str) -> str:
             "mistakes.</p>"
         )
     else:
-        parts += [confusions(run, run.predictions, prefix), confidence(run, run.predictions)]
+        parts += [confusions(run, run.predictions, prefix), confidence(run, run.predictions, prefix)]
     if run.results.get("disagreement"):
-        parts.append(disagreement(run))
+        parts.append(disagreement(run, prefix))
     if run.predictions is not None:
         parts += [mistakes(run, run.predictions), tail(run, run.predictions)]
     return "\n".join(parts)
@@ -139,50 +139,63 @@ def figure(chart: str, caption: str = "", kind: str = "") -> str:
     return f'<figure class="{kind}">{chart}<figcaption>{escape(caption)}</figcaption></figure>' if chart else ""
 
 
-def classes(run: RunContent) -> str:
+def classes(run: RunContent, prefix: str) -> str:
     """Accuracy against class size."""
-    chart = charts.by_size(run.results, run.facts.class_names)
+    drawn = plots.svg(
+        charts.per_class(run.results, run.facts.class_names), f"{prefix} accuracy of each class by its size"
+    )
     caption = "Each class by its number of training images; rest on a point to see which."
-    return "<h2>Head and tail</h2>" + figure(chart, caption, "single")
+    return "<h2>Head and tail</h2>" + figure(drawn, caption, "single")
 
 
-def course(run: RunContent) -> str:
+def course(run: RunContent, prefix: str) -> str:
     """The run over its epochs."""
-    balanced = bool(run.results["config"]["loss"]["balanced"])
-    drawn = figure(charts.losses(run.metrics, balanced)) + figure(charts.accuracies(run.metrics))
-    return f'<h2>Training</h2><div class="pair">{drawn}</div>' if drawn else ""
+    if not run.metrics:
+        return ""
+    drawn = charts.curves(run.metrics, bool(run.results["config"]["loss"]["balanced"]))
+    return "<h2>Training</h2>" + figure(plots.svg(drawn, f"{prefix} loss and accuracy over the epochs"))
 
 
 def confusions(run: RunContent, found: Predictions, prefix: str) -> str:
-    """The confusion matrix."""
-    drawn = confusion.draw(
-        found.labels, found.top[0], run.facts.class_counts, run.facts.class_names, f"{prefix}-matrix"
+    """The confusion matrix, with a toggle between the share of a row and the number of images."""
+    names, counts = run.facts.class_names, run.facts.class_counts
+    drawn = [
+        plots.svg(confusion.draw(found.labels, found.top[0], counts, names, images), f"{prefix} confusions, {kind}")
+        for kind, images in (("shares", False), ("counts", True))
+    ]
+    group = f"{prefix}-matrix"
+    toggle = (
+        f'<div class="toggle"><input type="radio" class="share" name="{group}" id="{group}-s" checked>'
+        f'<label for="{group}-s">share of the class</label>'
+        f'<input type="radio" class="count" name="{group}" id="{group}-c"><label for="{group}-c">images</label>'
+        f'<div class="shares">{drawn[0]}</div><div class="counts">{drawn[1]}</div></div>'
     )
     caption = "The ensemble. Rows are true classes, sorted by training images; right answers on the diagonal."
-    return "<h2>Confusions</h2>" + figure(drawn, caption, "single")
+    return "<h2>Confusions</h2>" + figure(toggle, caption, "single")
 
 
-def confidence(run: RunContent, found: Predictions) -> str:
+def confidence(run: RunContent, found: Predictions, prefix: str) -> str:
     """Reliability diagrams of the ensemble and of the first experts."""
-    names = [name for name, _ in predictors(run.results)]
-    drawn = []
-    for index in range(min(len(found.top), 4)):
-        ece = [run.results["ensemble"], *run.results["experts"]][index]["ece"]
-        chart = charts.reliability(found.top[index] == found.labels, found.confidence[index], names[index])
-        drawn.append(figure(chart, f"{names[index]}, expected calibration error {percent(ece, 2)} %"))
-    text = "How often an answer is right at each confidence. Below the dashed line the model is too sure of itself."
-    return f'<h2>Confidence</h2><p class="soft">{text}</p><div class="pair">{"".join(drawn)}</div>'
+    shown = min(len(found.top), 4)
+    named = zip(predictors(run.results), [run.results["ensemble"], *run.results["experts"]], strict=False)
+    titles = [f"{name}, ECE {percent(of['ece'], 2)} %" for (name, _), of in named][:shown]
+    drawn = charts.reliability(found.top[:shown] == found.labels, found.confidence[:shown], titles)
+    text = (
+        "How often an answer is right at each confidence. Below the dashed line the model is too sure of itself. ECE, "
+        "the expected calibration error, is the mean distance from that line."
+    )
+    chart = figure(plots.svg(drawn, f"{prefix} reliability of the predictors"))
+    return f'<h2>Confidence</h2><p class="soft">{text}</p>{chart}'
 
 
-def disagreement(run: RunContent) -> str:
+def disagreement(run: RunContent, prefix: str) -> str:
     """How much the experts disagree from head to tail (NCL, Fig. 1)."""
-    names = run.facts.class_names
-    kl = charts.disagreement(run.results, names, "kl", "KL between experts (nats)", 1)
-    top1 = charts.disagreement(run.results, names, "top1", "pairs that name different classes (%)", 100)
     text = (
         "Where experts that learned the same task disagree, each of them is unsure: mostly in the tail (Fig. 1 of NCL)."
     )
-    return f'<h2>Do the experts agree?</h2><p class="soft">{text}</p><div class="pair">{figure(kl)}{figure(top1)}</div>'
+    drawn = charts.disagreement(run.results, run.facts.class_names)
+    chart = figure(plots.svg(drawn, f"{prefix} disagreement from head to tail"))
+    return f'<h2>Do the experts agree?</h2><p class="soft">{text}</p>{chart}'
 
 
 def mistakes(run: RunContent, found: Predictions) -> str:

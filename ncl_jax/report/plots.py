@@ -1,78 +1,103 @@
-"""The plots of a run as pictures: its course, and its accuracy by class."""
+"""Matplotlib for pictures and pages: one style, figures without a screen, SVG that follows a page's colours."""
 
-from collections.abc import Collection, Sequence
+import contextlib
+import io
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from html import escape
 from typing import Any
+from urllib.parse import quote, unquote
 
+import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.transforms import ScaledTranslation
 
 from ncl_jax.data import longtail
 
-# The parts of the losses (`losses.py`, `methods/`) in the words of the plots; others are shown by their own names.
-PARTS = {
-    "nil": "individual, all classes",
-    "nil_hard": "individual, hard categories",
-    "nbod": "distillation, all classes",
-    "nbod_hard": "distillation, hard categories",
-    "inter": "between experts, all classes",
-    "inter_hard": "between experts, hard categories",
-    "intra": "between copies, all classes",
-    "intra_hard": "between copies, hard categories",
-    "contrast": "momentum contrast",
-}
-_GROUPS, BORDERS = ("few", "medium", "many"), (20, 100)  # training images, see `longtail.groups`
-_MOST_NAMES = 20  # classes; the names of more have no room
-_BOTTOM, _TOP = -3, 112  # of the accuracies by class, with room for the names of the groups
+INK, SOFT, EDGE = "#1c1f24", "#5b6470", "#d5d9df"
+COLORS = ("#0069a8", "#c44e00", "#00785a", "#a8447f", "#7a5c00", "#444f5c")
+# In a page's SVG each colour becomes the style sheet's variable, which knows dark mode and print.
+VARIABLES = {INK: "--ink", SOFT: "--soft", EDGE: "--edge", **{color: f"--c{i}" for i, color in enumerate(COLORS)}}
+DASHES = ("-", (0, (5, 3)), (0, (1.5, 2)), (0, (6, 2, 1, 2)), (0, (3, 1.5)), (0, (1, 1)))
+MARKERS = "os^vDP"
+STYLE: dict[str, Any] = {
+    "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.prop_cycle": cycler(color=COLORS),
+    "axes.spines.right": False, "axes.spines.top": False, "axes.axisbelow": True, "font.size": 10,
+    "grid.color": EDGE, "grid.linewidth": 0.8, "axes.grid": True, "text.color": INK, "xtick.color": SOFT,
+    "ytick.color": SOFT, "legend.frameon": False, "legend.fontsize": 9, "savefig.dpi": 130, "svg.fonttype": "none",
+    "text.parse_math": False,
+}  # fmt: skip
+GROUPS, BORDERS = ("few", "medium", "many"), (20, 100)  # training images, see `longtail.groups`
 
 
-def axes(width: float = 7.0, panels: int = 1) -> tuple[Figure, np.ndarray]:
-    """A figure, `width` inches wide, and its row of panels, without a screen."""
-    figure = Figure(figsize=(width, 4), layout="constrained")
-    row = figure.subplots(1, panels, squeeze=False)[0]
-    for ax in row:
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(alpha=0.3)
-    return figure, row
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Matplotlib's defaults and ours, whatever the user's matplotlibrc says; for figures and for saving them."""
+    settings: Any = {name: value for name, value in matplotlib.rcParamsDefault.items() if "backend" not in name}
+    with matplotlib.rc_context(settings | STYLE):
+        yield
 
 
-def curve_figure(records: list[dict], balanced: bool) -> Figure:
-    """Two panels over the epochs: the loss by part, and the ensemble's accuracy, overall and by group of classes.
+def axes(
+    width: float = 7.0,
+    panels: int = 1,
+    height: float = 4.0,
+    left: float = 0.7,
+    right: float = 0.15,
+    below: float = 0.6,
+    above: float = 0.2,
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its row of panels, without a screen; sizes and margins in inches.
 
-    Args:
-      records: the objects of `metrics.jsonl`.
-      balanced: the configuration's `loss.balanced`; without it, a loss of nothing but `nil` is plain cross-entropy.
+    Fixed margins: Matplotlib's own layouts draw every figure twice.
     """
-    epochs = [r["epoch"] for r in records] or [1]  # the file may have been damaged or lost
-    figure, (left, right) = axes(11, 2)
-    figure.set_figheight(4.8)  # the legends are below the panels
-    _plot_parts(left, [r for r in records if r["kind"] == "train"], balanced)
-    _plot_accuracy(right, [r for r in records if r["kind"] == "evaluation"])
-    first, last = min(epochs), max(epochs)
-    margin = max(0.5, 0.03 * (last - first))
-    for ax, columns in ((left, 2), (right, 4)):
-        ax.set(xlabel="epoch", xlim=(first - margin, last + margin))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-        if ax.lines:
-            place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
-            ax.legend(frameon=False, fontsize=9, ncols=columns, columnspacing=1.2, **place)
-    return figure
+    figure = Figure(figsize=(width, height))
+    inside = (width - left - right) / panels - left  # of a panel, about
+    place = {"left": left / width, "right": 1 - right / width, "bottom": below / height, "top": 1 - above / height}
+    row = figure.subplots(1, panels, squeeze=False, gridspec_kw={**place, "wspace": left / max(inside, left)})
+    return figure, row[0]
 
 
-def _plot_parts(ax: Axes, training: list[dict], balanced: bool) -> None:
-    used = {part for record in training for part, value in record["parts"].items() if value}  # the others are left out
-    for part in [*(part for part in PARTS if part in used), *sorted(used - PARTS.keys())]:
-        values = [record["parts"].get(part, np.nan) for record in training]
-        _plot_line(ax, training, values, part_label(part, used, balanced))
-    ax.set(ylabel="training loss by part (nats)", yscale="log")
-    number_ticks(ax.yaxis)
+def png(figure: Figure) -> bytes:
+    """The figure as a picture."""
+    file = io.BytesIO()
+    with style():
+        figure.savefig(file, format="png")
+    return file.getvalue()
 
 
-def part_label(part: str, used: Collection[str], balanced: bool) -> str:
-    """A part of the loss in words; `used` are all parts of it, `balanced` is the configuration's `loss.balanced`."""
-    return "cross-entropy" if set(used) == {"nil"} and not balanced else PARTS.get(part, part)
+def svg(figure: Figure, label: str) -> str:
+    """The figure for a page; `label` says what it shows, for those who cannot see it. Texts of `say` show on hover."""
+    file = io.StringIO()
+    with style(), matplotlib.rc_context({"svg.hashsalt": label}):  # the same figure gives the same text
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = file.getvalue()[file.getvalue().index("<g ") :].replace("xlink:href", "href")
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{_id(label)}", text)
+    text = re.sub(r'\b([xy]="[\d.]+?\.\d)\d+"', r'\1"', text)  # a tenth of a point
+    for color, variable in VARIABLES.items():
+        text = text.replace(color, f"var({variable})")
+    text = re.sub(r'<a href="say:([^"]*)"[^>]*>', lambda m: f"<g><title>{escape(unquote(m[1]))}</title>", text)
+    width, height = figure.get_size_inches() * 72
+    start = f'<svg class="chart" role="img" aria-label="{escape(label)}" viewBox="0 0 {width:g} {height:g}">'
+    return start + re.sub(r">\s+<", "><", text.replace("</a>", "</g>"))
+
+
+def _id(label: str) -> str:
+    """A prefix that keeps the names of a page's figures apart."""
+    return f"f{zlib.crc32(label.encode()):x}-"
+
+
+def say(points: PathCollection, texts: Sequence[str]) -> None:
+    """What is shown when one rests on a point in a page: a text for each."""
+    points.set_clip_on(False)  # a group of its own around every point
+    points.set_urls([f"say:{quote(text, errors='replace')}" for text in texts])
 
 
 def number_ticks(axis: Axis) -> None:
@@ -83,77 +108,23 @@ def number_ticks(axis: Axis) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _plot_accuracy(ax: Axes, evaluations: list[dict]) -> None:
-    for name in ("accuracy", "many", "medium", "few"):
-        values = [record["ensemble"][name] for record in evaluations]
-        if values and None not in values:  # a group without a class
-            _plot_line(ax, evaluations, 100 * np.asarray(values), "all" if name == "accuracy" else name)
-    ax.set(ylabel="test accuracy of the ensemble (%)")
-
-
-def _plot_line(ax, records, values, label):
-    size = 6 if len(records) <= 50 else 3
-    ax.plot([record["epoch"] for record in records], values, marker=".", markersize=size, label=label)
-
-
-def per_class_figure(results: dict, class_names: Sequence[str]) -> Figure:
-    """Test accuracy of every class against its number of training images: the ensemble and the mean expert.
-
-    Args:
-      results: the content of `results.json`.
-      class_names: C names, shown above the panel unless there are too many.
-    """
-    shown = [index for index, count in enumerate(results["class_counts"]) if count]  # the axis has no place for 0
-    counts = np.asarray(results["class_counts"])[shown]
-    predictors = [results["ensemble"], *results["experts"]]
-    ensemble, *experts = (100 * np.asarray(predictor["per_class"], float)[shown] for predictor in predictors)
-    figure, (ax,) = axes()
-    ax.scatter(counts, ensemble, s=22, label="ensemble")
-    if len(experts) > 1:
-        ax.scatter(counts, np.mean(experts, axis=0), s=22, marker="x", label="mean expert")
-    ax.set(xlabel="training images of the class", ylabel="test accuracy (%)", xscale="log", ylim=(_BOTTOM, _TOP))
-    ax.set_yticks(range(0, 101, 20))
-    number_ticks(ax.xaxis)
-    _mark_groups(ax, counts)
-    if len(class_names) <= _MOST_NAMES:
-        figure.set_figheight(4.8)
-        _name_classes(ax, counts, ensemble, [class_names[index] for index in shown])
-    figure.legend(frameon=False, ncols=2, loc="outside lower center")
-    return figure
-
-
-def _mark_groups(ax: Axes, counts: np.ndarray) -> None:
-    """The names of the groups of classes that the counts reach into, and dotted borders between them."""
+def mark_groups(ax: Axes, counts: np.ndarray, height: float) -> None:
+    """The names of the groups of classes that the counts reach into, at a height, and dotted borders between them."""
     low, high = ax.get_xlim()
     ends = longtail.groups(np.array([counts.min(), counts.max()]), "papers")
-    first, last = np.argmax([ends[name] for name in _GROUPS], axis=0)
+    first, last = np.argmax([ends[name] for name in GROUPS], axis=0)
     borders = BORDERS[first:last]
     for border in borders:
-        ax.axvline(border, color="0.4", linestyle=":", linewidth=1)
+        ax.axvline(border, color=SOFT, linestyle=":", linewidth=1)
     edges = [low, *borders, high]
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
-    for name, left, right in zip(_GROUPS[first : last + 1], edges[:-1], edges[1:], strict=True):
-        ax.text((left * right) ** 0.5, 107, name, color="0.4", fontsize=9, ha="center", va="center", bbox=box)
+    for name, left, right in zip(GROUPS[first : last + 1], edges[:-1], edges[1:], strict=True):
+        ax.text((left * right) ** 0.5, height, name, color=SOFT, fontsize=9, ha="center", va="center")
     ax.set_xlim(low, high)
 
 
-def _name_classes(ax: Axes, counts: np.ndarray, accuracy: np.ndarray, class_names: Sequence[str]) -> None:
-    """Slanted names above the panel, each with a thin line down to its class."""
-    low, high = np.log(ax.get_xlim())
-    order = np.argsort(counts, kind="stable")
-    across = (np.log(counts[order]) - low) / (high - low)
-    up = (accuracy[order] - _BOTTOM) / (_TOP - _BOTTOM)
-    frame: dict[str, Any] = {"transform": ax.transAxes, "clip_on": False}
-    for index, x, y, place in zip(order, across, up, _spread(across, 0.04), strict=True):
-        ax.plot([x, x, place], [y, 1, 1.03], color="0.8", linewidth=0.8, zorder=0, **frame)
-        name = class_names[index].encode("utf-8", "replace").decode()
-        name = name if len(name) <= 24 else name[:23] + "…"
-        ax.text(place, 1.05, name, fontsize=9, rotation=40, rotation_mode="anchor", parse_math=False, **frame)
-
-
-def _spread(wanted: np.ndarray, gap: float) -> np.ndarray:
-    """Rising places in [0, 1], near the wanted ones, that keep the gap between neighbours."""
-    steps = gap * np.arange(len(wanted))
-    upwards = np.maximum.accumulate(wanted - steps)
-    downwards = np.minimum.accumulate((wanted - steps)[::-1])[::-1]
-    return np.clip((upwards + downwards) / 2 + steps, steps, 1 - steps[::-1])
+def legend_below(figure: Figure, ax: Axes, columns: int) -> None:
+    """A legend under the panel, if there is anything to name."""
+    if ax.get_legend_handles_labels()[0]:
+        below = ax.transAxes + ScaledTranslation(0, -0.45, figure.dpi_scale_trans)  # inches, under the axis's label
+        place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
+        ax.legend(ncols=columns, columnspacing=1.2, borderaxespad=0, **place)

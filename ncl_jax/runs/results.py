@@ -5,10 +5,10 @@ import json
 from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation import metrics, predictions
-from ncl_jax.report import page
+from ncl_jax.report import charts, page
 from ncl_jax.report.page import RunContent
-from ncl_jax.report.plots import curve_figure, per_class_figure
-from ncl_jax.runtime.files import write_text
+from ncl_jax.report.plots import png
+from ncl_jax.runtime.files import write_bytes, write_text
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.storage.log import read_metrics
 
@@ -36,8 +36,8 @@ def write(directory: RunDir, results: dict, answers: list[metrics.Answers], test
     """
     config, facts = directory.read_config(), directory.read_facts()
     records = read_metrics(directory.metrics)
-    curve_figure(records, config.loss.balanced).savefig(directory.curve, dpi=130)
-    per_class_figure(results, facts.class_names).savefig(directory.per_class, dpi=130)
+    write_bytes(directory.curve, png(charts.curves(records, config.loss.balanced)))
+    write_bytes(directory.per_class, png(charts.per_class(results, facts.class_names)))
     size = facts.image_shape[0]
     found = predictions.make(metrics.join(answers), test, facts.class_counts, config.data.resize or size, size)
     predictions.write(directory.predictions, found)
