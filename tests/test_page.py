@@ -116,7 +116,7 @@ def test_a_runs_page_has_every_section_and_stands_alone(classes, experts):
     assert all(source.startswith(("data:", "#")) for source in Text(text).sources) and "http" not in text.replace(
         "&", ""
     )
-    assert len(text) < 600_000 and drawings(text)
+    assert len(text) < 800_000 and drawings(text)
     assert "class &lt;3&gt;" in text and "class <3>" not in text
 
 

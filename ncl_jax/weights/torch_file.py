@@ -6,7 +6,6 @@ nothing else: every name that it may ask for has a stand-in without attributes, 
 
 import io
 import math
-import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 from ncl_jax.errors import DataError
+from ncl_jax.runtime.pickles import RestrictedUnpickler
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 DTYPES = {
@@ -110,27 +110,19 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+def _unpickler(file: BinaryIO, storages: dict[str, Storage]) -> RestrictedUnpickler:
     """Builds what the module's text says; `storages` collects what tensors lie in, by key."""
 
-    def __init__(self, file: BinaryIO, storages: dict[str, Storage]):
-        super().__init__(file, encoding="utf-8")
-        self._storages = storages
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for `module.name`. Raises DataError if there is none."""
-        if (module, name) not in _ALLOWED:
-            raise DataError(f"refused to unpickle {module}.{name}: weights need no such thing, and it may be harmful")
-        return _ALLOWED[module, name]
-
-    def persistent_load(self, pid: Any) -> Storage:
-        """The storage that a tensor names."""
+    def storage(pid: Any) -> Storage:
         kind, storage_type, key, _, count = pid[:5]
         if kind != "storage" or not isinstance(storage_type, _StorageType) or any(pid[5:]):
             raise DataError(f"a storage of the kind {kind!r} is refused")
         if not isinstance(count, int) or count < 0:
             raise DataError(f"a storage of {count!r} numbers is refused")
-        return self._storages.setdefault(str(key), Storage(DTYPES[storage_type.name], count))
+        return storages.setdefault(str(key), Storage(DTYPES[storage_type.name], count))
+
+    reason = "weights need no such thing, and it may be harmful"
+    return RestrictedUnpickler(file, _ALLOWED, reason, persistent=storage)
 
 
 def is_zip(head: bytes) -> bool:
@@ -179,7 +171,7 @@ def _read_zip(file: BinaryIO) -> Any:
         if "byteorder" in entries and archive.read(entries["byteorder"]) != b"little":
             raise DataError("it was written on a big-endian machine")
         storages: dict[str, Storage] = {}
-        content = _Unpickler(io.BytesIO(archive.read(entries["data.pkl"])), storages).load()
+        content = _unpickler(io.BytesIO(archive.read(entries["data.pkl"])), storages).load()
         for key, storage in storages.items():
             storage.content = archive.read(entries[f"data/{key}"])
         return content
@@ -188,11 +180,11 @@ def _read_zip(file: BinaryIO) -> Any:
 def _read_legacy(file: BinaryIO) -> Any:
     file.seek(0)
     storages: dict[str, Storage] = {}
-    magic, _, system = (_Unpickler(file, {}).load() for _ in range(3))
+    magic, _, system = (_unpickler(file, {}).load() for _ in range(3))
     if magic != LEGACY_MAGIC or not system["little_endian"]:
         raise DataError("it is a pickle, but not of PyTorch's on a little-endian machine")
-    content = _Unpickler(file, storages).load()
-    for key in _Unpickler(file, {}).load():
+    content = _unpickler(file, storages).load()
+    for key in _unpickler(file, {}).load():
         storage = storages[str(key)]
         if int.from_bytes(file.read(8), "little") != storage.count:
             raise DataError(f"the storage {key} is not of the size that its tensors need")

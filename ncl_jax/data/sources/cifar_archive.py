@@ -11,19 +11,18 @@ import http.client
 import io
 import math
 import os
-import pickle
 import sys
 import tarfile
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from ncl_jax.errors import DataError
+from ncl_jax.runtime.pickles import RestrictedUnpickler
 
 CONNECT_SECONDS = 10
 MAX_MEMBER_BYTES = 1 << 30
@@ -173,7 +172,7 @@ def _member_name(layout: Layout, member: tarfile.TarInfo, archive: Path) -> str:
 def _unpickle(content: bytes, place: str):
     """The values in a pickle. Raises DataError for one that is damaged or asks for more than values and arrays."""
     try:
-        return _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        return RestrictedUnpickler(io.BytesIO(content), _ALLOWED, _REASON, encoding="bytes").load()
     except DataError as error:
         raise DataError(f"{place}: {error}") from error
     except Exception as error:  # The unpickler lets through whatever a malformed stream provokes.
@@ -201,44 +200,39 @@ class _Bytes:
         pass
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds numbers, strings, bytes, containers of them, and arrays of bytes; refuses any other class or function.
+class _Arrays:
+    """What stands in for NumPy's constructors: bound methods, through which a pickle reaches no class."""
 
-    Even numpy's own constructors are replaced. Bound methods are handed out: a pickle can call
-    them, but reaches no class through them, and cannot replace what they do.
-    """
+    __slots__ = ()
 
-    def find_class(self, module: str, name: str) -> Callable:
-        """The harmless stand-in for `module.name`. Raises DataError if there is none."""
-        allowed = {
-            ("numpy.core.multiarray", "_reconstruct"): self._make_array,  # numpy 1, and Python 2's pickles
-            ("numpy._core.multiarray", "_reconstruct"): self._make_array,  # numpy 2
-            ("numpy", "ndarray"): self._ndarray,
-            ("numpy", "dtype"): self._make_dtype,
-            ("_codecs", "encode"): self._encode,  # bytes, as Python 3 writes them in protocol 2
-        }
-        if (module, name) not in allowed:
-            raise DataError(
-                f"refused to unpickle {module}.{name}: a CIFAR archive holds values and arrays only, so "
-                f"this file is not one, and opening it otherwise may run what it contains"
-            )
-        return allowed[module, name]
-
-    def _make_array(self, *_):
+    def make(self, *_: Any) -> _Array:
         return _Array()
 
-    def _ndarray(self, *_):
+    def refuse(self, *_: Any) -> NoReturn:
         raise DataError("refused to unpickle an array without _reconstruct")
 
-    def _make_dtype(self, code, *_):
+    def dtype(self, code: Any, *_: Any) -> _Bytes:
         if code not in ("u1", b"u1"):
             raise DataError(f"refused to unpickle an array of type {code!r}: images are bytes, and labels are lists")
         return _Bytes()
 
-    def _encode(self, text, encoding):
+    def encode(self, text: str, encoding: Any) -> bytes:
         if encoding not in ("latin1", b"latin1"):
             raise DataError(f"refused to unpickle bytes encoded as {encoding!r}")
         return text.encode("latin1")
+
+
+_ALLOWED = {
+    ("numpy.core.multiarray", "_reconstruct"): _Arrays().make,  # numpy 1, and Python 2's pickles
+    ("numpy._core.multiarray", "_reconstruct"): _Arrays().make,  # numpy 2
+    ("numpy", "ndarray"): _Arrays().refuse,
+    ("numpy", "dtype"): _Arrays().dtype,
+    ("_codecs", "encode"): _Arrays().encode,  # bytes, as Python 3 writes them in protocol 2
+}
+_REASON = (
+    "a CIFAR archive holds values and arrays only, so this file is not one, and opening it otherwise may run what it "
+    "contains"
+)
 
 
 def fetch(layout: Layout, directory: Path, *, allowed: bool) -> Path:
