@@ -104,7 +104,7 @@ def test_runs_at_the_same_time_have_a_log_each_and_share_a_gpus_memory(tmp_path,
 
 PROGRAM = """
 import pathlib, sys
-from ncl_jax import launch
+from ncl_jax.cli import launch
 from ncl_jax.errors import Interrupted
 command = "trap 'touch saved; kill $!; exit 143' TERM; touch begun; sleep 60 & wait"
 jobs = [launch.Job("one", pathlib.Path("one"), ["bash", "-c", command])]
