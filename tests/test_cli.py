@@ -1,6 +1,8 @@
 """The command `ncl-jax`: help, versions, and what its arguments are turned into."""
 
 import re
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -79,3 +81,51 @@ def test_a_configuration_is_a_file_or_an_installed_name(tmp_path, monkeypatch):
 )
 def test_a_runs_name(path, name):
     assert config_files.run_name(path) == name
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        (["train", "--config", "quickstart", "--config.epoch", "3"], "unknown field 'epoch' (did you mean epochs?)"),
+        (["train", "--config=quickstart:epoch=3"], "unknown argument 'epoch=3' (did you mean epochs?)"),
+        (["train", "--config=quickstat"], "(did you mean quickstart?)"),
+        (["train", "--config=quickstart", "--workdr=x"], "(did you mean --workdir?)"),
+        (["predict", "--run=x", "--topp", "3", "y.jpg"], "(did you mean --top?)"),
+        (["train", "--config=quickstart:method=nclp"], "(did you mean nclpp?)"),
+        (["train", "--config=quickstart", "--config.optim.schedule=cosin"], "(did you mean cosine?)"),
+    ],
+)
+def test_the_nearest_name_is_suggested(argument, said):
+    message, code = cli.attempt(argument[0], argument[1:])
+    assert code == 1 and said in message
+
+
+def test_a_value_follows_an_equals_sign_or_a_space():
+    parser = cli.make_parser("train", train)
+    for argv in (
+        ["--config=a", "--extend=2", "--config.epochs=3"],
+        ["--config", "a", "--extend", "2", "--config.epochs", "3"],
+    ):
+        args = parser.read([*argv, "--config.data.download=False"])
+        assert (args.config, args.extend) == ("a", 2)
+        assert args.fields == ["--config.epochs=3", "--config.data.download=False"]
+
+
+def test_the_package_is_the_command(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "ncl_jax", "--version"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout == f"ncl-jax {__version__}\n"
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash")
+def test_a_shell_completes_commands_arguments_and_fields(tmp_path, capsys):
+    assert cli.attempt("completion", ["bash"]) == ("", 0)
+    (tmp_path / "completion").write_text(capsys.readouterr().out)
+    for words, expected in (
+        ("pre", "predict"),
+        ("train --work", "--workdir"),
+        ("train --config.optim.mom", "--config.optim.momentum"),
+    ):
+        line = f"ncl-jax {words}".split()
+        script = f"source {tmp_path}/completion; COMP_WORDS=({' '.join(line)}); COMP_CWORD={len(line) - 1}; "
+        script += '_shtab_ncl_jax; echo "${COMPREPLY[@]}"'
+        assert subprocess.run(["bash", "-c", script], capture_output=True, text=True).stdout.split() == [expected]

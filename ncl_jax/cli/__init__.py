@@ -32,6 +32,7 @@ COMMANDS = {
     "import": Command("ncl_jax.cli.import_authors", "make a run of a checkpoint of the authors' program"),
     "distill": Command("ncl_jax.cli.distill", "let one network learn from a finished run's ensemble"),
     "ablate": Command("ncl_jax.cli.ablate", "compare methods over several seeds"),
+    "completion": Command("ncl_jax.cli.completion", "write a shell's completion of this command"),
 }
 EXAMPLES = """examples:
   ncl-jax inspect --config=folder:dir=DIR
@@ -52,7 +53,7 @@ REPORT = (
 
 def usage() -> str:
     """The text of `ncl-jax --help`."""
-    listed = "\n".join(f"  {name:<10}{command.description}" for name, command in COMMANDS.items())
+    listed = "\n".join(f"  {name:<12}{command.description}" for name, command in COMMANDS.items())
     return (
         "usage: ncl-jax COMMAND [ARGUMENTS]\n\nTrains classifiers on long-tailed data with NCL and NCL++.\n\n"
         f"commands (each has its own --help):\n{listed}\n\n{EXAMPLES}"
@@ -110,7 +111,7 @@ def make_parser(name: str, command: Any) -> Any:
     """The parser of a subcommand's arguments; `command` is its module."""
     from ncl_jax.cli.arguments import Parser  # not before it is known that a command runs
 
-    parser = Parser(name, command.__doc__)
+    parser = Parser(prog=f"ncl-jax {name}", description=command.__doc__)
     command.arguments(parser)
     return parser
 

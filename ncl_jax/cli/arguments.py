@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 from collections.abc import Sequence
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import ml_collections
 from absl import flags
@@ -31,11 +31,8 @@ class Parser(argparse.ArgumentParser):
         found as `fields` in what `parse_args` returns.
     """
 
-    def __init__(self, command: str, description: str):
-        super().__init__(
-            prog=f"ncl-jax {command}", description=description, allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
         self.takes_fields = False
 
     def read(self, argv: Sequence[str]) -> argparse.Namespace:
