@@ -119,7 +119,7 @@ def pictures(tmp_path):
 
 
 def assert_own_images(output, run):
-    """What either notebook for own images must have shown and left."""
+    """What the notebook for own images must have shown and left."""
     for shown in ("imbalance factor 3", "ensemble", "new/0.png: class"):
         assert shown in output
     assert sum("new/" in line and " class " in line for line in output.splitlines()[-4:]) == 4
@@ -137,7 +137,13 @@ def test_own_images_from_a_zip_file(tmp_path, pictures, cache):
     assert_own_images(execute("own_images", tmp_path, cache, **values), tmp_path / "a drive" / "run")
 
 
-@pytest.mark.slow
-def test_own_images_on_kaggle(tmp_path, pictures, cache):
-    output = execute("kaggle", tmp_path, cache, **OWN, images=str(pictures), run="run")
-    assert_own_images(output, tmp_path / "run")
+def test_kaggles_code_is_that_of_own_images_from_the_folder_on():
+    """So that one of the two is executed for both."""
+    colab, kaggle = (
+        [cell for cell in nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells if cell.cell_type == "code"]
+        for name in ("own_images", "kaggle")
+    )
+    parameters = [cell for cell in kaggle if "parameters" in cell.metadata.get("tags", ())]
+    assert {line.partition(" = ")[0] for line in parameters[0].source.splitlines()} == {*OWN, "images", "run"}
+    rest = [cell.source for cell in kaggle if not cell.metadata.get("tags")]
+    assert len(rest) > 5 and rest == [cell.source for cell in colab][-len(rest) :]

@@ -126,7 +126,7 @@ def own_images(train: str) -> list[Cell]:
         code("""
 from IPython.display import Image
 
-!ncl-jax inspect --config="folder:dir={images}" {fields}
+!ncl-jax inspect --config="folder:dir={images}" --picture=class_sizes.png --force {fields}
 Image("class_sizes.png")
 """),
         text(f"## Train\n\n{train}"),
@@ -142,7 +142,7 @@ One file, and a description beside it, which need nothing but JAX, NumPy and Pil
         code('!ncl-jax export --run="{run}" --out="{run}/model.stablehlo" --force'),
         code("""
 import ncl_jax
-from ncl_jax.predicting import find_files
+from ncl_jax.runs.predict import find_files
 
 model = ncl_jax.load_exported(f"{run}/model.stablehlo")
 files = find_files([new])[:8]

@@ -149,7 +149,7 @@ def fields() -> dict[str, Field]:
     return RUN | DATA | MODEL | LOSS | of_methods | CONTRAST | TEACHER | OPTIM | DEVICES
 
 
-OWN = "loss.own"  # the section that a method of the user's own may fill
+METHOD_FILE = "method_sha256"  # beside the fields, of a method of the user's own: its file's content
 
 
 def base_config() -> ml_collections.ConfigDict:
@@ -206,10 +206,8 @@ def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) 
     before, after = _identities(flatten(old), flatten(new))
     names = [name for name in sorted(before.keys() | after.keys()) if not name.startswith(MAY_CHANGE)]
     lines: list[tuple[str, Any, Any]] = [(n, before.get(n, "absent"), after.get(n, "absent")) for n in names]
-    return [f"{name}: {old} saved, {new} given" for name, old, new in lines if old != new]
-
-
-METHOD_FILE = "method_sha256"  # beside the fields, of a method of the user's own: its file's content
+    said = {METHOD_FILE: f"{METHOD_FILE}, of the content of loss.name's file"}
+    return [f"{said.get(name, name)}: {old} saved, {new} given" for name, old, new in lines if old != new]
 
 
 def _identities(*configs: dict[str, Any]) -> list[dict[str, Any]]:
