@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import programs
 import pytest
@@ -109,10 +110,7 @@ def test_a_model_gives_its_parts(mine):
     images = tiny.load_source("fashion_mnist_lt", "").splits["test"].images[:3]
     outputs = model.apply(model.variables, images)
     np.testing.assert_allclose(outputs["logits"].mean(0), model(images), atol=1e-5)
-    one = {kind: {k: v for k, v in tree.items()} for kind, tree in model.variables.items()}
-    import jax
-
-    first = jax.tree.map(lambda leaf: leaf[0], one)
+    first = jax.tree.map(lambda leaf: leaf[0], model.variables)
     plan = build.make_plan(model.config, RunDir(mine / "run").read_facts())
     normal = (images / np.float32(255) - np.float32(plan.preprocessing.mean)) / np.float32(plan.preprocessing.std)
     np.testing.assert_allclose(model.network.apply(first, normal, False)["logits"], outputs["logits"][0], atol=1e-4)

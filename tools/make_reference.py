@@ -8,7 +8,11 @@ from ncl_jax.config.fields import fields
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "reference" / "configuration.md"
 HEAD = """# Configuration: every field
 
-Made from the declarations in `ncl_jax/config/fields.py` and `ncl_jax/methods/` by `python tools/make_reference.py`. Set a field with `--config.FIELD=VALUE`, or in a configuration file; its value has the type of its default. Defaults are those of `base_config`, before a recipe changes them. Numbers must be finite.
+Made from the declarations in `ncl_jax/config/fields.py` and `ncl_jax/methods/` by `python tools/make_reference.py`.
+
+- Set a field with `--config.FIELD=VALUE`, or in a configuration file. Its value has the type of its default.
+- Defaults are those of `base_config`, before a recipe changes them.
+- Numbers must be finite.
 """
 SECTIONS = {
     "": "The run", "data": "Data", "model": "Network", "loss": "Loss", "contrast": "Momentum contrast",
@@ -41,7 +45,10 @@ def page() -> str:
         parts.append(f"## {SECTIONS[of]}\n\n{table([row(*item) for item in group])}\n")
     switches = [row(name, field) for name, field in fields().items() if field.developer]
     parts.append(f"## Switches for work on ncl_jax itself\n\nNo user needs them.\n\n{table(switches)}\n")
-    own = "`loss.own` is a section of your own: a method in your configuration file reads what you put there ([methods.md](../methods.md)).\n"
+    own = (
+        "`loss.own` is a section of your own: a method in your configuration file reads what you put there "
+        "([methods.md](../methods.md)).\n"
+    )
     return "\n".join([*parts, own])
 
 
