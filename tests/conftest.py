@@ -1,11 +1,30 @@
-"""Shared settings: eight CPU devices in the tests' process, the reference figures, a compilation cache."""
+"""Shared settings: eight CPU devices in the tests' process, the reference figures, caches for this session alone.
 
+Compiling is most of the tests' time. So the compiler leaves its expensive passes out, and what is compiled once, in
+whichever process, serves all. Both caches lie in a folder that goes with the session: no test touches the user's home.
+"""
+
+import atexit
+import os
 import pathlib
+import shutil
 import signal
+import tempfile
 import zipfile
 
-import jax
-import pytest
+QUICK = "--xla_backend_optimization_level=1"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit all of it
+    CACHE = tempfile.mkdtemp(prefix="ncl_jax_tests_")
+    atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+    os.environ |= {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {QUICK}",
+        "XDG_CACHE_HOME": CACHE,
+        "JAX_COMPILATION_CACHE_DIR": f"{CACHE}/compiled",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 # Where the tests run in the background it is ignored, and would be so in the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -37,6 +56,6 @@ def old_run(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """A compilation cache for the programs that the tests start."""
-    return tmp_path_factory.mktemp("cache")
+def cache():
+    """The compilation cache of the session, for the programs that the tests start."""
+    return pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])

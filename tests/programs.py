@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+from ncl_jax import cli
 from ncl_jax.storage.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -63,6 +64,17 @@ def run(arguments, cache, code=0):
         process.kill()  # where it took too long
     assert process.returncode == code, output
     return output
+
+
+def here(arguments, capsys, code=0):
+    """Runs a command in the tests' process; returns its output. `arguments` are those of a whole program."""
+    capsys.readouterr()
+    message, ended = cli.attempt(
+        "train", list(arguments[arguments.index(next(a for a in arguments if a.startswith("--"))) :])
+    )
+    output = capsys.readouterr()
+    assert ended == code, message
+    return output.out + output.err + message
 
 
 def wait_for_epoch(process, workdir, epoch):

@@ -62,7 +62,7 @@ def get_config(arguments):
 
 
 def command(workdir, *arguments):
-    fields = programs.SHRINK | {"epochs": 12, "eval_every": 12, "checkpoint_every": 12, "optim.milestones": "(12,)"}
+    fields = programs.SHRINK | {"epochs": 8, "eval_every": 8, "checkpoint_every": 8, "optim.milestones": "(8,)"}
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     (workdir / "quick.py").write_text(CONFIG)
     program = [sys.executable, "-m", "ncl_jax", "ablate", f"--config={workdir}/quick.py", f"--workdir={workdir}/runs"]

@@ -20,7 +20,9 @@ from ncl_jax.runs.evaluate import evaluate_run
 pytestmark = pytest.mark.slow
 NO_DATA = ["--config.data.dir=/nowhere/data", "--config.data.download=False"]
 METHOD = "configs/quickstart.py:method=ncl"
-command = functools.partial(programs.command, model__width=lanes())  # what the CPU's own convolutions take
+LENGTH = {"epochs": 4, "optim__milestones": "(3,)"}  # epochs of 19 steps, a checkpoint after every second
+command = functools.partial(programs.command, model__width=lanes(), **LENGTH)  # what the CPU's own convolutions take
+small = functools.partial(programs.one_layer, **LENGTH)
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +33,17 @@ def reference(cache, tmp_path_factory):
     return workdir, output
 
 
+@pytest.fixture(scope="session")
+def small_reference(cache, tmp_path_factory):
+    """The same with a network of one layer."""
+    workdir = tmp_path_factory.mktemp("run") / "small"
+    return workdir, programs.run(small(workdir, METHOD), cache)
+
+
 def test_a_run_leaves_what_it_promises(reference):
     workdir, output = reference
     results = json.loads((workdir / "results.json").read_text())
-    assert results["num_train"] == 1236 and results["epoch"] == 6 and len(results["experts"]) == 2
+    assert results["num_train"] == 1236 and results["epoch"] == 4 and len(results["experts"]) == 2
     for figures in (results["ensemble"], *results["experts"]):
         assert {"accuracy", "many", "medium", "few", "ece", "nll"} <= figures.keys()
         assert 0.1 < figures["accuracy"] <= 1
@@ -50,46 +59,78 @@ def test_a_run_leaves_what_it_promises(reference):
 def test_the_loss_parts_add_up_in_the_log(reference):
     lines = [json.loads(line) for line in (reference[0] / "metrics.jsonl").read_text().splitlines()]
     training = [line for line in lines if line["kind"] == "train"]
-    assert [line["epoch"] for line in training] == [1, 2, 3, 4, 5, 6]
+    assert [line["epoch"] for line in training] == [1, 2, 3, 4]
     for line in training:
         assert set(line["parts"]) == {"nil", "nil_hard", "nbod", "nbod_hard", "contrast"}
         np.testing.assert_allclose(sum(line["parts"].values()), line["loss"], rtol=1e-5)
     assert training[-1]["loss"] < training[0]["loss"]
 
 
-@pytest.mark.parametrize(("epoch", "number"), [(3, signal.SIGKILL), (1, signal.SIGKILL), (3, signal.SIGTERM)])
-def test_a_stopped_run_continues_bit_for_bit(reference, cache, tmp_path, epoch, number):
-    """SIGKILL in the epoch after the given one: between checkpoints (3) and before the first one (1)."""
-    arguments, compiled = command(tmp_path / "run", METHOD), set(cache.glob("jit_advance-*-cache"))
-    output, code = programs.stop_after_epoch(arguments, cache, tmp_path / "run", epoch, number)
+def stop_and_continue(arguments, reference, cache, workdir, epoch, number):
+    """A run that a signal ends in the epoch after the given one, and its continuation, which must equal the reference.
+
+    Returns what both printed, and the first one's exit code.
+    """
+    first, code = programs.stop_after_epoch(arguments, cache, workdir, epoch, number)
+    assert not (workdir / "results.json").exists()
+    second = programs.run(arguments, cache)
+    assert programs.content(workdir) == programs.content(reference[0])
+    return first, second, code
+
+
+def test_a_killed_run_continues_bit_for_bit(reference, cache, tmp_path):
+    """Between checkpoints, with the convolutions that runs have."""
+    arguments = command(tmp_path / "run", METHOD)
+    _, second, code = stop_and_continue(arguments, reference, cache, tmp_path / "run", 3, signal.SIGKILL)
+    assert code == -signal.SIGKILL and "continuing at step" in second
+
+
+@pytest.mark.parametrize(("epoch", "number"), [(1, signal.SIGKILL), (3, signal.SIGTERM)])
+def test_a_stopped_run_continues_bit_for_bit(small_reference, cache, tmp_path, epoch, number):
+    """SIGKILL before the first checkpoint (1), and SIGTERM."""
+    arguments = small(tmp_path / "run", METHOD)
+    first, second, code = stop_and_continue(arguments, small_reference, cache, tmp_path / "run", epoch, number)
     if number == signal.SIGTERM:
         assert code == 143
-        assert re.search(r"stopped (at step|after epoch) \d+, saved: the same command continues", output)
+        assert re.search(r"stopped (at step|after epoch) \d+, saved: the same command continues", first)
     else:
         assert code == -signal.SIGKILL
-    assert not (tmp_path / "run" / "results.json").exists()
-    second = programs.run(arguments, cache)
     if epoch == 3:
         assert "continuing at step" in second
-    assert compiled and compiled == set(cache.glob("jit_advance-*-cache"))  # nothing was compiled twice
-    assert programs.content(tmp_path / "run") == programs.content(reference[0])
+
+
+def test_a_program_is_compiled_once_for_all_that_run_it(small_reference, tmp_path):
+    """With a cache of its own: a second run adds no compiled training step."""
+    arguments = [small(tmp_path / name, METHOD, epochs=1, optim__milestones="()") for name in ("one", "two")]
+    programs.run(arguments[0], tmp_path / "cache")
+    compiled = set((tmp_path / "cache").glob("jit_advance-*-cache"))
+    programs.run(arguments[1], tmp_path / "cache")
+    assert len(compiled) == 1 and compiled == set((tmp_path / "cache").glob("jit_advance-*-cache"))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished run in the tests' process, with a network of one layer."""
+    workdir = tmp_path_factory.mktemp("run") / "finished"
+    assert cli.attempt("train", small(workdir, METHOD)[2:]) == ("", 0)
+    return workdir
 
 
 @pytest.fixture
-def copy(reference, tmp_path):
-    return shutil.copytree(reference[0], tmp_path / "copy")
+def copy(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
 
 
-def test_a_finished_run_repeated_changes_nothing(copy, reference, cache):
-    output = programs.run(command(copy, METHOD), cache)
+def test_a_finished_run_repeated_changes_nothing(copy, finished, capsys):
+    output = programs.here(small(copy, METHOD), capsys)
     assert "holds this run, finished" in output and "compiled" not in output
-    assert programs.content(copy) == programs.content(reference[0])
+    assert programs.content(copy) == programs.content(finished)
 
 
-def test_a_run_killed_after_its_last_checkpoint_still_reports(copy, reference, cache):
+def test_a_run_killed_after_its_last_checkpoint_still_reports(copy, finished, capsys):
     (copy / "results.json").unlink()
-    programs.run(command(copy, METHOD), cache)
-    assert programs.content(copy) == programs.content(reference[0])
+    programs.here(small(copy, METHOD), capsys)
+    assert programs.content(copy) == programs.content(finished)
 
 
 def largest_state_file(workdir, step):
@@ -97,39 +138,39 @@ def largest_state_file(workdir, step):
     return max((f for f in files if f.is_file()), key=lambda f: f.stat().st_size)
 
 
-def test_a_damaged_checkpoint_is_reported_and_the_previous_used(copy, reference, cache):
-    file = largest_state_file(copy, 114)
+def test_a_damaged_checkpoint_is_reported_and_the_previous_used(copy, finished, capsys):
+    file = largest_state_file(copy, 76)
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 0xFF
     file.write_bytes(data)
     (copy / "results.json").unlink()
-    output = programs.run(command(copy, METHOD), cache)
-    assert "checkpoint 114 cannot be used" in output and "continuing at step 76" in output
-    assert (copy / "damaged-checkpoints" / "114-0").is_dir()
-    assert programs.content(copy) == programs.content(reference[0])
+    output = programs.here(small(copy, METHOD), capsys)
+    assert "checkpoint 76 cannot be used" in output and "continuing at step 38" in output
+    assert (copy / "damaged-checkpoints" / "76-0").is_dir()
+    assert programs.content(copy) == programs.content(finished)
 
 
-def test_nothing_readable_is_an_error_not_a_restart(copy, cache):
+def test_nothing_readable_is_an_error_not_a_restart(copy, capsys):
     (copy / "results.json").unlink()
-    for step in (76, 114):
+    for step in (38, 76):
         largest_state_file(copy, step).unlink()
-    output = programs.run(command(copy, METHOD), cache, code=1)
+    output = programs.here(small(copy, METHOD), capsys, code=1)
     assert "none of the 2 checkpoints" in output and "another --workdir" in output
-    assert (copy / "checkpoints" / "114").is_dir()
+    assert (copy / "checkpoints" / "76").is_dir()
 
 
-def test_another_configuration_is_refused_with_the_differences(copy, cache):
-    output = programs.run(command(copy, METHOD, optim__momentum=0.8), cache, code=1)
-    assert "optim.momentum: 0.9 there, 0.8 here" in output
+def test_another_configuration_is_refused_with_the_differences(copy, capsys):
+    output = programs.here(small(copy, METHOD, optim__momentum=0.8), capsys, code=1)
+    assert "optim.momentum: 0.9 saved, 0.8 given" in output
 
 
 def test_evaluation_of_a_checkpoint_gives_the_same_figures(reference):
     results = json.loads((reference[0] / "results.json").read_text())
     again = evaluate_run(reference[0])
-    assert again["step"] == 114
+    assert again["step"] == 76
     assert again["ensemble"]["per_class"] == results["ensemble"]["per_class"]
-    earlier = evaluate_run(reference[0], step=76)
-    assert earlier["epoch"] == 4
+    earlier = evaluate_run(reference[0], step=38)
+    assert earlier["epoch"] == 2
     with pytest.raises(CheckpointError, match="no checkpoint of step 5; it has"):
         evaluate_run(reference[0], step=5)
 
@@ -149,7 +190,6 @@ def test_a_model_is_loaded_in_three_lines(reference):
 
 
 def embedded_test_set():
-
     data = tiny.load_source("fashion_mnist_lt", "")
     return data.splits["test"].images, data.splits["test"].labels
 
@@ -157,12 +197,12 @@ def embedded_test_set():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/quickstart.py:methode=ncl"], "unknown argument 'methode=ncl'; the arguments with their"),
+        (["--config=configs/quickstart.py:methode=ncl"], "unknown argument 'methode=ncl' (did you mean method?)"),
         (["--config=configs/quickstart.py:method=nlc"], "method='nlc' must be one of: ce, balanced_softmax"),
         (["--config=configs/quickstart.py", "--config.optim.learning_rat=1"], "there are: optim.accumulate, optim.b"),
         (["--config=configs/quickstart.py", "--config.epochs=ten"], "invalid literal"),
         (["--config=configs/cifar100lt.py", *NO_DATA], "put cifar-100-python.tar.gz"),
-        (["--config=configs/quickstart.py", "--coordinator=localhost:1"], "belong together: give all three"),
+        (["--config=configs/quickstart.py", "--coordinator=localhost:1"], "belong together"),
         (["--config=configs/missing.py"], "'configs/missing.py' does not exist"),
     ],
 )  # fmt: skip

@@ -95,14 +95,14 @@ def test_two_processes_stream_what_one_does(folder, cache, tmp_path, monkeypatch
     assert accuracies[0] == pytest.approx(accuracies[1], abs=0.08)
 
 
-def test_unreadable_files_stop_a_run_or_are_left_out(folder, cache, tmp_path):
+def test_unreadable_files_stop_a_run_or_are_left_out(folder, capsys, tmp_path):
     data = shutil.copytree(folder, tmp_path / "data")
     (data / "train" / "a" / "3.jpg").write_bytes(b"")
     (data / "train" / "c" / "1.jpg").write_bytes((data / "train" / "c" / "1.jpg").read_bytes()[:300])
     (data / "test" / "b" / "0.jpg").write_bytes(b"no image")
-    output = programs.run(command(data, tmp_path / "stopped", data__workers=1), cache, code=1)
+    output = programs.here(command(data, tmp_path / "stopped", data__workers=1), capsys, code=1)
     assert "cannot be read as an image" in output and "ncl-jax inspect finds" in output and "Traceback" not in output
-    output = programs.run(command(data, tmp_path / "stopped", data__skip_unreadable=True, epochs=2), cache)
+    output = programs.here(command(data, tmp_path / "stopped", data__skip_unreadable=True, epochs=2), capsys)
     assert "unreadable train images that are left out: 2 (1 of a, 1 of c)" in output
     facts = json.loads((tmp_path / "stopped" / "dataset.json").read_text())
     assert facts["class_counts"] == [23, 12, 7] and facts["skipped"] == {"train": {"a": 1, "c": 1}, "test": {"b": 1}}
@@ -130,10 +130,10 @@ def stopped(folder, cache, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_folder_that_changed_is_refused(stopped, cache, tmp_path, name):
+def test_a_folder_that_changed_is_refused(stopped, capsys, tmp_path, name):
     change, said = CHANGES[name]
     shutil.copytree(stopped / "data", tmp_path / "data")
     shutil.copytree(stopped / "run", tmp_path / "run")
     change(tmp_path / "data")
-    output = programs.run(command(tmp_path / "data", tmp_path / "run", epochs=50), cache, code=1)
+    output = programs.here(command(tmp_path / "data", tmp_path / "run", epochs=50), capsys, code=1)
     assert re.search(said, output) and "holds a run of another configuration" in output, output
