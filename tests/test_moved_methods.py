@@ -121,13 +121,13 @@ def test_what_exists_is_not_overwritten(mine, tmp_path, monkeypatch):
     (tmp_path / "answers.csv").write_text("precious")
     (tmp_path / "class_sizes.png").write_text("precious")
     picture = str(programs.ROOT / "tests" / "data" / "cifar100_test_images.png")
-    for command in (
-        ["predict", "--run", str(mine / "run"), "--out", "answers.csv", picture],
-        ["inspect", "--config", "quickstart"],
-    ):
+    for name, command in {
+        "answers.csv": ["predict", "--run", str(mine / "run"), "--out", "answers.csv", picture],
+        "class_sizes.png": ["inspect", "--config", "quickstart"],
+    }.items():
         message, code = cli.attempt(command[0], command[1:])
         assert code == 1 and "exists" in message and "--force" in message
-        assert (tmp_path / "answers.csv").read_text() == (tmp_path / "class_sizes.png").read_text() == "precious"
+        assert (tmp_path / name).read_text() == "precious"
         assert cli.attempt(command[0], [*command[1:], "--force"]) == ("", 0)
     assert (tmp_path / "answers.csv").read_text().startswith("file,") and not list(tmp_path.glob("*.partial"))
 

@@ -101,7 +101,10 @@ def test_a_stopped_run_continues_bit_for_bit(small_reference, cache, tmp_path, e
 
 def test_a_program_is_compiled_once_for_all_that_run_it(small_reference, tmp_path):
     """With a cache of its own: a second run adds no compiled training step."""
-    arguments = [small(tmp_path / name, METHOD, epochs=1, optim__milestones="()") for name in ("one", "two")]
+    arguments = [
+        small(tmp_path / name, "configs/quickstart.py:method=ce", epochs=1, optim__milestones="()")
+        for name in ("one", "two")
+    ]
     programs.run(arguments[0], tmp_path / "cache")
     compiled = set((tmp_path / "cache").glob("jit_advance-*-cache"))
     programs.run(arguments[1], tmp_path / "cache")

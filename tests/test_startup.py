@@ -35,7 +35,7 @@ def test_a_program_that_runs_once_gives_the_same_numbers():
 
 ARENAS = """
 import ctypes, sys, threading
-from ncl_jax import memory
+from ncl_jax.runtime import memory
 memory.keep()
 blocks = []
 threads = [threading.Thread(target=lambda: blocks.append(ctypes.create_string_buffer(10**6))) for _ in range(8)]
@@ -59,7 +59,7 @@ def test_all_threads_take_their_memory_from_the_one_arena_that_keeps_it(tmp_path
 
 def test_memory_is_kept_before_a_library_can_start_a_thread():
     program = (
-        "import sys; from ncl_jax import cli, memory\n"
+        "import sys; from ncl_jax import cli; from ncl_jax.runtime import memory\n"
         "memory.keep = lambda: print(sorted({'numpy', 'jax'} & sys.modules.keys()))\n"
         "cli.run('train', ['--version'])"
     )

@@ -71,7 +71,7 @@ def test_other_data_in_the_same_directory_is_refused(tmp_path):
     config = load_config("quickstart")
     data = build_data.data(config)
     config.data.dir = str(tmp_path)
-    RunDir(tmp_path).begin(config, data._replace(facts=data.facts._replace(rows_checksum="0")))
+    RunDir(tmp_path).begin(config, data._replace(facts=data.facts._replace(rows_checksum="0")), {})
     RunDir(tmp_path).check(config, data)  # nothing has been saved yet
     (tmp_path / "checkpoints" / "5").mkdir(parents=True)
     with pytest.raises(ConfigError, match="the data: another than in"):

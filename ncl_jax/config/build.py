@@ -31,7 +31,7 @@ def make_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None
       ConfigError: a value that no model can have.
     """
     common = _common(config, facts, mesh, network(config, facts.num_classes))
-    return Plan(**common, prior_power=_known_power(config, facts))
+    return Plan(**common, prior_power=known_power(config, facts))
 
 
 def make_training_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None = None) -> TrainingPlan:
@@ -77,8 +77,8 @@ def _common(config, facts, mesh, of_expert):
     }  # fmt: skip
 
 
-def _known_power(config, facts):
-    """A run's `Plan.prior_power`: what it noted, or what its method is known for."""
+def known_power(config: ml_collections.ConfigDict, facts: Facts) -> float | None:
+    """A run's `Plan.prior_power`: what it noted, or what its method is known for; None: neither."""
     if (noted := config.get("prior_power")) is not None:
         return noted
     return objective(config, facts.class_counts).prior_power if config.loss.name in methods.objectives() else None

@@ -134,12 +134,17 @@ def adjustment(plan: Plan, prior: str | None) -> np.ndarray | None:
 
 def prior_power(plan: Plan) -> float:
     """What the scores are meant for, see `methods.Objective`. Raises ConfigError where it is not known."""
-    if plan.prior_power is None:
+    return required(plan.prior_power)
+
+
+def required(power: float | None) -> float:
+    """A prior's power that must be known. Raises ConfigError where it is not."""
+    if power is None:
         raise ConfigError(
             "the prior that this run's scores are meant for is not known: it was trained by a method of its own file "
             "before ncl_jax noted that. Use the scores as they are, without a prior and temperature=val"
         )
-    return plan.prior_power
+    return power
 
 
 def initial_model(plan: Plan) -> steps.ModelState:

@@ -32,7 +32,7 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False, "axes.spines.top": False, "axes.axisbelow": True, "font.size": 10,
     "grid.color": EDGE, "grid.linewidth": 0.8, "axes.grid": True, "text.color": INK, "xtick.color": SOFT,
     "ytick.color": SOFT, "legend.frameon": False, "legend.fontsize": 9, "savefig.dpi": 130, "svg.fonttype": "none",
-    "text.parse_math": False,
+    "svg.hashsalt": "ncl_jax", "text.parse_math": False,
 }  # fmt: skip
 GROUPS, BORDERS = ("few", "medium", "many"), (20, 100)  # training images, see `longtail.groups`
 
@@ -65,20 +65,23 @@ def axes(
     return figure, row[0]
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a picture."""
+def drawn(figure: Figure, form: str, **options: Any) -> bytes:
+    """The content of a file with the figure."""
     file = io.BytesIO()
     with style():
-        figure.savefig(file, format="png")
+        figure.savefig(file, format=form, **options)
     return file.getvalue()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a picture."""
+    return drawn(figure, "png")
 
 
 def svg(figure: Figure, label: str) -> str:
     """The figure for a page; `label` says what it shows, for those who cannot see it. Texts of `say` show on hover."""
-    file = io.StringIO()
-    with style(), matplotlib.rc_context({"svg.hashsalt": label}):  # the same figure gives the same text
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = file.getvalue()[file.getvalue().index("<g ") :].replace("xlink:href", "href")
+    content = drawn(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None}).decode()
+    text = content[content.index("<g ") :].replace("xlink:href", "href")
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{_id(label)}", text)
     text = re.sub(r'\b([xy]="[\d.]+?\.\d)\d+"', r'\1"', text)  # a tenth of a point
     for color, variable in VARIABLES.items():

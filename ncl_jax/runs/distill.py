@@ -6,7 +6,7 @@ import ml_collections
 
 from ncl_jax.config import build
 from ncl_jax.config.fields import base_config, complete
-from ncl_jax.config.plan import prior_power
+from ncl_jax.config.plan import required
 from ncl_jax.errors import ConfigError
 from ncl_jax.storage.directory import RunDir
 
@@ -14,13 +14,13 @@ from ncl_jax.storage.directory import RunDir
 def student(run: str | pathlib.Path) -> ml_collections.ConfigDict:
     """The configuration of a run's student. Raises ConfigError where there is no finished run."""
     directory = RunDir(run)
-    config, plan = own_config(directory), build.make_plan(directory.read_config(), directory.read_facts())
+    config = own_config(directory)
     if directory.read_results() is None:
         raise ConfigError(f"--run={run} has no results yet: let the run end before a student learns from it")
     config.teacher.run = str(directory.path.absolute())
     config.teacher.update({name: config.model[name] for name in (*build.ARCHITECTURE, "num_experts")})
     config.model.update({"num_experts": 1, "pretrained": "", "pretrained_expert": -1, "freeze": 0})
-    balanced = prior_power(plan) < 0.5
+    balanced = required(build.known_power(directory.read_config(), directory.read_facts())) < 0.5
     config.loss.update({"name": "distilled", "copies": 1, "balanced": balanced, "label_smoothing": 0.0})
     for weight in ("distill_weight", "hard_distill_weight"):  # methods without distillation have 0
         config.loss[weight] = config.loss[weight] or base_config().loss[weight]

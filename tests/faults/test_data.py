@@ -50,26 +50,26 @@ class Harm:
 
 
 FAULTS = {
-    "no folder": (None, "put cifar-10-python.tar.gz .* into .*/data"),
-    "an empty folder": (lambda data: data.mkdir(), "downloading is switched off: put cifar-10-python.tar.gz"),
+    "no folder": (None, "cifar-10-python.tar.gz .*/data"),
+    "an empty folder": (lambda data: data.mkdir(), "cifar-10-python.tar.gz"),
     "a file instead": (lambda data: data.write_text(""), "data"),
-    "a batch missing": (folder(data_batch_3=None), "lacks data_batch_3: unpack cifar-10-python.tar.gz"),
-    "the names missing": (folder(**{"batches.meta": None}), "lacks batches.meta"),
-    "a batch empty": (folder(data_batch_2=b""), "data_batch_2 in .* is cut short or damaged"),
-    "a batch cut": (folder(data_batch_2=files()["data_batch_2"][:500]), "data_batch_2 in .* is cut short or damaged"),
-    "a batch of text": (folder(test_batch=b"hello"), "test_batch in .* is cut short or damaged"),
-    "a batch of something else": (folder(test_batch=py3_pickle([1, 2])), "does not hold CIFAR batches"),
+    "a batch missing": (folder(data_batch_3=None), "data_batch_3.*cifar-10-python.tar.gz"),
+    "the names missing": (folder(**{"batches.meta": None}), "batches.meta"),
+    "a batch empty": (folder(data_batch_2=b""), "data_batch_2"),
+    "a batch cut": (folder(data_batch_2=files()["data_batch_2"][:500]), "data_batch_2"),
+    "a batch of text": (folder(test_batch=b"hello"), "test_batch"),
+    "a batch of something else": (folder(test_batch=py3_pickle([1, 2])), r"data.*cifar-10|CIFAR"),
     "a batch that means harm": (folder(test_batch=py3_pickle(Harm())), r"refused to unpickle \w+.print"),
     "a label too many": (
-        folder(data_batch_1=py3_pickle(batch(0) | {b"labels": [10] * 6})), "has a label 10, but only 10 class names"
+        folder(data_batch_1=py3_pickle(batch(0) | {b"labels": [10] * 6})), "label 10.*10 class"
     ),
     "labels missing": (
-        folder(data_batch_1=py3_pickle(batch(0) | {b"labels": [1] * 5})), "train has 30 images, but labels of shape"
+        folder(data_batch_1=py3_pickle(batch(0) | {b"labels": [1] * 5})), "train has 30 images.*shape"
     ),
-    "a class without images": (folder(**without_dogs()), r"has no training image of 1 classes \(dog\).*incomplete"),
-    "an empty archive": (archive(lambda content: b""), "is cut short or damaged|lacks"),
-    "half an archive": (archive(lambda content: content[: len(content) // 2]), "is cut short or damaged"),
-    "an archive that is none": (archive(lambda content: b"<html>"), "is cut short or damaged"),
+    "a class without images": (folder(**without_dogs()), r"1 classes \(dog\)"),
+    "an empty archive": (archive(lambda content: b""), "cifar-10-python.tar.gz"),
+    "half an archive": (archive(lambda content: content[: len(content) // 2]), "cifar-10-python.tar.gz"),
+    "an archive that is none": (archive(lambda content: b"<html>"), "cifar-10-python.tar.gz"),
 }  # fmt: skip
 
 
@@ -92,21 +92,21 @@ def one_more(line):
 
 
 OWN = {
-    "no folder of images": (FOLDER, None, "data.dir=.*/data is not a folder: give the one that holds"),
-    "no class": (FOLDER, lambda data: data.mkdir(), "has no folder of a class"),
+    "no folder of images": (FOLDER, None, "data.dir=.*/data"),
+    "no class": (FOLDER, lambda data: data.mkdir(), "/data.*class"),
     **{f"a folder with {name}": (FOLDER, *row) for name, row in FOLDERS.items() if name not in ("no class",)},
-    "a list without a label": (LIST, one_more("train/cat/1.jpg"), "line 4: 'train/cat/1.jpg' has no label"),
-    "a list out of its root": (LIST, one_more("../x.jpg 0"), r"the path '../x.jpg' of the list leads out of data.dir"),
-    "a list of what is not there": (LIST, one_more("train/cow/1.jpg 0"), "cow/1.jpg of the list does not exist; the n"),
-    "a list with a negative label": (LIST, one_more("train/cat/1.jpg -2"), "image 4 of the train list has the label '-"),
-    "no list": (LIST, lambda data: make_folder(data), "the list .*train.txt is neither there nor in"),
+    "a list without a label": (LIST, one_more("train/cat/1.jpg"), "line 4.*'train/cat/1.jpg'.*label"),
+    "a list out of its root": (LIST, one_more("../x.jpg 0"), r"'../x.jpg'.*data.dir"),
+    "a list of what is not there": (LIST, one_more("train/cow/1.jpg 0"), "cow/1.jpg"),
+    "a list with a negative label": (LIST, one_more("train/cat/1.jpg -2"), "train list.*'-"),
+    "no list": (LIST, lambda data: make_folder(data), "list .*train.txt"),
     **{f"no {name}": (("train", f"--config={name}", "--workdir={tmp}/new", "--config.data.dir={tmp}/data"), None,
-                      f"{name}: .* lacks .*Put there") for name in ("imagenet_lt", "places_lt", "inaturalist2018")},
+                      f"{name}: .*data") for name in ("imagenet_lt", "places_lt", "inaturalist2018")},
     "no validation split": (
-        (*FOLDER, "--config.data.eval_split=val"), lambda data: make_folder(data), "data.eval_split=val: folder has test"
+        (*FOLDER, "--config.data.eval_split=val"), lambda data: make_folder(data), "data.eval_split=val.*test"
     ),
     "files of no known size": (
-        (*FOLDER, "--config.data.image_size=0"), lambda data: make_folder(data), "data.image_size=0: image files need"
+        (*FOLDER, "--config.data.image_size=0"), lambda data: make_folder(data), "data.image_size=0"
     ),
 }  # fmt: skip
 
