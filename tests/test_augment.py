@@ -183,6 +183,7 @@ def test_cutout_is_a_clipped_square():
         np.testing.assert_array_equal(hole, expected)
 
 
+@pytest.mark.slow
 def test_policy_equals_pillow_given_its_draws():
     key, images = jax.random.key(5), np.asarray(batch_of(sample_images()))
     ours = np.asarray(jitted(operations.random_policy)(key, images))
@@ -272,6 +273,7 @@ def test_a_box_that_never_fits_is_the_centre():
     assert [np.unique(draw).tolist() for draw in draws] == [[0], [34], [8], [11]]
 
 
+@pytest.mark.slow
 def test_key_view_frequencies(monkeypatch):
     images = np.random.default_rng(18).integers(0, 256, (BATCH, 32, 32, 3)).astype(np.uint8)
     for stage, rate in (

@@ -104,6 +104,7 @@ def test_gives_the_same_bits_every_time():
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @needs_kernels
 @pytest.mark.parametrize("shape", [(3, 8, 8, 64, 64, 1), (2, 9, 7, 16, 48, 2)])
 def test_vectors_of_8_and_16_lanes_give_the_same_bits(monkeypatch, shape):
@@ -168,6 +169,7 @@ def test_a_compiler_that_fails_is_no_error(monkeypatch, tmp_path):
     assert "could not compile" in library.load.__wrapped__()
 
 
+@pytest.mark.slow
 @needs_kernels
 def test_a_damaged_compiled_kernel_is_built_again(monkeypatch, tmp_path):
     """Loading a truncated library would end the program, and an empty one would mean the slow way for ever."""

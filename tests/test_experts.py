@@ -62,12 +62,14 @@ def assert_close(ours, theirs):
         np.testing.assert_allclose(left, right, rtol=1e-4, atol=1e-5 * max(float(np.abs(right).max()), 1e-3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["vmap", "packed"])
 def test_strategies_agree_on_values_gradients_and_statistics(results, strategy):
     _, by_strategy, _ = results
     assert_close(by_strategy[strategy], by_strategy["unroll"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "mesh"),
     [("unroll", (4, 1)), ("vmap", (2, 3)), ("packed", (4, 1))],

@@ -17,6 +17,7 @@ from ncl_jax.errors import ConfigError, ExportError, WriteError
 from ncl_jax.runs.export import export
 
 
+@pytest.mark.slow
 def test_stablehlo_gives_the_models_probabilities_for_any_batch(old_run, tmp_path):
     export(old_run, tmp_path / "model")
     exported = jax.export.deserialize(bytearray((tmp_path / "model").read_bytes()))
@@ -27,6 +28,7 @@ def test_stablehlo_gives_the_models_probabilities_for_any_batch(old_run, tmp_pat
         np.testing.assert_allclose(exported.call(images[:count]), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_exported_model_needs_neither_the_run_nor_its_libraries(old_run, tmp_path):
     export(old_run, tmp_path / "model")
     images, model = tiny.load_source("fashion_mnist_lt", "").splits["test"].images[:3], ncl_jax.load(old_run)

@@ -95,6 +95,7 @@ def assert_final_state_matches(data, model, state):
     np.testing.assert_allclose(logits, data["eval_logits"], atol=5e-4)
 
 
+@pytest.mark.slow
 def test_supervised_steps_match_the_authors(golden, operations):
     data = golden("official_trajectory")
     model, optimizer, state, _ = setup(data, operations, torch_names.SUPERVISED, 0)
@@ -103,6 +104,7 @@ def test_supervised_steps_match_the_authors(golden, operations):
     assert_final_state_matches(data, model, state)
 
 
+@pytest.mark.slow
 def test_steps_in_packed_form_match_the_authors(golden, operations):
     data = golden("official_trajectory")
     model, optimizer, state, _ = setup(data, operations, torch_names.SUPERVISED, 0, packed=True)
@@ -111,6 +113,7 @@ def test_steps_in_packed_form_match_the_authors(golden, operations):
     assert_final_state_matches(data, model, state)
 
 
+@pytest.mark.slow
 def test_self_supervised_steps_match_the_authors(golden, operations):
     """Every row of the authors' column: own start of the encoder, frozen key projection, m ** E, one step behind."""
     data = golden("official_trajectory_moco")

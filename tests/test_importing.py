@@ -52,6 +52,7 @@ def imported(tmp_path_factory):
     return place / "run", tensors, results
 
 
+@pytest.mark.slow
 def test_an_imported_run_loads_and_gives_the_weights_scores(imported):
     run, tensors, results = imported
     model = ncl_jax.load(run)

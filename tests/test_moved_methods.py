@@ -54,6 +54,7 @@ def mine(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "mine")
 
 
+@pytest.mark.slow
 def test_priors_and_temperatures_do_not_need_the_file(mine, trained):
     (mine / "mine.py").unlink()
     config_file = mine / "run" / "config.json"

@@ -10,6 +10,7 @@ from ncl_jax.data import samplers
 PUBLIC = {"load", "load_exported", "Model", "train", "losses", "metrics", "methods", "models", "data", "errors"}
 
 
+@pytest.mark.slow
 def test_the_pages_program_learns():
     text = (ROOT / "docs" / "own_loop.md").read_text().partition("```python\n")[2].partition("```")[0]
     names = {}

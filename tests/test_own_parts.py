@@ -83,6 +83,7 @@ def config(**fields):
     return config
 
 
+@pytest.mark.slow
 def test_added_parts_train_and_predict_together(tables, tmp_path):
     mine = config()
     choose_method(mine, "centres")
@@ -98,6 +99,7 @@ def test_added_parts_train_and_predict_together(tables, tmp_path):
     assert likely == model(np.zeros((1, 8, 8, 3), np.uint8)).argmax()
 
 
+@pytest.mark.slow
 def test_a_configuration_may_bring_its_own_method(tmp_path):
     """The one that docs/methods.md shows, as a user would save it."""
     page = (programs.ROOT / "docs" / "methods.md").read_text()

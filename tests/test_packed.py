@@ -21,6 +21,7 @@ def outcomes(model, variables, images, weights):
 
 
 # The second's shifted grids reach half a block beyond the image; 10 halves to 5, which no block divides.
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "side", "batch"), [(16, 16, 3), (4, 20, 2), (8, 10, 3), (8, 9, 2)])
 def test_equals_the_plain_network(width, side, batch):
     rng = np.random.default_rng(side)
@@ -52,6 +53,7 @@ def test_shifted_blocks_begin_half_a_block_early():
     np.testing.assert_array_equal(blocks[0] > 0, grid.inside())
 
 
+@pytest.mark.slow
 def test_a_frozen_network_and_one_in_use_are_the_plain_one():
     images = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 3)), jnp.float32)
     plain, blocks = CifarResNet(8, 4), packed.PackedCifarResNet(8, 4)

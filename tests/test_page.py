@@ -142,6 +142,7 @@ def test_a_page_without_a_log_has_no_curves():
     assert "Training" not in Text(page.page(content()._replace(metrics=[]))).headings
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not browser.CHROMIUM, reason="no Chromium")
 @pytest.mark.parametrize("runs", [1, 4])
 def test_a_browser_shows_the_page_without_an_error_or_a_request(tmp_path, runs):
@@ -235,6 +236,7 @@ def test_a_users_settings_of_matplotlib_do_not_matter(monkeypatch):
     assert plots.svg(charts.class_sizes("birds", [9, 4]), "sizes") == plain
 
 
+@pytest.mark.slow
 def test_runs_are_grouped_by_configuration_and_named_by_what_differs():
     rates = [(rate, seed) for rate in (0.1, 0.2) for seed in (0, 1)]
     runs = [content(seed, name=f"{rate}-{seed}", **{"optim.learning_rate": rate}) for rate, seed in rates]
@@ -324,6 +326,7 @@ def test_a_finished_run_has_its_plots_its_page_and_its_results(tmp_path, log):
     assert make([directory.path]) == directory.report.read_text()
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_of_one_run_and_of_several(tmp_path, monkeypatch, capsys):
     finished(tmp_path / "a")
     finished(tmp_path / "b", seed=1)

@@ -46,6 +46,7 @@ def predict(capfd, run, *arguments):
     return code, printed, printed + errors + message
 
 
+@pytest.mark.slow
 def test_files_and_folders_get_the_models_probabilities(trained, tmp_path, capfd):
     run, folder = trained
     code, _, output = predict(capfd, run, folder / "test", f"--out={tmp_path}/a.jsonl", "--top=3")

@@ -74,6 +74,7 @@ def test_every_expert_starts_from_the_file(tmp_path, name, backbone):
     assert "left out: fc.bias, fc.weight" in start.note
 
 
+@pytest.mark.slow
 def test_key_encoders_start_from_it_too_and_heads_do_not(tmp_path):
     for behaviour in ("moco", "authors"):
         fields = {"model__backbone": "one_layer", "contrast__behaviour": behaviour}
@@ -181,6 +182,7 @@ def restored(workdir):
     return jax.device_get(ncl_jax.load(workdir).variables)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_file_that_it_never_needs_again(tmp_path, capfd):
     tensors = write_one_layer(tmp_path / "w.pth")
     config = one_layer(model__pretrained=str(tmp_path / "w.pth"), model__freeze=1)
@@ -202,6 +204,7 @@ def test_a_run_starts_from_a_file_that_it_never_needs_again(tmp_path, capfd):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another_run(tmp_path):
     train(one_layer(), tmp_path / "first")
     variables = restored(tmp_path / "first")["params"]["backbone"]["conv1"]["kernel"]
@@ -238,6 +241,7 @@ def step_of(**fields):
     return state, new
 
 
+@pytest.mark.slow
 def test_frozen_parts_stay_and_the_rest_moves():
     before, after = step_of(model__freeze=2, optim__weight_decay=0.1)
     for kind in ("params", "batch_stats"):
@@ -247,6 +251,7 @@ def test_frozen_parts_stay_and_the_rest_moves():
     assert not tiny.same(before.params["classifier"], after.params["classifier"])
 
 
+@pytest.mark.slow
 def test_the_backbones_share_of_the_rate():
     plain, scaled = (step_of(optim__backbone_scale=scale) for scale in (1.0, 0.25))
     changes = [jax.tree.map(np.subtract, after.params, before.params) for before, after in (plain, scaled)]
@@ -283,6 +288,7 @@ def test_a_frozen_backbone_uses_and_keeps_its_running_statistics(fields):
     assert gradient["classifier"]["kernel"].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, LARGE], ids=["cifar_resnet", "resnet"])
 def test_rematerialisation_gives_the_same_numbers(fields):
     plain, other = (one_network(model__remat=remat, **fields) for remat in (False, True))

@@ -75,6 +75,7 @@ def run(old_run):
     return old_run
 
 
+@pytest.mark.slow
 def test_every_way_from_images_to_scores_has_it(run, tmp_path, capfd):
     images = tiny.load_source("fashion_mnist_lt", "").splits["test"].images[:6]
     plain, adjusted = ncl_jax.load(run), ncl_jax.load(run, prior="train")

@@ -49,9 +49,8 @@ def together(cache, tmp_path_factory):
     return workdir, run_two(workdir, cache)
 
 
-def test_two_processes_compute_what_one_does(together, cache, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
-    programs.run(programs.one_layer(tmp_path / "one", METHOD, **FIELDS), cache)
+def test_two_processes_compute_what_one_does(together, tmp_path, capsys):
+    programs.here(programs.one_layer(tmp_path / "one", METHOD, **FIELDS), capsys)
     contents = [programs.content(workdir) for workdir in (together[0], tmp_path / "one")]
     losses = [[line["loss"] for line in content["lines"] if line["kind"] == "train"] for content in contents]
     assert len(losses[0]) == 4

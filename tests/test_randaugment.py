@@ -75,6 +75,7 @@ def test_frequencies():
     assert_rate(cubic, 0.5)
 
 
+@pytest.mark.slow
 def test_two_operations_one_after_the_other():
     images, key = jnp.asarray(sample_images()), jax.random.key(3)
     expected = images

@@ -44,6 +44,7 @@ def single():
     return run(1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mesh", "strategy"), [*[(mesh, "unroll") for mesh in MESHES], ((4, 2), "vmap")])
 def test_every_mesh_gives_the_numbers_of_one_device(single, mesh, strategy):
     """Losses of ten steps, and afterwards weights, momentum encoder and queue."""

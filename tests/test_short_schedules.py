@@ -13,6 +13,7 @@ sys.path.insert(0, str(SCRIPT.parent))
 import short_schedules  # noqa: E402
 
 
+@pytest.mark.slow
 def test_early_training_logs_every_step_and_learns():
     config = tiny("epochs=1,method=ncl_supervised", optim__batch_size=32, optim__learning_rate=0.06)
     history, accuracy = short_schedules.train(config, 60)

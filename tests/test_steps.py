@@ -32,6 +32,7 @@ def resident(size=4):
     return Resident(np.asarray(IMAGES), np.asarray(LABELS), plans.keys(0).order, size, make_mesh(1))
 
 
+@pytest.mark.slow
 def test_several_steps_in_one_call_equal_single_ones():
     _, state, step, single = program("method=ncl")
     key, feed, expected = plans.keys(0).step, resident(), state
@@ -71,6 +72,7 @@ def test_a_test_feed_gives_every_image_once():
     np.testing.assert_array_equal(labels[valid], LABELS)
 
 
+@pytest.mark.slow
 def test_randomness_depends_on_key_and_step_alone():
     _, state, _, single = program("method=ncl")
     first = single(state, plans.keys(0).step, batch())[1]
@@ -104,6 +106,7 @@ def test_self_supervision_fills_the_queue_and_moves_the_encoder():
     assert config.contrast.momentum == 0.999
 
 
+@pytest.mark.slow
 def test_authors_behaviour_of_the_key_encoder():
     """Its own start, a frozen projection, m ** E of the weights before the step: every row by the one setting."""
     _, state, _, single = program("method=ncl", contrast__behaviour="authors")
@@ -123,6 +126,7 @@ def test_intended_behaviour_starts_as_a_copy():
     assert same(encoder, {name: state.params[name] for name in encoder})
 
 
+@pytest.mark.slow
 def test_copies_are_augmented_independently_and_laid_out_copy_major():
     """The loss sees N B rows: all of copy 0, then all of copy 1; their labels repeat with them."""
     seen = {}
@@ -152,6 +156,7 @@ def test_copies_are_augmented_independently_and_laid_out_copy_major():
     np.testing.assert_array_equal(seen["labels"], np.tile(batch().labels, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ncl_supervised", "nclpp"])
 def test_an_accumulated_step_is_the_mean_of_its_parts_steps(method):
     """The first step is linear in the gradient, and part a of two holds the images a, a + 2, ... of the batch."""
@@ -168,6 +173,7 @@ def test_an_accumulated_step_is_the_mean_of_its_parts_steps(method):
     np.testing.assert_allclose(metrics["loss"], (parts[0][1]["loss"] + parts[1][1]["loss"]) / 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_accumulated_step_pushes_the_keys_of_the_whole_batch():
     _, state, _, whole = program("method=ncl")
     _, _, _, parts = program("method=ncl", optim__accumulate=2)

@@ -80,13 +80,12 @@ def test_ctrl_c_stops_the_run_and_its_workers(reference, folder, cache, tmp_path
     assert content(tmp_path / "run") == content(reference[0])
 
 
-def test_two_processes_stream_what_one_does(folder, cache, tmp_path, monkeypatch):
+def test_two_processes_stream_what_one_does(folder, cache, tmp_path, capsys):
     fields = FIELDS | {"run__data_devices": 2}
     processes = start_two(tmp_path / "two", cache, fields, config=f"folder:dir={folder},image_size=16")
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
-    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
-    programs.run(command(folder, tmp_path / "one", run__data_devices=2), cache)
+    programs.here(command(folder, tmp_path / "one", run__data_devices=2), capsys)
     contents = [programs.content(tmp_path / name) for name in ("two", "one")]
     losses = [[line["loss"] for line in content["lines"] if line["kind"] == "train"] for content in contents]
     assert len(losses[0]) == 4

@@ -190,6 +190,7 @@ def test_the_normed_classifier_gives_cosines_times_the_scale():
     np.testing.assert_allclose(head.apply(variables, features), 30 * cosines, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_mixup_mixes_images_and_the_losses_of_their_two_targets():
     views, labels = jax.random.normal(jax.random.key(0), (6, 2, 2, 3)), jnp.asarray(LABELS)
     mixed, targets, share = steps._mix(jax.random.key(1), views, labels, 0.4)
@@ -206,6 +207,7 @@ def plain_views(monkeypatch):
     monkeypatch.setattr(plans, "view", lambda *_, **__: lambda key, images: images.astype(jnp.float32) / 255)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_step_with_mixup_learns_from_both_targets(plain_views, accumulate):
     """Its loss, of weights that have not moved, is the mean of two losses on the mixed views."""

@@ -30,6 +30,7 @@ def jitted_view(name):
     return jax.jit(views.make_view(name, size=32, mean=MEAN, std=STD))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["crop_flip", "autoaugment", "moco_key"])
 def test_a_view_is_its_stages_then_normalised(name):
     stages = {
@@ -77,6 +78,7 @@ def test_draws_are_the_keys_and_each_image_has_its_own(name):
     np.testing.assert_array_equal(view(jax.random.key(8), others)[0], ours[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["autoaugment", "moco_key"])
 def test_a_sharded_batch_gives_the_same_values_without_communication(name):
     if len(jax.devices()) < 2:
@@ -105,6 +107,7 @@ def test_a_view_is_traced_once():
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_the_large_recipes_views():
     crop = functools.partial(random_resized_crop, size=32, scale=(0.08, 1.0))
     jitter = functools.partial(random_jitter, hue=0.0, probability=1.0)
@@ -120,6 +123,7 @@ def test_the_large_recipes_views():
         np.testing.assert_allclose(ours, views.normalize(images, MEAN, STD), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", views.VIEWS)
 def test_the_hosts_part_is_left_out_on_the_device(name):
     part, images, key = views.host_part(name, 16), batch_of(real_images(), 8), jax.random.key(12)
