@@ -1,4 +1,4 @@
-"""The package's errors: what a user can mend. Each message names the value or the file, and says what to do."""
+"""The package's errors: what a user can fix. Each message names the value or the file, and says what to do."""
 
 import difflib
 import signal

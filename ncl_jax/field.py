@@ -42,8 +42,10 @@ class Field(NamedTuple):
         low = self.above is None or value > self.above
         high = self.below is None or value < self.below
         least = self.at_least is None or value >= self.at_least
-        if not (low and high and least and math.isfinite(value)):
-            raise ConfigError(f"{name}={value} must be {self.bounds() or 'finite'}")
+        finite = isinstance(value, int) or math.isfinite(value)
+        if not (low and high and least and finite):
+            words = [self.bounds(), "" if finite else "finite"]
+            raise ConfigError(f"{name}={value} must be {' and '.join(filter(None, words))}")
         most = LARGEST if self.at_most is None and isinstance(value, int) else self.at_most
         if most is not None and value > most:
             raise ConfigError(f"{name}={value} must be at most {most}")

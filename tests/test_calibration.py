@@ -37,6 +37,7 @@ def test_what_is_no_temperature(wanted):
         find_temperature(None, None, wanted)
 
 
+@pytest.mark.slow
 def test_a_number_divides_the_scores(old_run):
     images = tiny.load_source("fashion_mnist_lt", "").splits["test"].images[:3]
     plain, divided = (ncl_jax.load(old_run, temperature=t)(images) for t in (None, 2))

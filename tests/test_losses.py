@@ -231,6 +231,7 @@ def extreme(seed, gap, num_experts, rows):
     return (levels * (1 + rng.uniform(0, 0.01, levels.shape)) + rng.normal(size=levels.shape)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hard_scores,non_hard", SEMANTICS)
 @pytest.mark.parametrize("make", [ncl, nclpp])
 def test_extreme_logits_have_finite_and_right_values_and_gradients(make, hard_scores, non_hard):

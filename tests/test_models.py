@@ -64,6 +64,7 @@ def test_a_large_resnet_has_the_papers_feature_maps():
     assert outputs["features"].shape == (2, 2048)
 
 
+@pytest.mark.slow
 def test_a_bottleneck_block_against_its_definition():
     """The stride sits in the 3x3 convolution; the shortcut is a strided 1x1 convolution."""
     block = resnet.Bottleneck(3, stride=2)
@@ -184,6 +185,7 @@ def test_batch_normalisation_normalises_biased_and_keeps_unbiased():
     np.testing.assert_allclose(out, scale * (batches[0] - mean) / np.sqrt(var + 1e-5) + bias, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_normalisation_of_constant_and_of_single_values_is_finite():
     norm = layers.BatchNorm()
     for x in (jnp.full((4, 2, 2, 3), 7.0), jnp.full((1, 1, 1, 3), 7.0)):

@@ -67,13 +67,25 @@ def test_priors_and_temperatures_do_not_need_the_file(mine, trained):
     assert evaluate_run(mine / "run", temperature="val", prior="train")["ensemble"]["accuracy"] > 0
 
 
-def test_a_run_that_noted_no_prior_says_that_it_is_not_known(mine):
+def test_runs_that_noted_no_prior_need_the_file_for_one(mine, trained):
     stored = json.loads((mine / "run" / "config.json").read_text())
     assert stored.pop("prior_power") == 1.0
     (mine / "run" / "config.json").write_text(json.dumps(stored))
-    with pytest.raises(ConfigError, match="not known"):
-        ncl_jax.load(mine / "run", prior="train")
+    images = tiny.load_source("fashion_mnist_lt", "").splits["test"].images[:2]
+    np.testing.assert_allclose(ncl_jax.load(mine / "run", prior="train")(images), ncl_jax.load(mine / "run")(images))
+    stored["loss"]["name"] = "/gone/mine.py:plain"
+    (mine / "run" / "config.json").write_text(json.dumps(stored))
     assert ncl_jax.load(mine / "run")
+    with pytest.raises(ConfigError, match=r"loss\.name='/gone/mine\.py:plain'"):
+        ncl_jax.load(mine / "run", prior="train")
+
+
+def test_a_run_from_anothers_configuration_notes_its_own(mine, tmp_path):
+    config = ncl_jax.load(mine / "run").config
+    config.loss.name, config.loss.balanced = "ncl", True
+    train(config, tmp_path / "other")
+    stored = json.loads((tmp_path / "other" / "config.json").read_text())
+    assert stored["prior_power"] == 0.0 and "method_sha256" not in stored
 
 
 def test_the_files_content_is_what_the_run_is_and_its_path_is_not(mine, capsys):

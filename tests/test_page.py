@@ -185,6 +185,7 @@ def test_only_the_pictures_that_are_shown_are_kept(tmp_path):
         assert predictions.read(tmp_path / "p.npz") is None
 
 
+@pytest.mark.slow
 def test_files_that_have_gone_leave_a_page_without_pictures(tmp_path):
     answers = metrics.Answers(LABELS, LABELS >= 0, TOP[None].astype(np.int32), CONFIDENCE[None].astype(np.float32))
     gone = Files(tmp_path, np.array([f"{row}.png" for row in range(8)]), np.zeros(8, int))
@@ -315,6 +316,7 @@ def finished(path, log=True, seed=0):
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("log", [True, False])  # somebody may have removed the file
 def test_a_finished_run_has_its_plots_its_page_and_its_results(tmp_path, log):
     directory = finished(tmp_path / "run", log)

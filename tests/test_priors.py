@@ -8,7 +8,6 @@ import tiny
 import ncl_jax
 from ncl_jax import cli
 from ncl_jax.config import build
-from ncl_jax.config import plan as plans
 from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation import priors
 from ncl_jax.runs.evaluate import evaluate_run
@@ -39,7 +38,7 @@ def test_probabilities_are_reweighted(power, tmp_path):
 def test_each_method_says_what_prior_its_scores_are_meant_for(method, fields, power):
     config = tiny.tiny(f"method={method}")
     config.update_from_flattened_dict(fields)
-    assert plans.prior_power(build.make_plan(config, tiny.FACTS)) == pytest.approx(power)
+    assert build.prior_power(config, tiny.FACTS) == pytest.approx(power)
 
 
 def test_a_class_that_does_not_occur_is_not_named(tmp_path):

@@ -57,6 +57,7 @@ def test_all_threads_take_their_memory_from_the_one_arena_that_keeps_it(tmp_path
     assert (tmp_path / "info.xml").read_text().count("<heap nr") == 1
 
 
+@pytest.mark.slow
 def test_memory_is_kept_before_a_library_can_start_a_thread():
     program = (
         "import sys; from ncl_jax import cli; from ncl_jax.runtime import memory\n"

@@ -184,6 +184,7 @@ def test_an_accumulated_step_pushes_the_keys_of_the_whole_batch():
     assert not np.allclose(metrics["loss"], other["loss"], rtol=1e-6)  # other batch statistics
 
 
+@pytest.mark.slow
 def test_outputs_of_parts_are_joined_in_the_batchs_order():
     """Whatever the copies and parts: splitting and joining gives back what there was."""
     rows = jnp.arange(24).reshape(1, 24, 1)

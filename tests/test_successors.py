@@ -72,6 +72,7 @@ def test_dbm_equals_its_authors_figures(x64, golden, case):
     np.testing.assert_allclose(gradient, data["grad"], rtol=0, atol=1e-6 * np.abs(data["grad"]).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cosine", [1.0, 1.0 + 1e-7, -1.0, -1.0 - 1e-7, 0.0])
 def test_an_angular_margin_is_finite_at_and_beyond_one(cosine):
     cosines = jnp.array([[[cosine, 0.3]]], jnp.float32)
@@ -108,6 +109,7 @@ def test_each_expert_learns_with_its_own_prior(x64, method, given, weights):
     np.testing.assert_allclose(losses.total(found), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_logit_adjustment_by_one_is_balanced_softmax():
     ours, theirs = (losses.total(parts_of(method, sample())) for method in ("logit_adjustment", "balanced_softmax"))
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
@@ -149,6 +151,7 @@ def test_ldam_equals_plain_loops_and_weights_classes_after_four_fifths(x64, step
     np.testing.assert_allclose(found["ldam"], ldam_by_loops(sample(scale=10.0), weighted), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_ride_rewards_experts_that_differ(x64):
     logits, spread = sample(scale=10.0), 0.05
     shares = spread * COUNTS / COUNTS.mean() + 1 - spread

@@ -146,6 +146,7 @@ def test_a_view_gives_images_of_its_size_from_any():
         assert jax.eval_shape(view, jax.random.key(0), images).shape == (4, 24, 24, 3)
 
 
+@pytest.mark.slow
 def test_host_and_device_scale_alike():
     image = np.random.default_rng(1).integers(0, 256, (50, 70, 3)).astype(np.uint8)
     box = (3, 11, 41, 37)

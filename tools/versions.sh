@@ -13,10 +13,13 @@ case ${1:-} in
 esac
 root=$(cd "$(dirname "$0")/.." && pwd)
 environment=$(mktemp -d)
-trap 'rm -rf "$environment"' EXIT
+copy=$(mktemp -d)
+trap 'rm -rf "$environment" "$copy"' EXIT
+git -C "$root" archive HEAD | tar -x -C "$copy"
 uv venv --quiet --python "${2:-python3}" "$environment"
 export VIRTUAL_ENV=$environment
-uv pip install --quiet --resolution "$resolution" "$root[jpeg,onnx]" pytest pytest-xdist nbclient ipykernel
+uv pip install --quiet --resolution "$resolution" "$copy[jpeg,onnx]" \
+  "pytest>=8" "pytest-xdist>=3.6" "nbclient>=0.10" "ipykernel>=6"
 "$environment/bin/python" -c "
 from importlib.metadata import version
 names = 'jax jaxlib flax optax orbax-checkpoint grain numpy scipy pillow matplotlib ml-collections'.split()

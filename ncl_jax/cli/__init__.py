@@ -23,7 +23,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "inspect": Command("ncl_jax.cli.inspect", "see what a data set holds, and what would stop or spoil a run"),
+    "inspect": Command("ncl_jax.cli.inspect", "see what a dataset holds, and what would stop or spoil a run"),
     "train": Command("ncl_jax.cli.train", "train, or continue a run"),
     "evaluate": Command("ncl_jax.cli.evaluate", "evaluate a checkpoint of a run again"),
     "predict": Command("ncl_jax.cli.predict", "name the classes of image files"),
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def run(name: str, arguments: list[str]) -> None:
-    """Runs a subcommand: an error that the user can mend is one line and exit code 1, a signal 128 and its number."""
+    """Runs a subcommand: an error that the user can fix is one line and exit code 1, a signal 128 and its number."""
     memory.keep()
     console.survive_closed_streams()
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:

@@ -41,14 +41,16 @@ class Parser(argparse.ArgumentParser):
         found, unknown = self.parse_known_args(rest)
         if unknown:
             name = unknown[0].partition("=")[0]
-            near = did_you_mean(name, self._option_string_actions) if name.startswith("-") else ""
-            self.error(f"unknown argument {unknown[0]!r}{near}")
+            near = did_you_mean(name, self._option_string_actions) if name.startswith("--") else ""
+            hint = f"; a field is set by {FIELD}FIELD=VALUE" if self.takes_fields and not near else ""
+            self.error(f"unknown argument {unknown[0]!r}{near}{hint}")
         found.fields = fields
         return found
 
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser.error`, which would end the program. Raises ConfigError."""
-        raise ConfigError(f"{message}; {self.prog} --help shows all")
+        example = ", for example --config=quickstart" if message.endswith("required: --config") else ""
+        raise ConfigError(f"{message}{example}; {self.prog} --help shows all")
 
 
 def take_fields(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -94,17 +96,21 @@ def read_config(args: argparse.Namespace) -> ml_collections.ConfigDict:
 
 def set_fields(config: ml_collections.ConfigDict, fields: Sequence[str]) -> None:
     """Sets fields of a configuration, each given as `--config.FIELD=VALUE`. Raises ConfigError."""
-    valid = list(flatten(config))
-    for argument in fields:
-        name = argument.partition("=")[0].removeprefix(FIELD)
+    values, given = flatten(config), list(fields)
+    valid = list(values)
+    for index, argument in enumerate(fields):
+        name, equals, _ = argument.removeprefix(FIELD).partition("=")
         if name not in valid:
             section = name.rpartition(".")[0]
             listed = [field for field in valid if field.rpartition(".")[0] == section] or valid
             raise ConfigError(f"unknown field {name!r}{did_you_mean(name, valid)}; there are: {', '.join(listed)}")
-    values = flags.FlagValues()
+        if not equals and not isinstance(values[name], bool):
+            raise ConfigError(f"{FIELD}{name} has no value: pass {FIELD}{name}=VALUE, such as {values[name]!r}")
+        given[index] = argument if equals else f"{argument}=True"
+    parsed = flags.FlagValues()
     try:
-        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["", *fields])
-        values(["", *fields])
+        config_flags.DEFINE_config_dict("config", config, flag_values=parsed, sys_argv=["", *given])
+        parsed(["", *given])
     except (flags.Error, TypeError, ValueError) as error:
         raise ConfigError(f"{' '.join(str(error).split())}; ncl-jax train --help lists the fields") from error
 

@@ -23,6 +23,7 @@ def arguments(parser: Parser) -> None:
 def main(args: argparse.Namespace) -> None:
     """The command."""
     path = new_file("--out", args.out, args.force)
+    new_file("--out", str(description_of(path)), args.force)
     startup.prepare()
     export(args.run, path, args.format, args.step, args.expert, args.prior, args.temperature)
     console.say(f"wrote {path} and {description_of(path)}")

@@ -21,11 +21,12 @@ from ncl_jax.data.images.examine import Examined
 from ncl_jax.data.longtail import count_labels
 from ncl_jax.errors import ConfigError, DataError, WriteError
 from ncl_jax.report import charts
-from ncl_jax.report.plots import png
+from ncl_jax.report.plots import drawn
 from ncl_jax.runtime import console
 from ncl_jax.runtime.files import write_bytes
 
 SHOWN = 60  # classes of a table: of more, the largest and the smallest
+PICTURES = (".png", ".svg", ".pdf", ".jpg")
 NAMED = 5  # files of a problem that are named
 
 
@@ -143,7 +144,7 @@ def inspect(config: ml_collections.ConfigDict, file: pathlib.Path) -> list[str]:
     examined = {name: examine.examine(split, f"decoding {name}") for name, split in data.splits().items()}
     console.say(summary(data, examined))
     try:
-        write_bytes(file, png(charts.class_sizes(data.facts.name, data.facts.class_counts)))
+        write_bytes(file, drawn(charts.class_sizes(data.facts.name, data.facts.class_counts), file.suffix[1:].lower()))
     except OSError as error:
         raise WriteError(f"cannot write --picture={file} ({error}): give another file") from error
     console.say(f"picture of the class sizes: {file}")
@@ -168,6 +169,8 @@ def arguments(parser: Parser) -> None:
 def main(args: argparse.Namespace) -> None:
     """The command."""
     config, picture_file = read_config(args), new_file("--picture", args.picture, args.force)
+    if picture_file.suffix.lower() not in PICTURES:
+        raise ConfigError(f"--picture={args.picture} must end in {', '.join(PICTURES)}")
     if found := inspect(config, picture_file):
         raise DataError(f"{len(found)} problem{'s' * (len(found) > 1)} would stop or spoil a run: fix the data first")
     console.say("nothing was found that would stop or spoil a run")

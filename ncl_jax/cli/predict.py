@@ -18,7 +18,7 @@ from ncl_jax.errors import ConfigError, DataError, WriteError
 from ncl_jax.runs.load import Model, load
 from ncl_jax.runs.predict import find_files, predict
 from ncl_jax.runtime import console, startup
-from ncl_jax.runtime.files import writing_whole
+from ncl_jax.runtime.files import partial_of, writing_whole
 
 
 def text_line(answer: dict) -> str:
@@ -69,7 +69,9 @@ def run(model: Model, files: Sequence[str], top: int, expert: int | None, out: p
                 if "error" in answer:
                     console.say(text_line(answer), error=True)
     except OSError as error:
-        raise WriteError(f"--out={out} cannot be written: {error}") from error
+        partial = partial_of(out)
+        kept = f"; the answers so far are in {partial}" if partial.exists() else ""
+        raise WriteError(f"--out={out} cannot be written: {error}{kept}") from error
     console.say(f"wrote {out}: {len(files) - failed} of {len(files)} files")
     return failed
 

@@ -1,5 +1,6 @@
 """From a configuration and what the data is to a plan: the only place that translates fields into arguments."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -31,7 +32,7 @@ def make_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None
       ConfigError: a value that no model can have.
     """
     common = _common(config, facts, mesh, network(config, facts.num_classes))
-    return Plan(**common, prior_power=known_power(config, facts))
+    return Plan(**common, prior_power=functools.partial(prior_power, config, facts))
 
 
 def make_training_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None = None) -> TrainingPlan:
@@ -46,14 +47,14 @@ def make_training_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Me
     length = facts.num_train // config.optim.batch_size
     return TrainingPlan(
         **common,
-        prior_power=chosen.prior_power,
+        prior_power=lambda: float(chosen.prior_power),
         operations="native" if ops is cpu.OPERATIONS else "xla",
         step_network=network(config, facts.num_classes, ops, packed=common["strategy"] == "packed"),
         objective=chosen,
         optimizer=optimizer(config, rates, length),
         learning_rates=rates,
         steps_per_epoch=length,
-        steps_per_call=config.run.steps_per_call or STEPS_PER_CALL[computes],
+        steps_per_call=config.run.steps_per_call or STEPS_PER_CALL.get(computes, 20),
         batch_size=config.optim.batch_size,
         copies=config.loss.copies,
         accumulate=config.optim.accumulate,
@@ -77,11 +78,16 @@ def _common(config, facts, mesh, of_expert):
     }  # fmt: skip
 
 
-def known_power(config: ml_collections.ConfigDict, facts: Facts) -> float | None:
-    """A run's `Plan.prior_power`: what it noted, or what its method is known for; None: neither."""
-    if (noted := config.get("prior_power")) is not None:
-        return noted
-    return objective(config, facts.class_counts).prior_power if config.loss.name in methods.objectives() else None
+def prior_power(config: ml_collections.ConfigDict, facts: Facts) -> float:
+    """What a run's scores are meant for (`methods.Objective`): what it noted when it began.
+
+    Runs of earlier versions noted nothing: their method is asked, which a file of the user's own must be there for.
+
+    Raises:
+      ConfigError: it is not.
+    """
+    noted = config.get("prior_power")
+    return noted if noted is not None else float(objective(config, facts.class_counts).prior_power)
 
 
 def platform(mesh: Mesh | None) -> str:

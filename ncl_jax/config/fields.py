@@ -149,7 +149,8 @@ def fields() -> dict[str, Field]:
     return RUN | DATA | MODEL | LOSS | of_methods | CONTRAST | TEACHER | OPTIM | DEVICES
 
 
-METHOD_FILE = "method_sha256"  # beside the fields, of a method of the user's own: its file's content
+METHOD_FILE = "method_sha256"  # of a method of the user's own: its file's content
+NOTES = ("version", "extend", "prior_power", METHOD_FILE)  # what stands beside the fields in a run's `config.json`
 
 
 def base_config() -> ml_collections.ConfigDict:
@@ -159,6 +160,11 @@ def base_config() -> ml_collections.ConfigDict:
     config.lock()  # a misspelt field in a configuration file is an error
     config.loss.own.unlock()
     return config
+
+
+def without_notes(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy without what a run's `config.json` notes beside the fields."""
+    return ml_collections.ConfigDict({name: v for name, v in config.to_dict().items() if name not in NOTES})
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
@@ -202,15 +208,15 @@ def complete(stored: dict) -> ml_collections.ConfigDict:
 
 
 def differences(old: ml_collections.ConfigDict, new: ml_collections.ConfigDict) -> list[str]:
-    """One line for every field that differs and may not: `optim.momentum: 0.9 in that run, 0.8 in this`."""
-    before, after = _identities(flatten(old), flatten(new))
+    """One line for every field that differs and may not: `optim.momentum: 0.9 saved, 0.8 given`."""
+    before, after = identities(flatten(old), flatten(new))
     names = [name for name in sorted(before.keys() | after.keys()) if not name.startswith(MAY_CHANGE)]
     lines: list[tuple[str, Any, Any]] = [(n, before.get(n, "absent"), after.get(n, "absent")) for n in names]
     said = {METHOD_FILE: f"{METHOD_FILE}, of the content of loss.name's file"}
     return [f"{said.get(name, name)}: {old} saved, {new} given" for name, old, new in lines if old != new]
 
 
-def _identities(*configs: dict[str, Any]) -> list[dict[str, Any]]:
+def identities(*configs: dict[str, Any]) -> list[dict[str, Any]]:
     """What makes runs the same: of a method's own file the content, wherever the file lies. Runs before that was noted
     have the path alone."""
     if all(METHOD_FILE in config for config in configs):

@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 from ncl_jax.data.augment import views
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.types import Preprocessing
-from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation import priors
 from ncl_jax.evaluation.predictor import Predictor
 from ncl_jax.methods import Objective
@@ -67,7 +66,7 @@ class Plan:
       strategy: how the experts are applied, see `experts.apply_experts`.
       preprocessing: from an image file to what the network sees.
       loading: see `Loading`.
-      prior_power: what the scores are meant for, see `methods.Objective`; None: not known without the user's own file.
+      prior_power: gives what the scores are meant for, see `methods.Objective`; only called where a prior is asked for.
     """
 
     facts: Facts
@@ -78,7 +77,7 @@ class Plan:
     strategy: str
     preprocessing: Preprocessing
     loading: Loading
-    prior_power: float | None
+    prior_power: Callable[[], float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,24 +126,9 @@ def adjustment(plan: Plan, prior: str | None) -> np.ndarray | None:
     """What moves the run's logits to a prior (`priors.adjustment`); None for none: as they were trained.
 
     Raises:
-      ConfigError: see `priors.read`, and `prior_power`.
+      ConfigError: see `priors.read` and `build.prior_power`.
     """
-    return priors.adjustment(prior, plan.facts.class_counts, prior_power(plan)) if prior else None
-
-
-def prior_power(plan: Plan) -> float:
-    """What the scores are meant for, see `methods.Objective`. Raises ConfigError where it is not known."""
-    return required(plan.prior_power)
-
-
-def required(power: float | None) -> float:
-    """A prior's power that must be known. Raises ConfigError where it is not."""
-    if power is None:
-        raise ConfigError(
-            "the prior that this run's scores are meant for is not known: it was trained by a method of its own file "
-            "before ncl_jax noted that. Use the scores as they are, without a prior and temperature=val"
-        )
-    return power
+    return priors.adjustment(prior, plan.facts.class_counts, plan.prior_power()) if prior else None
 
 
 def initial_model(plan: Plan) -> steps.ModelState:

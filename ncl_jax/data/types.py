@@ -59,7 +59,7 @@ class Split(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A data set, in the order of its files."""
+    """A dataset, in the order of its files."""
 
     class_names: tuple[str, ...]  # [C]
     splits: Mapping[str, Split]  # train, and test or val or both

@@ -15,7 +15,7 @@ class Predictor:
       apply: the experts, see `experts.make_apply`.
       normalize: uint8 [B, H, W, 3] to the network's float32 input.
       adjust: [C], added to the logits; see `priors.adjustment`.
-      temperature: by which they are divided first; see `calibration`.
+      temperature: by which they are divided first; see `temperature.fit_temperature`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""NCL, NCL++ and the methods that are parts of them: `losses.py`, with weights that may grow over the first steps."""
+"""NCL, NCL++ and the methods that are parts of them, with weights that may grow over the first steps."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

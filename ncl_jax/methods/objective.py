@@ -84,7 +84,7 @@ def _import(place: str) -> Any:
         return importlib.import_module(place)
     spec = importlib.util.spec_from_file_location(pathlib.Path(place).stem, place)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{place} is no Python file")
+        raise ImportError(f"{place} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

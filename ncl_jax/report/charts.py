@@ -57,7 +57,7 @@ def curves(records: Sequence[dict], balanced: bool) -> Figure:
 
 
 def _terms(ax: Axes, training: list[dict], balanced: bool) -> None:
-    used = {term for record in training for term, value in record["parts"].items() if value}
+    used = {term for record in training for term, value in record["parts"].items() if value > 0}
     for term in [*(term for term in TERMS if term in used), *sorted(used - TERMS.keys())]:
         values = [record["parts"].get(term, np.nan) for record in training]
         _line(ax, [record["epoch"] for record in training], values, term_label(term, used, balanced))
@@ -81,9 +81,9 @@ def _accuracies(ax: Axes, evaluations: list[dict]) -> None:
 
 def _line(ax: Axes, x: Any, y: Any, label: str) -> None:
     """One more line of a panel, in a colour and dashes of its own."""
-    index = len(ax.lines)
-    dashes, size = plots.DASHES[index % len(plots.DASHES)], 6 if len(x) <= 50 else 3
-    ax.plot(x, y, color=COLORS[index % len(COLORS)], linestyle=dashes, marker=".", markersize=size, label=label)
+    index, number = len(ax.lines), len(COLORS)
+    dashes, size = plots.DASHES[(index + index // number) % len(plots.DASHES)], 6 if len(x) <= 50 else 3
+    ax.plot(x, y, color=COLORS[index % number], linestyle=dashes, marker=".", markersize=size, label=label)
 
 
 @style()
@@ -183,10 +183,18 @@ def reliability(right: np.ndarray, confidence: np.ndarray, titles: Sequence[str]
     return figure
 
 
+def _with_legend(names: Sequence[str]) -> tuple[Figure, Axes, int]:
+    """A figure of one panel with room for a legend of these names below, and the legend's columns."""
+    columns = 1 if max(map(len, names), default=0) > 34 else 2
+    below = 0.75 + 0.2 * -(-len(names) // columns)
+    figure, (ax,) = plots.axes(6.4, height=3.4 + below, below=below)
+    return figure, ax, columns
+
+
 @style()
 def strips(groups: Sequence[tuple[str, list[str], dict[str, list[float | None]]]]) -> Figure:
     """Every run of some groups, a point for each figure: name, names of the runs, their figures by name."""
-    figure, (ax,) = plots.axes(6.4, height=4.6, below=1.2)
+    figure, ax, columns = _with_legend([name for name, _, _ in groups])
     figures = list(groups[0][2]) if groups else []
     for index, (name, runs, values) in enumerate(groups):
         offset = (index - (len(groups) - 1) / 2) * 0.7 / len(groups)
@@ -201,7 +209,7 @@ def strips(groups: Sequence[tuple[str, list[str], dict[str, list[float | None]]]
         plots.say(ax.scatter(x, y, s=22, color=color, marker=marker, label=name), texts)
     ax.set_xticks(range(len(figures)), ["all" if name == "accuracy" else name for name in figures])
     ax.set(ylabel="test accuracy (%)", ylim=(0, 100))
-    plots.legend_below(figure, ax, 2)
+    plots.legend_below(figure, ax, columns)
     return figure
 
 
@@ -214,17 +222,22 @@ def by_size(groups: Sequence[tuple[str, np.ndarray]], class_counts: Sequence[int
     counts = np.asarray(class_counts)
     tested = ~np.isnan(np.array([values for _, values in groups], float)).any(0)
     order = [c for c in np.argsort(counts, kind="stable") if counts[c] and tested[c]]
-    figure, (ax,) = plots.axes(6.4, height=4.6, below=1.2)
+    figure, ax, columns = _with_legend([name for name, _ in groups])
     if order:
         parts = np.array_split(order, min(smoothed, len(order)))
         sizes = [float(np.exp(np.log(counts[part]).mean())) for part in parts]
+        ax.set(xscale="log", xlim=(counts[order].min() / 1.15, counts[order].max() * 1.15))
         for name, values in groups:
-            _line(ax, sizes, [100 * float(np.asarray(values, float)[part].mean()) for part in parts], name)
-        ax.set(xscale="log")
+            means = [100 * float(np.asarray(values, float)[part].mean()) for part in parts]
+            _line(ax, sizes, means, name)
+            texts = [
+                f"{name}: {mean:.1f} % at about {size:.0f} images" for size, mean in zip(sizes, means, strict=True)
+            ]
+            plots.say(ax.scatter(sizes, means, s=20, alpha=0), texts)
         plots.number_ticks(ax.xaxis)
         plots.mark_groups(ax, counts[order], 107)
     ax.set(xlabel="training images of the class", ylabel="test accuracy (%)", ylim=(BOTTOM, TOP))
-    plots.legend_below(figure, ax, 2)
+    plots.legend_below(figure, ax, columns)
     return figure
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ncl_jax.config.fields import MAY_CHANGE, flatten
+from ncl_jax.config.fields import MAY_CHANGE, METHOD_FILE, flatten, identities
 from ncl_jax.config.recipes import SCALED
 from ncl_jax.errors import ConfigError
 from ncl_jax.report import charts, plots
@@ -74,7 +74,7 @@ def _check_seeds(members: Sequence[RunContent]) -> None:
 
 
 def _fields(run: RunContent) -> dict:
-    config = flatten(run.config)
+    (config,) = identities(flatten(run.config))
     fields = {name: value for name, value in config.items() if name != "seed" and not name.startswith(MAY_CHANGE)}
     return fields | {TRAINED: run.results["epoch"]}
 
@@ -82,7 +82,7 @@ def _fields(run: RunContent) -> dict:
 def _distinct(one: Group, groups: Sequence[Group]) -> str:
     """The method's name and the fields by which it differs from others of the same."""
     own, others = _fields(one.runs[0]), [_fields(g.runs[0]) for g in groups if g.name == one.name]
-    differing = [name for name in own if any(_tells(name, own, other) for other in others)]
+    differing = [name for name in own if name != METHOD_FILE and any(_tells(name, own, other) for other in others)]
     return f"{one.name}, " + " ".join(f"{name}={own[name]}" for name in differing[:3])
 
 

@@ -5,8 +5,7 @@ import pathlib
 import ml_collections
 
 from ncl_jax.config import build
-from ncl_jax.config.fields import base_config, complete
-from ncl_jax.config.plan import required
+from ncl_jax.config.fields import base_config, without_notes
 from ncl_jax.errors import ConfigError
 from ncl_jax.storage.directory import RunDir
 
@@ -20,7 +19,7 @@ def student(run: str | pathlib.Path) -> ml_collections.ConfigDict:
     config.teacher.run = str(directory.path.absolute())
     config.teacher.update({name: config.model[name] for name in (*build.ARCHITECTURE, "num_experts")})
     config.model.update({"num_experts": 1, "pretrained": "", "pretrained_expert": -1, "freeze": 0})
-    balanced = required(build.known_power(directory.read_config(), directory.read_facts())) < 0.5
+    balanced = build.prior_power(directory.read_config(), directory.read_facts()) < 0.5
     config.loss.update({"name": "distilled", "copies": 1, "balanced": balanced, "label_smoothing": 0.0})
     for weight in ("distill_weight", "hard_distill_weight"):  # methods without distillation have 0
         config.loss[weight] = config.loss[weight] or base_config().loss[weight]
@@ -30,5 +29,4 @@ def student(run: str | pathlib.Path) -> ml_collections.ConfigDict:
 
 def own_config(directory: RunDir) -> ml_collections.ConfigDict:
     """A run's configuration, without what `config.json` notes beside it."""
-    stored = directory.read_config().to_dict()
-    return complete({name: stored[name] for name in base_config()})
+    return without_notes(directory.read_config())

@@ -29,7 +29,7 @@ def evaluate_run(
     """Re-evaluates a checkpoint of a run: the figures of `metrics.summarize`, with `step` and `epoch`.
 
     Raises:
-      ConfigError, CheckpointError: see `load.restore`, `priors.read` and `temperature.find_temperature`.
+      ConfigError, CheckpointError: see `restore.restore`, `priors.read` and `temperature.find_temperature`.
       DataError: the data cannot be read, or is not what the run was trained on.
     """
     return _evaluate(RunDir(workdir), step, data_dir, prior, temperature).figures

@@ -10,7 +10,8 @@ import ml_collections
 import numpy as np
 import optax
 
-from ncl_jax.config import build, build_data, checks
+from ncl_jax.config import build, build_data, checks, choose
+from ncl_jax.config.fields import without_notes
 from ncl_jax.config.plan import TrainingPlan, initial_state
 from ncl_jax.errors import ConfigError
 from ncl_jax.methods.momentum import KeyQueue
@@ -36,23 +37,26 @@ def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathl
       DataError: the file or the data cannot be read.
       WriteError, CheckpointError: the run cannot be written.
     """
-    config, directory = ml_collections.ConfigDict(config.to_dict()), RunDir(workdir)
+    config, directory = without_notes(config), RunDir(workdir)
     build_data.absolute_paths(config)
     checks.validate(config)
+    choose.note_method(config)
     if directory.config.exists():
         raise ConfigError(f"{directory} holds a run already: give another --workdir")
     file = expand("--checkpoint", checkpoint)
     tensors = read_weights(file)
     data = build_data.data(config)
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
-    plan = build.make_training_plan(config, data.facts)
+    by_xla = ml_collections.ConfigDict(config.to_dict())
+    by_xla.run.conv = "xla"  # nothing is computed
+    plan = build.make_training_plan(by_xla, data.facts)
     state = make_state(plan, tensors, file)
     progress = {
         "seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict() | {"extend": 0},
         "pretrained": {"name": str(file), "sha256": digest(file)},
     }  # fmt: skip
     with directory.locked():
-        directory.begin(config, data, {"extend": 0, "prior_power": plan.prior_power})
+        directory.begin(config, data, {"extend": 0, "prior_power": plan.prior_power()})
         with contextlib.closing(Checkpoints(directory.path)) as checkpoints:
             checkpoints.save(state, progress)
             checkpoints.wait()

@@ -88,11 +88,12 @@ def extension(epochs: int, extend: int, rate: float) -> list[str]:
 
 
 def other_operations(before: str | None, now: str) -> list[str]:
-    """What it means that a run goes on by other operations than it had (`build.operations_name`)."""
+    """What it means that a run continues by other operations than it had (`TrainingPlan.operations`)."""
     text = (
-        f"warning: this run had run.conv={before} and goes on with {now}: its figures agree with those of an unbroken "
+        f"warning: this run had run.conv={before} and continues with {now}: its figures agree with those of an "
+        "unbroken run up to rounding; they are not bit-identical"
     )
-    return [text + "run up to rounding, not to the bit"] if before not in (None, now) else []
+    return [text] if before not in (None, now) else []
 
 
 def size(params: Any) -> str:

@@ -88,8 +88,8 @@ def from_hub(name: str) -> Path:
         return Path(huggingface_hub.hf_hub_download(name, HUB_FILE))
     except Exception as error:  # of many packages below it
         raise ConfigError(
-            f"model.pretrained={name} cannot be had from the hub ({one_line(error)}): download its {HUB_FILE} and give "
-            "the path"
+            f"model.pretrained={name} is not available from the hub ({one_line(error)}): download its {HUB_FILE} and "
+            "pass the path"
         ) from error
 
 

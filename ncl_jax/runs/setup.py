@@ -144,7 +144,7 @@ def restore_or_start(
 def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps.Metrics, int]:
     """The metrics of the running epoch's steps, and from which step of it on they are known.
 
-    A run stopped within an epoch goes on with those that it saved of the `done` steps, unless the code has other
+    A run stopped within an epoch continues with those that it saved of the `done` steps, unless the code has other
     metrics by now: then the epoch's figures are those of the steps that follow.
     """
     is_list = lambda value: isinstance(value, list)  # noqa: E731

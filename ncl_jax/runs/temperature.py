@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from ncl_jax.config.loading import test_feed
-from ncl_jax.config.plan import predictor, prior_power
+from ncl_jax.config.plan import predictor
 from ncl_jax.data import dataset
 from ncl_jax.data.feeds.feed import over
 from ncl_jax.errors import ConfigError, DataError
@@ -67,7 +67,7 @@ def _read(directory: RunDir) -> dict[str, float]:
 def _fit_on_val(loaded: Loaded, expert: int | None) -> float:
     plan, facts = loaded.plan, loaded.plan.facts
     assert plan.mesh is not None
-    own = priors.own(facts.class_counts, prior_power(plan))
+    own = priors.own(facts.class_counts, plan.prior_power())
     val = same_data(loaded.config, loaded.directory).splits().get("val")
     if val is None:
         raise DataError(

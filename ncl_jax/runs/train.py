@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ncl_jax.config import build, build_data, checks, choose
+from ncl_jax.config import build, build_data, checks, choose, fields
 from ncl_jax.config.fields import flatten
 from ncl_jax.data import dataset
 from ncl_jax.errors import CheckpointError, Diverged, Interrupted
@@ -51,7 +51,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
       Diverged: a loss became infinite or NaN.
       Interrupted: SIGTERM, SIGINT or SIGHUP came; the state has been saved.
     """
-    config, directory = ml_collections.ConfigDict(config.to_dict()), RunDir(workdir)
+    config, directory = fields.without_notes(config), RunDir(workdir)
     build_data.absolute_paths(config)  # evaluation may start elsewhere
     checks.validate(config)
     choose.note_method(config)
@@ -70,13 +70,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
     directory.check_version()
     checks.check_place(config, directory.path)
     mesh = build.mesh(config)
+    build.operations(config, mesh)  # refused before the data is loaded
     data = build_data.data(config)
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
-    plan = build.make_training_plan(config, data.facts, mesh)  # what is refused is so before anything is written
+    plan = build.make_training_plan(config, data.facts, mesh)
     directory.check(config, data)
     start = None if directory.has_checkpoints() else pretrained.load(config, plan)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(begun(directory, config, data, extend, plan.prior_power))
+        stack.enter_context(begun(directory, config, data, extend, plan.prior_power()))
         interrupt = stack.enter_context(Interrupt())
         earlier = (directory.read_results() or {}).get("step")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path, results=earlier)))
@@ -94,7 +95,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
 
 @contextlib.contextmanager
 def begun(
-    directory: RunDir, config: ml_collections.ConfigDict, data: dataset.Data, extend: int, prior_power: float | None
+    directory: RunDir, config: ml_collections.ConfigDict, data: dataset.Data, extend: int, prior_power: float
 ) -> Iterator[None]:
     """Creates the directory and keeps a second run out of it; in the first process alone."""
     if not is_first():

@@ -1,4 +1,4 @@
-"""What the commands share: arguments, and output that a program outlives when it is closed, full or broken."""
+"""Output that a program outlives when it is closed, full or broken."""
 
 import contextlib
 import os

@@ -24,10 +24,15 @@ def cache_directory() -> pathlib.Path:
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "ncl_jax"
 
 
+def partial_of(path: pathlib.Path) -> pathlib.Path:
+    """Where a file's content lies until it is complete."""
+    return path.with_name(path.name + ".partial")
+
+
 @contextlib.contextmanager
 def writing_whole(path: pathlib.Path) -> Iterator[TextIO]:
     """A text file that is written line by line and takes its name when it is complete; OSError as for `open`."""
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         yield file
     partial.replace(path)
@@ -40,7 +45,7 @@ def write_text(path: pathlib.Path, text: str) -> None:
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
+    partial = partial_of(path)
     partial.write_bytes(content)
     partial.replace(path)
 

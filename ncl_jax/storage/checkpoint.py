@@ -25,7 +25,7 @@ class Restored(NamedTuple):
     """A checkpoint's content."""
 
     state: Any  # TrainState, or the part of it that was asked for
-    progress: dict  # the run's host-side record, see `train.Run`
+    progress: dict  # the run's host-side record, see `setup.Run`
     step: int
     skipped: list[str]  # a line for every later checkpoint that could not be used
 

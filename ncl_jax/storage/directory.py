@@ -76,7 +76,7 @@ class RunDir:
         Raises:
           WriteError: it cannot be written.
         """
-        content = {"version": VERSION} | noted | config.to_dict()
+        content = config.to_dict() | {"version": VERSION} | noted
         with self.writing():
             write_text(self.config, json.dumps(content, indent=1) + "\n")
             write_text(self.facts, data.facts.to_json())

@@ -10,7 +10,7 @@ from ncl_jax.weights import torch_file
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file by name: safetensors, or PyTorch's .pth in either format (`pytorch.read`).
+    """The tensors of a file by name: safetensors, or PyTorch's .pth in either format (`torch_file.read`).
 
     Raises:
       DataError: the file cannot be read, is damaged, or asks for anything but tensors.

@@ -52,6 +52,7 @@ def test_a_run_extended_at_once_is_the_same_run(run, tmp_path):
     assert figures[0] == figures[1]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_is_finished_off_and_may_still_go_on(finished, run, capfd):
     expected = RunDir(finished).read_results()
     for name in ("results.json", "curve.png", "per_class.png"):

@@ -1,4 +1,4 @@
-"""Data sets that are decoded once and live on the devices: which ones, and how their batches are taken."""
+"""Datasets that are decoded once and live on the devices: which ones, and how their batches are taken."""
 
 import functools
 from collections.abc import Iterator
