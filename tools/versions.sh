@@ -19,7 +19,7 @@ git -C "$root" archive HEAD | tar -x -C "$copy"
 uv venv --quiet --python "${2:-python3}" "$environment"
 export VIRTUAL_ENV=$environment
 uv pip install --quiet --resolution "$resolution" "$copy[jpeg,onnx]" \
-  "pytest>=8" "pytest-xdist>=3.6" "nbclient>=0.10" "ipykernel>=6"
+  "pytest>=8" "pytest-xdist>=3.8" "nbclient>=0.10" "ipykernel>=6"
 "$environment/bin/python" -c "
 from importlib.metadata import version
 names = 'jax jaxlib flax optax orbax-checkpoint grain numpy scipy pillow matplotlib ml-collections'.split()
