@@ -1,7 +1,7 @@
-"""Shared settings: eight CPU devices in the tests' process, the reference figures, caches for this session alone.
+"""Shared settings: eight CPU devices in the tests' process, the reference figures, caches for these tests alone.
 
 Compiling is most of the tests' time. So the compiler leaves its expensive passes out, and what is compiled once, in
-whichever process, serves all. Both caches lie in a folder that goes with the session: no test touches the user's home.
+whichever process, serves all. Both caches lie in a folder that is deleted in the end: no test touches the home folder.
 """
 
 import atexit

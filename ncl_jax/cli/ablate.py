@@ -22,7 +22,7 @@ from ncl_jax.storage.directory import RunDir
 
 
 def job(config: str, method: str, seed: int, workdir: pathlib.Path, overrides: list[str]) -> launch.Job:
-    """The run of one method with one seed; done again, it goes on with it or finds it finished."""
+    """The run of one method with one seed; the same call again resumes it, or finds it finished."""
     path, _, arguments = config.partition(":")
     arguments = ",".join(filter(None, [arguments, f"method={method}", f"seed={seed}"]))
     directory = workdir / f"{method}-{seed}"

@@ -20,7 +20,7 @@ MAY_CHANGE = ("version", "extend", "prior_power", "data.dir", "data.list.", "dat
 RUN = {
     "seed": Field(0, "random seed of initial weights, order and augmentation; the long-tailed subset does not depend "
                   "on it", at_least=0, at_most=2**32 - 1),
-    "epochs": Field(400, "passes over the training set", AUTHORS, at_least=1),
+    "epochs": Field(400, "number of training epochs", AUTHORS, at_least=1),
     "eval_every": Field(10, "epochs between evaluations; the last epoch is always evaluated", at_least=1),
     "checkpoint_every": Field(10, "epochs between checkpoints; the last epoch is always saved", at_least=1),
     "precision": Field("float32", "number format that the backbone computes in", choices=("float32", "bfloat16")),

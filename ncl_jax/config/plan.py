@@ -138,9 +138,14 @@ def initial_model(plan: Plan) -> steps.ModelState:
 
 
 def _initial_experts(plan, key, network, num_experts):
-    """Experts of a network at step 0, by XLA's operations: the shapes, and the numbers, are the same."""
-    plain = network.clone(backbone=network.backbone.clone(operations=XLA))
-    return experts.init_experts(plain, key, num_experts, jnp.zeros((2, *plan.facts.image_shape), jnp.float32))
+    """Experts of a network at step 0."""
+    images = jnp.zeros((2, *plan.facts.image_shape), jnp.float32)
+    return experts.init_experts(_by_xla(network), key, num_experts, images)
+
+
+def _by_xla(network):
+    """A network with XLA's operations: its initial variables and all its shapes are the same."""
+    return network.clone(backbone=network.backbone.clone(operations=XLA))
 
 
 def initial_state(plan: TrainingPlan) -> steps.TrainState:
@@ -170,8 +175,7 @@ def _outputs(plan, start):
     """The shapes of the experts' outputs for one micro-batch; see `methods.Objective`."""
     batch = plan.batch_size * plan.copies // plan.accumulate
     images = jax.ShapeDtypeStruct((batch, *plan.facts.image_shape), jnp.float32)
-    network = plan.network.clone(backbone=plan.network.backbone.clone(operations=XLA))
-    apply = experts.make_apply(network, "vmap")
+    apply = experts.make_apply(_by_xla(plan.network), "vmap")
     variables = {"params": start.params, "batch_stats": start.batch_stats}
     shapes = jax.eval_shape(lambda v, x: apply(v, x, True)[0], variables, images)
     return shapes | ({"keys": shapes["projection"]} if "projection" in shapes else {})

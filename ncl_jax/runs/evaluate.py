@@ -68,10 +68,10 @@ def _evaluate(
 
 
 def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
-    """Writes the table and the plots of a stopped run, at its last checkpoint; training may still go on later.
+    """Writes the table and the plots of a stopped run, at its last checkpoint; training can be resumed.
 
     Raises:
-      ConfigError, CheckpointError, DataError: see `evaluate_run`; the run is going on, or has later results.
+      ConfigError, CheckpointError, DataError: see `evaluate_run`; the run is being trained, or has later results.
     """
     directory = RunDir(workdir)
     config, facts = directory.read_config(), directory.read_facts()
