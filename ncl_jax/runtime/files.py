@@ -1,10 +1,12 @@
 """Files and paths: read and written whole, with errors that name them."""
 
 import contextlib
+import errno
 import os
 import pathlib
+import stat
 from collections.abc import Iterator
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from ncl_jax.errors import ConfigError, DataError
 
@@ -50,9 +52,32 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
     partial.replace(path)
 
 
-def read_file(path: pathlib.Path) -> bytes:
-    """A file's content. Raises DataError, naming it, where it cannot be read."""
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """A regular file, or a link to one, open for reading.
+
+    Pipes and devices are refused without waiting for them: reading one may never end. Raises DataError, naming the
+    file, for those; OSError as for `open`.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return path.read_bytes()
+        mode = os.fstat(number).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if not stat.S_ISREG(mode):
+            raise DataError(f"{path} is not a regular file but a pipe, socket or device: copy its content to a file")
+        return os.fdopen(number, "rb")
+    except BaseException:
+        os.close(number)
+        raise
+
+
+def read_file(path: pathlib.Path, most: int | None = None) -> bytes:
+    """A regular file's content. Raises DataError, naming it, where it cannot be read or has more than `most` bytes."""
+    try:
+        with open_regular(path) as file:
+            content = file.read() if most is None else file.read(most + 1)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
+    if most is not None and len(content) > most:
+        raise DataError(f"{path} is larger than {most:,} bytes, which is more than such a file can have")
+    return content
