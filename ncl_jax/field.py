@@ -1,7 +1,7 @@
 """How a field of the configuration is declared, by the configuration or by the method that alone reads it."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from ncl_jax.errors import ConfigError, did_you_mean
@@ -18,6 +18,7 @@ class Field(NamedTuple):
       source: of the default: "authors" (their program), a paper or an arXiv number.
       at_least, above, at_most, below: bounds of a number; numbers are finite in any case.
       choices: the values of a text.
+      words: numbers that the command line has words for.
       developer: a switch for work on ncl_jax itself, which no user needs.
     """
 
@@ -30,6 +31,7 @@ class Field(NamedTuple):
     below: float | None = None
     choices: Collection[str] | None = None
     developer: bool = False
+    words: Mapping[str, int] = {}
 
     def check(self, name: str, value: Any) -> None:
         """Raises ConfigError, naming the field, for a value that is not among the choices or outside the bounds."""

@@ -10,6 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ncl_jax.config import files as config_files
+from ncl_jax.config.fields import fields as declared_fields
 from ncl_jax.config.fields import flatten
 from ncl_jax.errors import ConfigError, did_you_mean
 from ncl_jax.runtime.files import expand
@@ -97,16 +98,17 @@ def read_config(args: argparse.Namespace) -> ml_collections.ConfigDict:
 def set_fields(config: ml_collections.ConfigDict, fields: Sequence[str]) -> None:
     """Sets fields of a configuration, each given as `--config.FIELD=VALUE`. Raises ConfigError."""
     values, given = flatten(config), list(fields)
-    valid = list(values)
+    valid, declared = list(values), declared_fields()
     for index, argument in enumerate(fields):
-        name, equals, _ = argument.removeprefix(FIELD).partition("=")
+        name, equals, value = argument.removeprefix(FIELD).partition("=")
         if name not in valid:
             section = name.rpartition(".")[0]
             listed = [field for field in valid if field.rpartition(".")[0] == section] or valid
             raise ConfigError(f"unknown field {name!r}{did_you_mean(name, valid)}; there are: {', '.join(listed)}")
         if not equals and not isinstance(values[name], bool):
             raise ConfigError(f"{FIELD}{name} has no value: pass {FIELD}{name}=VALUE, such as {values[name]!r}")
-        given[index] = argument if equals else f"{argument}=True"
+        word = declared[name].words.get(value) if name in declared else None
+        given[index] = f"{FIELD}{name}={word}" if word is not None else argument if equals else f"{argument}=True"
     parsed = flags.FlagValues()
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=parsed, sys_argv=["", *given])

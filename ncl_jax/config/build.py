@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 
+import flax.linen as nn
 import jax
 import ml_collections
 import numpy as np
@@ -10,17 +11,20 @@ import optax
 from jax.sharding import Mesh
 
 from ncl_jax import methods
-from ncl_jax.config.plan import Loading, Plan, Teacher, TrainingPlan
+from ncl_jax.config.plan import Loading, Plan, Teacher, TrainingPlan, by_xla
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.types import Preprocessing
 from ncl_jax.errors import ConfigError
 from ncl_jax.methods import momentum
 from ncl_jax.methods.contrast import contrast
-from ncl_jax.models import PACKED, Network, cpu, layers, make_network
+from ncl_jax.models import FROZEN, PACKED, Network, cpu, layers, make_backbone, make_heads, make_network
 from ncl_jax.runtime import devices
 from ncl_jax.training import optimizers
 
-ARCHITECTURE = ("backbone", "depth", "width", "classifier", "cosine_scale")  # of `model` and `teacher`
+BACKBONE = ("backbone", "depth", "width")  # of `model` and `teacher`
+HEAD = ("classifier", "cosine_scale")
+ON_FEATURES = ("adapter", "standardize")  # of heads on a frozen backbone
+ARCHITECTURE = (*BACKBONE, *HEAD, *ON_FEATURES)
 STRATEGIES = {"cpu": "unroll", "gpu": "vmap", "tpu": "packed"}  # docs/accelerators.md, docs/benchmarks.md
 STEPS_PER_CALL = {"cpu": 1, "gpu": 20, "tpu": 20}  # one on CPU, where loops are slow (`steps.make_advance`)
 
@@ -31,7 +35,7 @@ def make_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None
     Raises:
       ConfigError: a value that no model can have.
     """
-    common = _common(config, facts, mesh, network(config, facts.num_classes))
+    common = _common(config, facts, mesh, network(config, facts.num_classes), trunk(config))
     return Plan(**common, prior_power=functools.partial(prior_power, config, facts))
 
 
@@ -42,7 +46,7 @@ def make_training_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Me
       ConfigError: run.conv=native is not available here, or the method refuses these data.
     """
     ops, computes = operations(config, mesh), platform(mesh)
-    common = _common(config, facts, mesh, network(config, facts.num_classes, ops))
+    common = _common(config, facts, mesh, network(config, facts.num_classes, ops), trunk(config, ops))
     chosen, rates = objective(config, facts.class_counts), learning_rates(config)
     length = facts.num_train // config.optim.batch_size
     return TrainingPlan(
@@ -66,16 +70,29 @@ def make_training_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Me
     )
 
 
-def _common(config, facts, mesh, of_expert):
+def _common(config, facts, mesh, of_expert, of_all):
     """The fields that both kinds of plan have."""
     data = config.data
     size = facts.image_shape[0]
     return {
         "facts": facts, "mesh": mesh, "seed": config.seed, "num_experts": config.model.num_experts,
-        "network": of_expert, "strategy": strategy(config, mesh),
-        "preprocessing": Preprocessing(data.resize or size, size, tuple(data.mean), tuple(data.std)),
-        "loading": Loading(data.feed, data.threads, data.workers, config.run.eval_batch),
+        "network": of_expert, "trunk": of_all, "input_shape": input_shape(of_all, facts.image_shape),
+        "strategy": strategy(config, mesh),
+        "preprocessing": Preprocessing(
+            data.resize or size, size, tuple(data.mean), tuple(data.std), data.interpolation
+        ),
+        "loading": Loading(
+            data.feed, data.threads, data.workers, config.run.eval_batch, data.cache, data.cached_views, data.flip
+        ),
     }  # fmt: skip
+
+
+def input_shape(trunk: nn.Module | None, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of one image as an expert sees it: H, W, 3, or the number of a frozen backbone's features."""
+    if trunk is None:
+        return image_shape
+    image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+    return jax.eval_shape(lambda x: by_xla(trunk).init_with_output(jax.random.key(0), x, False)[0], image).shape[1:]
 
 
 def prior_power(config: ml_collections.ConfigDict, facts: Facts) -> float:
@@ -121,17 +138,34 @@ def notes(config: ml_collections.ConfigDict, mesh: Mesh | None) -> list[str]:
     return [f"on this CPU training takes several times as long as it could: {slow}"] if slow else []
 
 
+def is_frozen(config: ml_collections.ConfigDict) -> bool:
+    """Whether one frozen backbone serves all experts, which are heads on its features."""
+    return config.model.freeze == FROZEN
+
+
+def trunk(config: ml_collections.ConfigDict, ops: layers.Operations = layers.XLA) -> nn.Module | None:
+    """The frozen backbone of all experts; None where each has its own."""
+    if not is_frozen(config):
+        return None
+    return make_backbone(**_take(config.model, BACKBONE), precision=config.precision, operations=ops)
+
+
 def network(
     config: ml_collections.ConfigDict,
     num_classes: int,
     ops: layers.Operations = layers.XLA,
     packed: bool = False,
 ) -> Network:
-    """One expert's network."""
+    """One expert's network: of images, or of the features of a frozen backbone."""
+    head = {
+        **_take(config.model, HEAD), "num_classes": num_classes,
+        "projection_dim": config.contrast.dim if config.contrast.weight else 0,
+    }  # fmt: skip
+    if is_frozen(config):
+        return make_heads(**head, **_take(config.model, ON_FEATURES))
     return make_network(
-        **_architecture(config.model),
-        num_classes=num_classes,
-        projection_dim=config.contrast.dim if config.contrast.weight else 0,
+        **head,
+        **_take(config.model, BACKBONE),
         precision=config.precision,
         operations=ops,
         freeze=config.model.freeze,
@@ -140,21 +174,20 @@ def network(
     )
 
 
-def _architecture(section: ml_collections.ConfigDict) -> dict:
-    return {name: section[name] for name in ARCHITECTURE}
+def _take(section: ml_collections.ConfigDict, names: Sequence[str]) -> dict:
+    return {name: section[name] for name in names}
 
 
 def teacher(config: ml_collections.ConfigDict, num_classes: int, ops: layers.Operations) -> Teacher | None:
     """The ensemble that a student learns from; None: there is none."""
     if not config.teacher.run:
         return None
-    of_expert = make_network(
-        **_architecture(config.teacher),
-        num_classes=num_classes,
-        projection_dim=0,
-        precision=config.precision,
-        operations=ops,
-    )
+    head = {**_take(config.teacher, HEAD), "num_classes": num_classes, "projection_dim": 0}
+    if is_frozen(config):
+        of_expert = make_heads(**head, **_take(config.teacher, ON_FEATURES))
+    else:
+        backbone = _take(config.teacher, BACKBONE)
+        of_expert = make_network(**head, **backbone, precision=config.precision, operations=ops)
     return Teacher(of_expert, config.teacher.num_experts)
 
 
@@ -162,6 +195,8 @@ def strategy(config: ml_collections.ConfigDict, mesh: Mesh | None) -> str:
     """How the experts are applied: by default as suits the platform and the network."""
     if config.run.strategy != "auto":
         return config.run.strategy
+    if is_frozen(config):
+        return "vmap"  # small matrix products
     chosen = STRATEGIES[platform(mesh)]
     # Where there is no packed form a TPU is better off with an expert's own convolutions than with grouped ones.
     return "unroll" if chosen == "packed" and config.model.backbone not in PACKED else chosen
@@ -201,19 +236,21 @@ def learning_rates(config: ml_collections.ConfigDict) -> np.ndarray:
 def optimizer(
     config: ml_collections.ConfigDict, rates: np.ndarray, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-    """SGD by the run's schedule and, with self-supervision, the momentum encoder in its state."""
+    """The optimizer by the run's schedule and, with self-supervision, the momentum encoder in its state."""
     schedule = optimizers.per_epoch(rates, steps_per_epoch)
-    sgd = optimizers.sgd(schedule, momentum=config.optim.momentum, weight_decay=config.optim.weight_decay)
-    sgd = optimizers.scaled_backbone(sgd, config.optim.backbone_scale, config.model.freeze)
+    chosen = optimizers.make_optimizer(
+        config.optim.name, schedule, momentum=config.optim.momentum, weight_decay=config.optim.weight_decay
+    )
+    chosen = optimizers.scaled_backbone(chosen, config.optim.backbone_scale, config.model.freeze)
     if not config.contrast.weight:
-        return sgd
+        return chosen
     fields = config.contrast
     if fields.behaviour == "moco":
         encoder = momentum.momentum_encoder(fields.momentum)
     else:
         decay = fields.momentum**config.model.num_experts
         encoder = momentum.momentum_encoder(decay, frozen=("projection",), average="before")
-    return optax.chain(sgd, encoder)
+    return optax.chain(chosen, encoder)
 
 
 def mesh(config: ml_collections.ConfigDict) -> Mesh:

@@ -6,16 +6,17 @@ import ml_collections
 
 from ncl_jax import methods
 from ncl_jax.data.augment.views import VIEWS
+from ncl_jax.data.images.transforms import INTERPOLATIONS
 from ncl_jax.data.sources import SOURCES
 from ncl_jax.field import Field
-from ncl_jax.models import BACKBONES, HEADS
+from ncl_jax.models import BACKBONES, FROZEN, HEADS
 from ncl_jax.models.experts import STRATEGIES
-from ncl_jax.training.optimizers import SCHEDULES
+from ncl_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
 AUTHORS = "the authors' program"
 # Where and how a run is computed, not what: these may differ when it is continued.
 MAY_CHANGE = ("version", "extend", "prior_power", "data.dir", "data.list.", "data.download", "data.threads",
-              "data.workers", "run.", "teacher.run")  # fmt: skip
+              "data.workers", "data.cache", "run.", "teacher.run")  # fmt: skip
 
 RUN = {
     "seed": Field(0, "random seed of initial weights, order and augmentation; the long-tailed subset does not depend "
@@ -46,6 +47,12 @@ DATA = {
     "data.threads": Field(0, "threads that decode a stream, in each process or worker; 0: one for each core",
                           at_least=0),
     "data.workers": Field(0, "processes that decode a stream; 0: threads of this process", at_least=0),
+    "data.interpolation": Field("bilinear", "how images are scaled", "torchvision's default", choices=INTERPOLATIONS),
+    "data.cached_views": Field(4, "training views of each image whose features are cached, with a frozen backbone",
+                               at_least=1),
+    "data.flip": Field(True, "flip cached training views left to right in half of the draws; not for text or classes "
+                       "that differ by the side"),
+    "data.cache": Field("", "folder of cached features; empty: the user's cache directory; none: nothing is kept"),
     "data.mixup": Field(0.0, "a of the distribution Beta(a, a) by which pairs of images are mixed; 0: no mixing",
                         "mixup, arXiv 1710.09412", at_least=0),
     "data.mean": Field((0.4914, 0.4822, 0.4465), "mean of red, green and blue, in [0, 1]", AUTHORS),
@@ -70,8 +77,15 @@ MODEL = {
     "model.pretrained": Field("", "weights to start from: a file, a run's directory or ORG/NAME of the hub"),
     "model.pretrained_expert": Field(-1, "expert of a run in model.pretrained that all start from; -1: each from its "
                                      "own", at_least=-1),
-    "model.freeze": Field(0, "parts of the backbone that are not trained: 1 the stem, 2 the first stage too, ...",
-                          at_least=0),
+    "model.freeze": Field(0, "parts of the backbone that are not trained: 1 the stem, 2 the first stage too, ...; all: "
+                          "the whole, one copy for all experts, whose features are computed once", at_least=-1,
+                          words={"all": FROZEN}),
+    "model.adapter": Field(0, "hidden units of each expert's residual adapter on the features of a frozen backbone; 0: "
+                           "no adapter", "Houlsby et al. 2019", at_least=0),
+    "model.standardize": Field(False, "standardise the features of a frozen backbone by the training set's means and "
+                               "deviations"),
+    "model.head_start": Field("random", "how a cosine or normed classifier starts on the features of a frozen backbone: "
+                              "at random, or at the means of the classes", choices=("random", "class_mean")),
     "model.remat": Field(False, "compute blocks again for the gradient: less memory, more time, the same numbers"),
 }  # fmt: skip
 LOSS = {
@@ -115,20 +129,24 @@ TEACHER = {
     "teacher.width": Field(0, "likewise"),
     "teacher.classifier": Field("", "likewise"),
     "teacher.cosine_scale": Field(0.0, "likewise"),
+    "teacher.adapter": Field(0, "likewise"),
+    "teacher.standardize": Field(False, "likewise"),
     "teacher.num_experts": Field(0, "likewise"),
 }
 OPTIM = {
     "optim.batch_size": Field(64, "images per step, over all devices", AUTHORS, at_least=1),
     "optim.accumulate": Field(1, "micro-batches that a batch is processed in, if it does not fit in memory; each has "
                               "its own batch statistics", at_least=1),
+    "optim.name": Field("sgd", "optimizer: sgd with Nesterov momentum (authors), or adamw", AUTHORS, choices=OPTIMIZERS),
     "optim.learning_rate": Field(0.1, "base learning rate", AUTHORS, above=0),
     "optim.schedule": Field("step", "learning-rate schedule: step (authors) or cosine (arXiv 2412.15477)", AUTHORS,
                             choices=SCHEDULES),
     "optim.warmup_epochs": Field(5, "epochs of linear warm-up from a third of the base rate", AUTHORS, at_least=0),
     "optim.milestones": Field((320, 360), "epochs at which schedule=step divides the rate by 10", AUTHORS),
     "optim.backbone_scale": Field(1.0, "the backbone's learning rate over that of the rest", at_least=0),
-    "optim.momentum": Field(0.9, "Nesterov momentum", AUTHORS, at_least=0, below=1),
-    "optim.weight_decay": Field(2e-4, "coupled L2 penalty on every trained parameter", AUTHORS, at_least=0),
+    "optim.momentum": Field(0.9, "Nesterov momentum of sgd", AUTHORS, at_least=0, below=1),
+    "optim.weight_decay": Field(2e-4, "weight decay of every trained parameter: coupled (an L2 penalty) with sgd, "
+                                "decoupled with adamw", AUTHORS, at_least=0),
 }  # fmt: skip
 DEVICES = {
     "run.conv": Field("auto", "convolutions on one CPU: xla, native (our own kernels) or auto (native if available)",

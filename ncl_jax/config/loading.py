@@ -8,6 +8,7 @@ from ncl_jax.config.plan import Plan, TrainingPlan
 from ncl_jax.data import dataset
 from ncl_jax.data.augment import views
 from ncl_jax.data.feeds import stream
+from ncl_jax.data.feeds.features import ResidentFeatures
 from ncl_jax.data.feeds.feed import Feed
 from ncl_jax.data.feeds.resident import Resident, ResidentTest, stored
 from ncl_jax.data.images import parallel
@@ -15,8 +16,12 @@ from ncl_jax.data.types import Split
 
 
 def training_feed(plan: TrainingPlan, data: dataset.Data, key: jax.Array) -> Feed:
-    """Where the training batches come from; `key` is that of a resident feed's order."""
+    """Where the training batches come from; `key` is that of a resident feed's order. With a frozen backbone the images
+    of `data` are its features, float32 [N, V, D]."""
     assert plan.mesh is not None
+    if plan.trunk is not None:
+        number = plan.copies + len(plan.views) - 1  # one more for the key encoder
+        return ResidentFeatures(data.train.images, data.train.labels, key, plan.batch_size, plan.mesh, number)
     pixels, batch_size = plan.preprocessing, plan.batch_size
     images = stored(
         data.train,
@@ -25,12 +30,13 @@ def training_feed(plan: TrainingPlan, data: dataset.Data, key: jax.Array) -> Fee
         resize=pixels.resize,
         resizes=all(views.resizes(name) for name in plan.views),
         text="decoding the training images",
+        interpolation=pixels.interpolation,
     )
     if images is not None:
         return Resident(images, data.train.labels, key, batch_size, plan.mesh)
     of_copies, *of_keys = [views.host_part(name, pixels.size) for name in plan.views]
     parts = [of_copies] * (plan.copies if of_copies else 1) + of_keys  # every copy has its own crop
-    cut = stream.Cut(parts if any(parts) else [None], pixels.resize, pixels.size)
+    cut = stream.Cut(parts if any(parts) else [None], pixels.resize, pixels.size, pixels.interpolation)
     order = stream.Shuffled(plan.seed, len(data.train), batch_size)
     return _stream(plan, functools.partial(stream.Batches, data.train, order, cut, plan.seed), batch_size)
 
@@ -42,14 +48,21 @@ def _stream(plan, batches, batch_size):
 
 
 def test_feed(plan: Plan, split: Split, name: str) -> Feed:
-    """Where the batches of a split come from that is evaluated; `name` is that of the split."""
+    """Where the batches of a split come from that is evaluated; `name` is that of the split. With a frozen backbone its
+    images are features, float32 [N, 1, D]."""
     assert plan.mesh is not None
     pixels, devices = plan.preprocessing, plan.mesh.shape["data"]
     # Not more than there are, but a number that the devices can share.
     most = -(-min(plan.loading.eval_batch, len(split)) // devices) * devices
+    if plan.trunk is not None:
+        return ResidentTest(split.images[:, 0], split.labels, most, plan.mesh)
     text = f"decoding the {name} images"
-    images = stored(split, feed=plan.loading.feed, size=pixels.size, resize=pixels.resize, resizes=False, text=text)
+    images = stored(
+        split, feed=plan.loading.feed, size=pixels.size, resize=pixels.resize, resizes=False, text=text,
+        interpolation=pixels.interpolation,
+    )  # fmt: skip
     if images is not None:
         return ResidentTest(images, split.labels, most, plan.mesh)
-    order, cut = stream.InOrder(len(split), most), stream.Cut([None], pixels.resize, pixels.size)
+    order = stream.InOrder(len(split), most)
+    cut = stream.Cut([None], pixels.resize, pixels.size, pixels.interpolation)
     return _stream(plan, functools.partial(stream.Batches, split, order, cut, 0), most)

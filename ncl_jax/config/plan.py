@@ -5,6 +5,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,6 +45,9 @@ class Loading(NamedTuple):
     threads: int
     workers: int
     eval_batch: int
+    cache: str
+    cached_views: int
+    flip: bool
 
 
 class Teacher(NamedTuple):
@@ -62,7 +66,9 @@ class Plan:
       mesh: the devices; None: one of the default kind.
       seed: of the run.
       num_experts: E.
-      network: one expert's.
+      network: one expert's; with a `trunk`, on its features.
+      trunk: the frozen backbone that all experts share, images to features `[B, D]`; None: each has its own.
+      input_shape: of one image as an expert sees it: H, W, 3 or, with a trunk, D.
       strategy: how the experts are applied, see `experts.apply_experts`.
       preprocessing: from an image file to what the network sees.
       loading: see `Loading`.
@@ -74,6 +80,8 @@ class Plan:
     seed: int
     num_experts: int
     network: Network
+    trunk: nn.Module | None
+    input_shape: tuple[int, ...]
     strategy: str
     preprocessing: Preprocessing
     loading: Loading
@@ -116,10 +124,24 @@ class TrainingPlan(Plan):
     teacher: Teacher | None
 
 
-def predictor(plan: Plan, adjust: np.ndarray | None = None, temperature: float = 1.0) -> Predictor:
-    """From images to scores, without the loss and the optimizer; `adjust`, `temperature`: see `Predictor`."""
-    normalize = functools.partial(views.normalize, mean=plan.preprocessing.mean, std=plan.preprocessing.std)
-    return Predictor(experts.make_apply(plan.network, plan.strategy, plan.mesh), normalize, adjust, temperature)
+def predictor(
+    plan: Plan, adjust: np.ndarray | None = None, temperature: float = 1.0, *, on_features: bool = False
+) -> Predictor:
+    """From images to scores, without the loss and the optimizer; `adjust`, `temperature`: see `Predictor`.
+
+    `on_features`: from the features of the plan's trunk instead of images.
+    """
+    apply = experts.make_apply(plan.network, plan.strategy, plan.mesh)
+    if on_features:
+        return Predictor(apply, lambda features: features, adjust, temperature)
+    if plan.trunk is not None:
+        apply = experts.on_trunk(plan.trunk, apply)
+    return Predictor(apply, functools.partial(normalize, plan), adjust, temperature)
+
+
+def normalize(plan: Plan, images: jax.Array) -> jax.Array:
+    """uint8 images as the network takes them, see `views.normalize`."""
+    return views.normalize(images, plan.preprocessing.mean, plan.preprocessing.std)
 
 
 def adjustment(plan: Plan, prior: str | None) -> np.ndarray | None:
@@ -139,13 +161,18 @@ def initial_model(plan: Plan) -> steps.ModelState:
 
 def _initial_experts(plan, key, network, num_experts):
     """Experts of a network at step 0."""
-    images = jnp.zeros((2, *plan.facts.image_shape), jnp.float32)
+    images = jnp.zeros((2, *plan.input_shape), jnp.float32)
     return experts.init_experts(_by_xla(network), key, num_experts, images)
 
 
 def _by_xla(network):
-    """A network with XLA's operations: its initial variables and all its shapes are the same."""
-    return network.clone(backbone=network.backbone.clone(operations=XLA))
+    """A network with XLA's operations."""
+    return network.clone(backbone=by_xla(network.backbone))
+
+
+def by_xla(backbone: nn.Module) -> nn.Module:
+    """A backbone with XLA's operations: its initial variables and all its shapes are the same."""
+    return backbone.clone(operations=XLA) if hasattr(backbone, "operations") else backbone
 
 
 def initial_state(plan: TrainingPlan) -> steps.TrainState:
@@ -174,7 +201,7 @@ def teacher_shapes(plan: TrainingPlan) -> dict[str, Any]:
 def _outputs(plan, start):
     """The shapes of the experts' outputs for one micro-batch; see `methods.Objective`."""
     batch = plan.batch_size * plan.copies // plan.accumulate
-    images = jax.ShapeDtypeStruct((batch, *plan.facts.image_shape), jnp.float32)
+    images = jax.ShapeDtypeStruct((batch, *plan.input_shape), jnp.float32)
     apply = experts.make_apply(_by_xla(plan.network), "vmap")
     variables = {"params": start.params, "batch_stats": start.batch_stats}
     shapes = jax.eval_shape(lambda v, x: apply(v, x, True)[0], variables, images)
@@ -208,6 +235,8 @@ def train_step(plan: TrainingPlan, *, cut: bool = False) -> Callable:
 
 def view(plan: Plan, name: str, *, cut: bool = False) -> views.View:
     """An augmentation pipeline by name, with the run's normalisation; `cut`: the feed has done the host's part."""
+    if plan.trunk is not None:
+        return lambda key, features: features
     pixels = plan.preprocessing
     return views.make_view(name, size=pixels.size, mean=pixels.mean, std=pixels.std, cut=cut)
 

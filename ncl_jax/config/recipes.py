@@ -6,12 +6,14 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from ncl_jax.config import backbone
 from ncl_jax.config.choose import choose_method
 from ncl_jax.config.fields import base_config
 from ncl_jax.data import dataset, sources
 from ncl_jax.data.images import parallel
 from ncl_jax.data.types import Request, Split
 from ncl_jax.errors import ConfigError, did_you_mean
+from ncl_jax.models.named import DEFAULT, NAMED
 from ncl_jax.runtime.files import expand
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -20,7 +22,9 @@ LARGEST_SMALL = 64  # pixels: up to it the CIFAR ResNet and its views
 # The arguments of a recipe for own images, with their defaults.
 OWN = {
     "image_size": 0, "imbalance": 0.0, "method": "ncl_supervised", "semantics": "official", "epochs": 30, "seed": 0,
+    "backbone": "", "pretrained": "",
 }  # fmt: skip
+HEAD_EPOCHS = 30  # of heads on frozen features
 FEW_IMAGES = 20_000  # training images below which a ResNet-50 is more than the data bears
 
 
@@ -56,7 +60,8 @@ def folder(arguments: str | None) -> ml_collections.ConfigDict:
     Args:
       arguments: `dir`, the folder (`sources.folder.read` says what it may look like); `image_size`, in pixels, 0 for
         the one of 32, 64, 128 and 224 that suits the images; `imbalance` to cut the data to a profile, 0 for the data
-        as it is; `method`, `semantics`, `epochs`, `seed`.
+        as it is; `backbone`, a name of `models.named.NAMED`, and `pretrained`, see `backbone.use`: photographs take
+        the pretrained backbone `named.DEFAULT` if its weights are installed; `method`, `semantics`, `epochs`, `seed`.
     """
     return _own_images("folder", parse_arguments(arguments, dir="", **OWN), {})
 
@@ -82,6 +87,7 @@ def _own_images(name, args, lists):
     if args.imbalance:
         train, _ = dataset.long_tailed(train, args.imbalance, source.class_names, request)
     size = args.image_size or suitable_size(train)
+    named = args.backbone or _default_backbone(size, args.pretrained)
     config = base_config()
     config.seed = args.seed
     config.update_from_flattened_dict({
@@ -92,10 +98,18 @@ def _own_images(name, args, lists):
         "loss.num_hard": num_hard(num_classes), "optim.schedule": "cosine",
         **(_small() if size <= LARGEST_SMALL else _photographs(size, len(train))),
     })  # fmt: skip
+    if named:
+        backbone.use(config, named, pretrained=args.pretrained, image_size=args.image_size)
     fit_batch(config, len(train))
     shorten(config, args.epochs)
     choose_method(config, args.method, args.semantics)
     return config
+
+
+def _default_backbone(size, pretrained):
+    """The pretrained backbone that photographs take where its weights are installed; empty: random weights."""
+    wanted = size > LARGEST_SMALL and pretrained != backbone.NONE
+    return DEFAULT if wanted and (pretrained or backbone.is_installed(NAMED[DEFAULT])) else ""
 
 
 def _small():
@@ -173,15 +187,19 @@ def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_col
 
     Args:
       arguments: `imbalance` (>= 1), `method` and `semantics` (`choose_method`), `epochs` (`scale_schedule`; below
-        `SHORT_SCHEDULE` with the remedy against collapsing features, docs/short_schedules.md), `seed`.
+        `SHORT_SCHEDULE` with the remedy against collapsing features, docs/short_schedules.md), `seed`; `backbone`,
+        `pretrained` and `image_size`, see `backbone.use`.
       name: cifar10 or cifar100.
       num_hard: hard categories.
     """
-    args = parse_arguments(arguments, imbalance=100.0, method="ncl", semantics="official", epochs=400, seed=0)
+    defaults = {"imbalance": 100.0, "method": "ncl", "semantics": "official", "epochs": 0, "seed": 0}
+    args = parse_arguments(arguments, **defaults, backbone="", pretrained="", image_size=0)
     config = base_config()
     config.seed = args.seed
     config.data.name, config.data.imbalance, config.loss.num_hard = name, args.imbalance, num_hard
-    shorten(config, args.epochs)
+    shorten(config, args.epochs or (HEAD_EPOCHS if args.backbone else config.epochs))
+    if args.backbone:
+        backbone.use(config, args.backbone, pretrained=args.pretrained, image_size=args.image_size)
     choose_method(config, args.method, args.semantics)
     return config
 

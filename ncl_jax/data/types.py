@@ -32,12 +32,14 @@ class Preprocessing(NamedTuple):
       resize: shorter side, in pixels, before the centre is cut out; see `transforms.fit`.
       size: side of the centre.
       mean, std: of red, green and blue in [0, 1]; subtracted and divided by.
+      interpolation: how images are scaled, one of `transforms.INTERPOLATIONS`.
     """
 
     resize: int
     size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    interpolation: str = "bilinear"
 
 
 class Split(NamedTuple):

@@ -38,8 +38,9 @@ class Exported:
           ValueError: for an array of another type or shape.
           DataError: a file cannot be read.
         """
-        shape, sizes = tuple(self.about["image_shape"]), (self.about["resize"], self.about["image_shape"][0])
-        return np.asarray(self._program.call(prepare(images, shape, *sizes)))
+        about, shape = self.about, tuple(self.about["image_shape"])
+        pixels = prepare(images, shape, about["resize"], shape[0], about.get("interpolation", "bilinear"))
+        return np.asarray(self._program.call(pixels))
 
 
 def load_exported(file: str | pathlib.Path) -> Exported:

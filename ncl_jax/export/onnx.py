@@ -79,7 +79,9 @@ def sample(artifact: Artifact) -> np.ndarray:
     images = sources.load(Request("fashion_mnist_lt")).splits["test"].images
     rows = np.linspace(0, len(images) - 1, sum(BATCHES)).astype(int)
     shape = artifact.image_shape
-    return prepare([images[row] for row in rows], shape, artifact.about["resize"], shape[0])
+    return prepare(
+        [images[row] for row in rows], shape, artifact.about["resize"], shape[0], artifact.about["interpolation"]
+    )
 
 
 def run(content: bytes, images: np.ndarray) -> np.ndarray:

@@ -49,11 +49,11 @@ def momentum_encoder(
     moving = [name for name in parts if name not in frozen]  # a set's order would change the program from run to run
 
     def init(params):
-        return MomentumEncoderState({name: jax.tree.map(jnp.copy, params[name]) for name in parts})
+        return MomentumEncoderState({name: jax.tree.map(jnp.copy, params.get(name, {})) for name in parts})
 
     def update(updates, state, params, **_):
         encoder = dict(state.encoder)
-        for name in moving:
+        for name in filter(params.__contains__, moving):  # a backbone may have none
             source = optax.apply_updates(params[name], updates[name]) if average == "after" else params[name]
             encoder[name] = optax.incremental_update(source, encoder[name], 1 - decay)
         return updates, MomentumEncoderState(encoder)

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ncl_jax.models.cifar_resnet import CifarResNet
-from ncl_jax.models.heads import CosineClassifier, Linear, Projection
+from ncl_jax.models.efficientnet import EfficientNetLite
+from ncl_jax.models.heads import CosineClassifier, FeatureInput, Linear, Projection
 from ncl_jax.models.layers import XLA, Operations
 from ncl_jax.models.packed import PackedCifarResNet
 from ncl_jax.models.resnet import ResNet, ResNeXt
@@ -35,7 +36,9 @@ class Network(nn.Module):
         return self.projection(self.backbone(images, True))
 
 
-BACKBONES: dict[str, Any] = {"cifar_resnet": CifarResNet, "resnet": ResNet, "resnext": ResNeXt}
+BACKBONES: dict[str, Any] = {
+    "cifar_resnet": CifarResNet, "resnet": ResNet, "resnext": ResNeXt, "efficientnet_lite": EfficientNetLite,
+}  # fmt: skip
 # What trains in their place where experts are applied "packed"; others stay as they are.
 PACKED: dict[str, Any] = {"cifar_resnet": PackedCifarResNet}
 HEADS: dict[str, Any] = {
@@ -43,42 +46,74 @@ HEADS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def make_network(
+FROZEN = -1  # `freeze` of a backbone that is frozen as a whole: one copy serves all experts, which are heads
+
+
+def make_backbone(
     *,
     backbone: str,
     depth: int,
     width: int,
-    classifier: str,
-    cosine_scale: float,
-    num_classes: int,
-    projection_dim: int,
     precision: str,
     operations: Operations = XLA,
-    freeze: int = 0,
-    remat: bool = False,
     packed: bool = False,
-) -> Network:
-    """Builds one expert's network of a backbone of `BACKBONES` and a classifier of `HEADS`.
+    **fields: Any,
+) -> nn.Module:
+    """Builds a backbone of `BACKBONES`, `(images [B, H, W, 3], train) -> features [B, D]` float32.
 
     Args:
       backbone, depth, width: see the backbone's class.
-      classifier: "linear", "cosine" or "normed", the last two with `cosine_scale`.
-      num_classes: C.
-      projection_dim: of the projection head; 0 leaves it out.
-      precision: "float32" or "bfloat16", the backbone's compute type (parameters, statistics, logits stay float32).
+      precision: "float32" or "bfloat16", its compute type (parameters and statistics stay float32).
       operations: what computes the costly ones.
-      freeze, remat: see `layers.Parts` and `layers.make_block`; for backbones that have such fields.
       packed: whether a backbone of `PACKED` takes its place.
+      fields: `freeze`, `remat`: see `layers.Parts` and `layers.make_block`; for backbones that have such fields.
 
     Raises:
       ValueError: for a depth that the backbone does not come in.
     """
     backbones = BACKBONES | PACKED if packed else BACKBONES
     backbones[backbone].check_depth(depth)
-    more = {name: value for name, value in (("freeze", freeze), ("remat", remat)) if value}
+    more = {name: value for name, value in fields.items() if value}
+    return backbones[backbone](depth, width, jnp.dtype(precision), operations, **more)
+
+
+def make_network(
+    *, classifier: str, cosine_scale: float, num_classes: int, projection_dim: int, **backbone: Any
+) -> Network:
+    """Builds one expert's network of a backbone of `BACKBONES` and a classifier of `HEADS`.
+
+    Args:
+      classifier: "linear", "cosine" or "normed", the last two with `cosine_scale`.
+      num_classes: C.
+      projection_dim: of the projection head; 0 leaves it out.
+      backbone: the arguments of `make_backbone`.
+
+    Raises:
+      ValueError: for a depth that the backbone does not come in.
+    """
+    head = {"classifier": classifier, "cosine_scale": cosine_scale, "num_classes": num_classes}
+    return _with_heads(make_backbone(**backbone), projection_dim=projection_dim, **head)
+
+
+def make_heads(
+    *,
+    adapter: int,
+    standardize: bool,
+    classifier: str,
+    cosine_scale: float,
+    num_classes: int,
+    projection_dim: int,
+) -> Network:
+    """One expert's network on the features `[B, D]` of a frozen backbone; `adapter`, `standardize`: see
+    `heads.FeatureInput`, the others as for `make_network`."""
+    head = {"classifier": classifier, "cosine_scale": cosine_scale, "num_classes": num_classes}
+    return _with_heads(FeatureInput(adapter, standardize), projection_dim=projection_dim, **head)
+
+
+def _with_heads(backbone, *, classifier, cosine_scale, num_classes, projection_dim):
     scale = {} if classifier == "linear" else {"scale": cosine_scale}
     return Network(
-        backbone=backbones[backbone](depth, width, jnp.dtype(precision), operations, **more),
+        backbone=backbone,
         classifier=HEADS[classifier](num_classes, **scale),
         projection=Projection(projection_dim) if projection_dim else None,
     )

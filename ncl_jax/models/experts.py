@@ -99,3 +99,14 @@ def make_apply(model: nn.Module, strategy: str, mesh: Mesh | None = None) -> Cal
         return outputs, updates.get("batch_stats", {})
 
     return apply
+
+
+def on_trunk(trunk: nn.Module, apply: Callable) -> Callable:
+    """What `make_apply` makes for experts on the features of a frozen backbone, from images: the backbone's variables,
+    one copy, are those of the name "trunk"."""
+
+    def whole(variables: Variables, images: jax.Array, train: bool) -> tuple[dict[str, jax.Array], Variables]:
+        own = {name: tree for name, tree in variables.items() if name != "trunk"}
+        return apply(own, trunk.apply(variables["trunk"], images, False), train)
+
+    return whole

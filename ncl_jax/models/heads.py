@@ -1,4 +1,4 @@
-"""What sits on the features: linear and cosine classifiers, and the projection head of momentum contrast."""
+"""What sits on the features: adapters, linear and cosine classifiers, and the projection head of momentum contrast."""
 
 import flax.linen as nn
 import jax
@@ -51,6 +51,30 @@ class CosineClassifier(nn.Module):
         # The weights of a class are a column: normalise each over the features.
         scores = self.scale * _matmul(l2_normalize(x.astype(jnp.float32)), l2_normalize(kernel.T).T)
         return scores + self.param("bias", init, (self.num_classes,)) if self.use_bias else scores
+
+
+class FeatureInput(nn.Module):
+    """An expert's part before its classifier where a frozen backbone's features `[B, D]` come in: standardised by the
+    training set's means and deviations if asked, then a residual adapter `x + s * relu(LN(x) V) U` of `adapter` hidden
+    units (0: none), which begins as the identity because U is 0."""
+
+    adapter: int = 0
+    standardize: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x, shape = x.astype(jnp.float32), (x.shape[-1],)
+        if self.standardize:
+            mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+            deviation = self.variable("batch_stats", "deviation", jnp.ones, shape)
+            x = (x - mean.value) / deviation.value
+        if self.adapter:
+            normed = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name="norm")(x)
+            down = self.param("down", uniform_fan_in(shape[0]), (*shape, self.adapter))
+            up = self.param("up", nn.initializers.zeros, (self.adapter, *shape))
+            scale = self.param("scale", nn.initializers.ones, ())
+            x = x + scale * _matmul(nn.relu(_matmul(normed, down)), up)
+        return x
 
 
 class Projection(nn.Module):

@@ -13,6 +13,7 @@ from jax import lax
 
 Dtype = jnp.dtype | type
 Convolve = Callable[[jax.Array, jax.Array, int, int], jax.Array]
+Depthwise = Callable[[jax.Array, jax.Array, int, tuple[tuple[int, int], ...]], jax.Array]
 Sums = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -32,6 +33,35 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=x.shape[-1] // kernel.shape[2],
     )
+
+
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int, sides: tuple[tuple[int, int], ...]) -> jax.Array:
+    """XLA's 2-D cross-correlation of each channel by itself: `x [B, H, W, D]`, `kernel [h, w, 1, D]`; `sides` zeros
+    before and after each of both dimensions."""
+    return lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(_shifted, stride=stride, sides=sides),
+        default=functools.partial(_grouped, stride=stride, sides=sides),
+    )
+
+
+def _grouped(x, kernel, *, stride, sides):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), sides, dimension_numbers=numbers, feature_group_count=x.shape[-1]
+    )
+
+
+def _shifted(x, kernel, *, stride, sides):
+    """As a sum of shifted products: on CPU 10 to 50 times as fast as XLA's own operation."""
+    x = jnp.pad(x, ((0, 0), *sides, (0, 0)))
+    height, width = ((side - size) // stride for side, size in zip(x.shape[1:3], kernel.shape[:2], strict=True))
+
+    def shift(i, j):
+        return x[:, i : i + height * stride + 1 : stride, j : j + width * stride + 1 : stride]
+
+    return sum(shift(i, j) * kernel[i, j, 0] for i in range(kernel.shape[0]) for j in range(kernel.shape[1]))
 
 
 def sums(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -54,14 +84,15 @@ class Operations(NamedTuple):
 
     convolve: Convolve = convolve
     sums: Sums = sums
+    depthwise: Depthwise = depthwise
 
 
 XLA = Operations()
 
 
 class Conv(nn.Module):
-    """Convolution without bias, square kernel, `kernel_size // 2` zeros on each side at any stride (as PyTorch's);
-    each of `groups` parts of the outputs sees its own part of the inputs."""
+    """Convolution without bias, square kernel, `padding` zeros on each side at any stride, by default `kernel_size // 2`
+    (as PyTorch's); each of `groups` parts of the outputs sees its own part of the inputs."""
 
     features: int
     kernel_size: int = 3
@@ -69,12 +100,14 @@ class Conv(nn.Module):
     groups: int = 1
     dtype: Dtype = jnp.float32
     convolve: Convolve = convolve
+    padding: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.kernel_size, self.kernel_size, x.shape[-1] // self.groups, self.features)
         kernel = self.param("kernel", kaiming_normal, shape)
-        return self.convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.kernel_size // 2)
+        padding = self.kernel_size // 2 if self.padding is None else self.padding
+        return self.convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding)
 
 
 def make_block(block: type[nn.Module], remat: bool) -> Callable[..., nn.Module]:

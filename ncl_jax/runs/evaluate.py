@@ -5,8 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax
 
-from ncl_jax.config.loading import test_feed
-from ncl_jax.config.plan import adjustment, predictor
+from ncl_jax.config.plan import adjustment
 from ncl_jax.data.types import Split
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
@@ -15,6 +14,7 @@ from ncl_jax.runs.data import same_data
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.results import write
 from ncl_jax.runs.temperature import find_temperature
+from ncl_jax.runs.trunk import evaluated
 from ncl_jax.storage import records
 from ncl_jax.storage.directory import RunDir
 
@@ -57,9 +57,9 @@ def _evaluate(
     if data_dir is not None:
         config.data.dir = data_dir
     data = same_data(config, directory)
-    model = predictor(plan, adjustment(plan, prior), find_temperature(loaded, None, temperature))
-    feed = test_feed(plan, data.test, facts.split)
-    sums, answers = make_evaluate(model, feed, plan.mesh)(loaded.variables)
+    divide = find_temperature(loaded, None, temperature)
+    model, feed = evaluated(plan, loaded.variables, data.test, facts.split, adjustment(plan, prior), divide)
+    sums, answers = make_evaluate(model, feed, plan.mesh)(loaded.experts)
     for line in loaded.skipped:
         print(line)
     epoch = loaded.step // (facts.num_train // config.optim.batch_size)

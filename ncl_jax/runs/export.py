@@ -3,7 +3,7 @@
 import hashlib
 import json
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import ml_collections
@@ -60,7 +60,7 @@ def export(
         config.precision, config.run.strategy = "float32", "unroll"
     plan = build.make_plan(config, facts)
     model = predictor(plan, adjustment(plan, prior), divide)
-    chosen = variables if expert is None else jax.tree.map(lambda leaf: leaf[expert][None], variables)
+    chosen = variables if expert is None else one_expert(variables, expert)
     predict = lambda images: jax.nn.softmax(model.scores(chosen, images))  # noqa: E731
     about = describe(config, plan, loaded.step) | {"format": form, "expert": expert, "prior": prior}
     about |= {"temperature": divide}
@@ -73,12 +73,18 @@ def export(
         raise WriteError(f"--out={path} cannot be written: {error}") from error
 
 
+def one_expert(variables: Any, expert: int) -> Any:
+    """The variables of an ensemble of one expert."""
+    own = {name: tree for name, tree in variables.items() if name != "trunk"}
+    return variables | jax.tree.map(lambda leaf: leaf[expert][None], own)
+
+
 def describe(config: ml_collections.ConfigDict, plan: Plan, step: int) -> dict:
     """What must be known of a model to use it, as JSON."""
     facts, pixels = plan.facts, plan.preprocessing
     return {
         "version": VERSION, "class_names": list(facts.class_names), "image_shape": list(facts.image_shape),
-        "resize": pixels.resize, "mean": list(pixels.mean), "std": list(pixels.std),
+        "resize": pixels.resize, "mean": list(pixels.mean), "std": list(pixels.std), "interpolation": pixels.interpolation,
         "classifier": config.model.classifier, "cosine_scale": config.model.cosine_scale,
         "num_experts": config.model.num_experts, "dataset": facts.name, "num_train": facts.num_train,
         "class_counts": list(facts.class_counts), "step": step, "ncl_jax": __version__, "jax": jax.__version__,

@@ -28,7 +28,8 @@ class Model:
       config: the run's configuration.
       step: the checkpoint's step.
       network: one expert's, a Flax module.
-      variables: `{"params", "batch_stats"}` of all experts, every leaf `[E, ...]`.
+      variables: `{"params", "batch_stats"}` of all experts, every leaf `[E, ...]`, and `"trunk"`, those of the frozen
+        backbone that the experts share, where there is one.
       apply: `(variables, images uint8 [B, H, W, 3]) -> {"logits" [E, B, C], "features" [E, B, D], ...}`, float32; a
         pure function for use under `jit`, with the prior and the temperature of the model.
     """
@@ -79,7 +80,8 @@ class Model:
 
     def prepare(self, images: Images) -> np.ndarray:
         """Images as the network takes them, uint8 `[B, H, W, 3]`, by the run's test transform; see `decode.prepare`."""
-        return prepare(images, self._facts.image_shape, self._pixels.resize, self._pixels.size)
+        pixels = self._pixels
+        return prepare(images, self._facts.image_shape, pixels.resize, pixels.size, pixels.interpolation)
 
 
 Model.__module__ = "ncl_jax"  # a pickle does not name the file that it is in

@@ -1,5 +1,6 @@
 """Backbones that start from known weights: a file, a run, or a model on the Hugging Face hub (docs/pretrained.md)."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,13 +9,14 @@ import ml_collections
 import numpy as np
 import optax
 
-from ncl_jax.config.plan import Plan, initial_model
+from ncl_jax.config.plan import Plan, by_xla, initial_model
 from ncl_jax.errors import ConfigError, one_line
+from ncl_jax.models.named import NAMED
 from ncl_jax.runs.restore import restore
 from ncl_jax.runtime.files import expand
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.training.steps import TrainState
-from ncl_jax.weights import torch_names
+from ncl_jax.weights import names, torch_names
 from ncl_jax.weights.read import digest, read_weights
 
 HUB_FILE = "model.safetensors"
@@ -27,6 +29,7 @@ class Start(NamedTuple):
     record: dict  # where they came from, for the run's record
     note: str  # the same, to be shown
     teacher: Any = None  # {"params", "batch_stats"} of the ensemble that a student learns from
+    trunk: Any = None  # {"params", "batch_stats"} of the frozen backbone of all experts
 
 
 def load(config: ml_collections.ConfigDict, plan: Plan) -> Start | None:
@@ -38,6 +41,14 @@ def load(config: ml_collections.ConfigDict, plan: Plan) -> Start | None:
     """
     start = _backbones(config, plan) if config.model.pretrained else None
     return _with_teacher(config, plan, start) if config.teacher.run else start
+
+
+def trunk_shapes(plan: Plan) -> Any:
+    """The shapes of the variables of the frozen backbone, under the name "backbone" of each kind."""
+    assert plan.trunk is not None
+    images = jax.ShapeDtypeStruct((1, *plan.facts.image_shape), np.float32)
+    shapes = jax.eval_shape(lambda x: by_xla(plan.trunk).init(jax.random.key(0), x, False), images)
+    return {kind: {"backbone": tree} for kind, tree in shapes.items()}
 
 
 def _with_teacher(config, plan, start) -> Start:
@@ -52,7 +63,7 @@ def _with_teacher(config, plan, start) -> Start:
     note = f"learning from {config.teacher.run}, step {found.step}, {config.teacher.num_experts} experts"
     if start is None:
         return Start(None, record, note, teacher)
-    return Start(start.variables, start.record | record, f"{start.note}\n{note}", teacher)
+    return start._replace(record=start.record | record, note=f"{start.note}\n{note}", teacher=teacher)
 
 
 def _backbones(config, plan) -> Start:
@@ -60,17 +71,47 @@ def _backbones(config, plan) -> Start:
     path = expand("model.pretrained", name)
     if (path / "config.json").is_file():
         return _from_run(config, plan, path)
-    file = path if path.is_file() else from_hub(name)
+    file = path if path.is_file() else find(name)
     tensors = read_weights(file)
     record = {"name": name, "file": file.name, "sha256": digest(file)}
     try:
-        one = torch_names.from_torchvision(tensors)
+        one = names.from_torch(tensors)
     except ValueError as error:
         raise ConfigError(f"model.pretrained={name}: {error}") from error
+    left_out = sorted(key for key in tensors if key.startswith(names.HEADS))
+    without = f"left out: {', '.join(left_out) or 'nothing'}"
+    return _started(config, plan, one, record, f"{name}, {names.describe(tensors)}", without)
+
+
+def _started(config, plan, one, record, what, without) -> Start:
+    """The same weights for every expert, or for the frozen backbone of all."""
+    if plan.trunk is not None:
+        _check(config, trunk_shapes(plan), one, what)
+        bare = {kind: tree["backbone"] for kind, tree in one.items()}
+        return Start(None, record, _note(record, one, without), trunk=bare)
     stacked = jax.tree.map(lambda leaf: np.stack([leaf] * config.model.num_experts), one)
-    _check(config, plan, stacked, f"{name}, {torch_names.describe(tensors)}")
-    left_out = sorted(key for key in tensors if key.startswith(torch_names.HEADS))
-    return Start(stacked, record, _note(record, stacked, f"left out: {', '.join(left_out) or 'nothing'}"))
+    _check(config, _backbone_shapes(plan), stacked, what)
+    return Start(stacked, record, _note(record, stacked, without))
+
+
+def find(name: str) -> Path:
+    """The file of a name of `NAMED` or of the hub. Raises ConfigError where it is not available, and says how to get it."""
+    if name not in NAMED:
+        return from_hub(name)
+    named = NAMED[name]
+    if not named.sha256:
+        return from_hub(named.weights)
+    package, _, path = named.weights.partition("/")
+    found = importlib.util.find_spec(package)
+    file = Path(*(found and found.submodule_search_locations) or [package]) / path
+    if not file.is_file():
+        raise ConfigError(f"model.pretrained={name}: its weights are not installed; {named.install} installs them")
+    if (found_digest := digest(file)) != named.sha256:
+        raise ConfigError(
+            f"model.pretrained={name}: {file} has the SHA-256 {found_digest}, not {named.sha256}: it is damaged or of "
+            f"another version; {named.install} --force-reinstall installs the right one"
+        )
+    return file
 
 
 def from_hub(name: str) -> Path:
@@ -97,17 +138,21 @@ def _from_run(config, plan, path) -> Start:
     """The backbones of a run's experts, or one of them for all."""
     found = restore(RunDir(path), None)
     expert, wanted = config.model.pretrained_expert, config.model.num_experts
+    record = {"name": str(path), "step": found.step, "expert": expert}
+    if trunk := found.variables.pop("trunk", None):
+        one = {kind: {"backbone": tree} for kind, tree in trunk.items()}
+        return _started(config, plan, one, record, f"{path}, a run", "left out: the heads")
     variables = {kind: {"backbone": jax.device_get(tree["backbone"])} for kind, tree in found.variables.items()}
     number = len(jax.tree.leaves(variables)[0])
-    if expert >= number or (expert < 0 and number != wanted):
+    if expert >= number or (expert < 0 and (number != wanted or plan.trunk is not None)):
         raise ConfigError(
             f"model.pretrained_expert={expert}: {path} has {number} experts and model.num_experts={wanted}; give the "
             f"one that all start from, 0 to {number - 1}"
         )
-    rows = np.arange(wanted) if expert < 0 else np.full(wanted, expert)
-    variables = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], variables)
-    _check(config, plan, variables, f"{path}, a run")
-    record = {"name": str(path), "step": found.step, "expert": expert}
+    if expert >= 0:
+        one = jax.tree.map(lambda leaf: np.asarray(leaf)[expert], variables)
+        return _started(config, plan, one, record, f"{path}, a run", "left out: the classifier")
+    _check(config, _backbone_shapes(plan), variables, f"{path}, a run")
     return Start(variables, record, _note(record, variables, "left out: the classifier"))
 
 
@@ -116,13 +161,16 @@ def _note(record, variables, left_out):
     return f"starting from {record['name']} ({where}): {len(jax.tree.leaves(variables))} arrays per expert; {left_out}"
 
 
-def _check(config, plan, variables, what):
-    """Raises ConfigError, naming the first few, where the arrays are not those of the configuration's backbone."""
+def _backbone_shapes(plan):
     start = jax.eval_shape(lambda: initial_model(plan))
-    expected = {
+    return {
         kind: {"backbone": tree["backbone"]}
         for kind, tree in (("params", start.params), ("batch_stats", start.batch_stats))
     }
+
+
+def _check(config, expected, variables, what):
+    """Raises ConfigError, naming the first few, where the arrays are not those of the configuration's backbone."""
     try:
         torch_names.check_same_structure(variables, expected)
     except ValueError as error:

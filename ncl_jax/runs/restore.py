@@ -9,6 +9,7 @@ import ml_collections
 from ncl_jax.config import build
 from ncl_jax.config.plan import Plan, initial_model
 from ncl_jax.errors import CheckpointError
+from ncl_jax.runs import trunk
 from ncl_jax.runtime.devices import make_mesh, replicated
 from ncl_jax.storage.checkpoint import Checkpoints
 from ncl_jax.storage.directory import RunDir
@@ -21,10 +22,15 @@ class Loaded(NamedTuple):
     directory: RunDir
     config: ml_collections.ConfigDict
     plan: Plan
-    variables: Any  # {"params", "batch_stats"}: [E, ...]
+    variables: Any  # {"params", "batch_stats"}: [E, ...], and {"trunk": {"params", "batch_stats"}} of a frozen backbone
     step: int
     progress: dict  # the run's host-side record at that step
     skipped: list[str]  # a line for every later checkpoint that could not be used
+
+    @property
+    def experts(self) -> Any:
+        """The experts' own variables, without a frozen backbone's."""
+        return {name: tree for name, tree in self.variables.items() if name != "trunk"}
 
 
 def restore(directory: RunDir, step: int | Literal["best"] | None) -> Loaded:
@@ -45,6 +51,9 @@ def restore(directory: RunDir, step: int | Literal["best"] | None) -> Loaded:
     if restored is None:
         raise CheckpointError(f"{directory} holds no checkpoint yet")
     variables = {"params": restored.state.params, "batch_stats": restored.state.batch_stats}
+    if plan.trunk is not None:
+        frozen = trunk.read(directory, restored.progress.get("trunk", ""))
+        variables["trunk"] = jax.device_put(frozen, place)
     return Loaded(directory, config, plan, variables, restored.step, restored.progress, restored.skipped)
 
 

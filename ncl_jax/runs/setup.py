@@ -20,7 +20,7 @@ from ncl_jax.data.types import Split
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
-from ncl_jax.runs import messages, pretrained
+from ncl_jax.runs import heads, messages, pretrained, trunk
 from ncl_jax.runtime import console, startup
 from ncl_jax.runtime.devices import replicated
 from ncl_jax.storage import records, trackers
@@ -83,7 +83,9 @@ def prepare(
     device = records.device_name(list(plan.mesh.devices.flat))
     if is_first():
         console.say(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
-    state, progress, lines = restore_or_start(plan, config, checkpoints, start)
+    frozen = trunk_of(plan, directory, checkpoints, start)
+    inputs = data if frozen is None else trunk.featurize(plan, frozen, data)
+    state, progress, lines = restore_or_start(plan, config, checkpoints, start, inputs)
     step, length = int(state.step), plan.steps_per_epoch
     if step > epochs * length:
         raise CheckpointError(
@@ -95,7 +97,7 @@ def prepare(
         log.print(line)
     progress |= {"config": config.to_dict() | {"extend": extend}, "convolution": plan.operations}
     keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
-    feed = loading.training_feed(plan, data, keys.order)
+    feed = loading.training_feed(plan, inputs, keys.order)
     train_step = plans.train_step(plan, cut=feed.cut)
     zeros = steps.zero_history(train_step, feed.take, state, keys.step, feed.like(), length)
     known, known_from = restore_history(zeros, progress.pop("history", {}), step % length)
@@ -103,13 +105,25 @@ def prepare(
     began = time.perf_counter()
     advance = compile_step(train_step, feed, plan.steps_per_call, place, (state, history, keys.step))
     log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
-    test = loading.test_feed(plan, data.test, plan.facts.split)
+    test = loading.test_feed(plan, inputs.test, plan.facts.split)
+    predictor = plans.predictor(plan, on_features=frozen is not None)
     return Run(
         config=config, directory=directory, facts=plan.facts, test=data.test, device=device, checkpoints=checkpoints,
         log=log, length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])),
-        key=keys.step, feed=feed, advance=advance, evaluate=make_evaluate(plans.predictor(plan), test, plan.mesh),
+        key=keys.step, feed=feed, advance=advance, evaluate=make_evaluate(predictor, test, plan.mesh),
         state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip
+
+
+def trunk_of(plan: TrainingPlan, directory: RunDir, checkpoints: Checkpoints, start: pretrained.Start | None) -> Any:
+    """The frozen backbone's variables, kept in the run's directory; None where each expert has its own."""
+    if plan.trunk is None:
+        return None
+    if start is None:
+        return trunk.read(directory, (checkpoints.peek() or {}).get("trunk", ""))
+    if is_first():
+        trunk.write(directory, start.trunk)
+    return start.trunk
 
 
 def open_log(directory: RunDir, step: int, total_steps: int, batch_size: int, tracker: str) -> RunLog:
@@ -123,9 +137,14 @@ def open_log(directory: RunDir, step: int, total_steps: int, batch_size: int, tr
 
 
 def restore_or_start(
-    plan: TrainingPlan, config: ml_collections.ConfigDict, checkpoints: Checkpoints, start: pretrained.Start | None
+    plan: TrainingPlan,
+    config: ml_collections.ConfigDict,
+    checkpoints: Checkpoints,
+    start: pretrained.Start | None,
+    inputs: dataset.Data,
 ) -> tuple[steps.TrainState, dict, list[str]]:
-    """The state to continue from, placed on the devices, the host's record, and lines that say where it came from."""
+    """The state to continue from, placed on the devices, the host's record, and lines that say where it came from;
+    `inputs`: the data as the experts see it."""
     initial = functools.partial(plans.initial_state, plan)
     shapes = jax.eval_shape(initial)
     places = plans.state_places(plan, shapes)
@@ -136,6 +155,10 @@ def restore_or_start(
         state = startup.run_once(initial, places)
         if start is None:
             return state, progress, []
+        if start.trunk is not None:
+            means = config.model.head_start == "class_mean"
+            state = heads.start(plan, state, inputs.train.images, inputs.train.labels, means)
+            progress |= {"trunk": trunk.digest(start.trunk)}
         return pretrained.apply(state, start), progress | {"pretrained": start.record}, [start.note]
     checkpoints.set_aside(after=restored.step)
     return restored.state, restored.progress, [*restored.skipped, f"continuing at step {restored.step}"]

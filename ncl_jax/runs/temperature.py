@@ -7,8 +7,6 @@ import math
 import jax
 import numpy as np
 
-from ncl_jax.config.loading import test_feed
-from ncl_jax.config.plan import predictor
 from ncl_jax.data import dataset
 from ncl_jax.data.feeds.feed import over
 from ncl_jax.errors import ConfigError, DataError
@@ -17,6 +15,7 @@ from ncl_jax.evaluation.predictor import combine
 from ncl_jax.evaluation.temperature import fit_temperature
 from ncl_jax.runs.data import same_data
 from ncl_jax.runs.restore import Loaded
+from ncl_jax.runs.trunk import evaluated
 from ncl_jax.runtime.files import write_text
 from ncl_jax.storage.directory import RunDir
 
@@ -76,12 +75,12 @@ def _fit_on_val(loaded: Loaded, expert: int | None) -> float:
         )
     if loaded.config.data.skip_unreadable:
         val, _ = dataset.readable(val, facts.class_names, "val")
-    model, feed = predictor(plan), test_feed(plan, val, "val")
+    model, feed = evaluated(plan, loaded.variables, val, "val")
 
     def scores(batch, variables):
         return combine(model.logits(variables, batch.images[:, 0]), expert), batch.valid
 
-    batches = jax.device_get(over(feed, plan.mesh, scores)(loaded.variables))
+    batches = jax.device_get(over(feed, plan.mesh, scores)(loaded.experts))
     logits = np.concatenate([rows if valid is None else rows[valid] for rows, valid in batches])
     counts = np.bincount(val.labels, minlength=facts.num_classes)
     return fit_temperature(logits.astype(np.float64), val.labels, priors.log_ratio(counts / counts.sum(), own))

@@ -1,4 +1,4 @@
-"""The optimizer and its learning rate: Nesterov SGD with coupled weight decay, one rate an epoch."""
+"""The optimizers and their learning rate: Nesterov SGD with coupled weight decay, or AdamW; one rate per epoch."""
 
 from collections.abc import Sequence
 
@@ -10,6 +10,16 @@ import optax
 from ncl_jax.models.layers import part_of
 
 SCHEDULES = ("step", "cosine")
+OPTIMIZERS = ("sgd", "adamw")
+
+
+def make_optimizer(
+    name: str, learning_rate: optax.ScalarOrSchedule, *, momentum: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """An optimizer of `OPTIMIZERS`; `momentum` is that of sgd, AdamW has its usual 0.9 and 0.999."""
+    if name == "adamw":
+        return optax.adamw(learning_rate, weight_decay=weight_decay)
+    return sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
 
 
 def learning_rates(

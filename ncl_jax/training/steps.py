@@ -129,10 +129,10 @@ def make_train_step(
 
 
 def _copy_major(images, copies):
-    """`images [B, V, H, W, 3]` to `[N * B, H, W, 3]`: the views of copy 0 of every image, then of copy 1, ..."""
+    """`images [B, V, ...]` to `[N * B, ...]`: the views of copy 0 of every image, then of copy 1, ..."""
     batch, number, *shape = images.shape
     if number == 1:
-        return jnp.tile(images[:, 0], (copies, 1, 1, 1))
+        return jnp.tile(images[:, 0], (copies, *[1] * len(shape)))
     return jnp.moveaxis(images[:, :copies], 1, 0).reshape(copies * batch, *shape)
 
 

@@ -44,7 +44,7 @@ def from_torch(tensors: Mapping[str, np.ndarray], modules: Mapping[str, str]) ->
     _check(experts, modules, tensors)
     paths = experts[0]
     stacked = {path: np.stack([experts[e][path] for e in range(len(experts))]) for path in paths}
-    return _nest(stacked)
+    return nest(stacked)
 
 
 def from_torchvision(tensors: Mapping[str, np.ndarray]) -> Variables:
@@ -63,7 +63,7 @@ def from_torchvision(tensors: Mapping[str, np.ndarray]) -> Variables:
             if len(path) == 1:
                 raise ValueError(f"the tensor {name} is of no network that is known here")
             flat[(collection, "backbone", *path)] = array
-    return _nest(flat)
+    return nest(flat)
 
 
 def to_torch(variables: Variables, modules: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -148,15 +148,25 @@ def _convert(rest, value):
             path[-1] = _SHORTCUT.get(f"{path[-1]}_{scope}", f"{path[-1]}_{scope}")
         else:
             path.append(scope)
+    collection, last, array = tensor(rest, leaf, value)
+    return collection, (*path, last), array
+
+
+def tensor(name: str, leaf: str, value: np.ndarray) -> tuple[str, str, np.ndarray]:
+    """PyTorch's `leaf` of a module as ours: its collection, its name and its array, float32, kernels HWIO or [in, out].
+
+    Raises:
+      ValueError: no such leaf has this number of dimensions; `name` is the whole tensor's, for the message.
+    """
     if leaf in _BATCH_STATS:
-        return "batch_stats", (*path, _BATCH_STATS[leaf]), value.astype(np.float32)
+        return "batch_stats", _BATCH_STATS[leaf], value.astype(np.float32)
     if leaf == "bias":
-        return "params", (*path, "bias"), value.astype(np.float32)
+        return "params", "bias", value.astype(np.float32)
     layouts = {4: ("kernel", (2, 3, 1, 0)), 2: ("kernel", (1, 0)), 1: ("scale", (0,))}
     if value.ndim not in layouts:
-        raise ValueError(f"the tensor {rest} of shape {value.shape} is of no network that is known here")
-    name, axes = layouts[value.ndim]
-    return "params", (*path, name), value.transpose(axes).astype(np.float32)
+        raise ValueError(f"the tensor {name} of shape {value.shape} is of no network that is known here")
+    ours, axes = layouts[value.ndim]
+    return "params", ours, value.transpose(axes).astype(np.float32)
 
 
 def _check(experts, modules, tensors):
@@ -169,7 +179,8 @@ def _check(experts, modules, tensors):
         raise ValueError(f"the experts {sorted(experts)} do not all have the same tensors")
 
 
-def _nest(flat):
+def nest(flat: Mapping[tuple[str, ...], np.ndarray]) -> Variables:
+    """Arrays by path as a tree."""
     tree: Variables = {}
     for path, value in flat.items():
         node = tree

@@ -21,9 +21,9 @@ def epoch_order(key: jax.Array, epoch: jax.Array, num_images: int) -> jax.Array:
 
 
 def flat(images: np.ndarray) -> np.ndarray:
-    """`[..., H, W, 3]` to `[..., H * W * 3]`: on a device, where three colours would fill three of a register's 128
+    """`[N, H, W, 3]` to `[N, H * W * 3]`: on a device, where three colours would fill three of a register's 128
     lanes, an image that lies in one row is taken without a copy of all others into another layout."""
-    return images.reshape(*images.shape[:-3], -1)
+    return images.reshape(len(images), -1)
 
 
 class OnDevice:
@@ -121,13 +121,15 @@ def alike(shapes: np.ndarray) -> bool:
     return bool((shapes == shapes[:1]).all())
 
 
-def stored(split: Split, *, feed: str, size: int, resize: int, resizes: bool, text: str) -> np.ndarray | None:
+def stored(
+    split: Split, *, feed: str, size: int, resize: int, resizes: bool, text: str, interpolation: str = "bilinear"
+) -> np.ndarray | None:
     """The images of a split as an array for the devices; None where they are to be streamed.
 
     Args:
       split: the images.
       feed: "resident", "stream", or "auto" for whichever suits.
-      size, resize: of the test transform, see `transforms.fit`.
+      size, resize, interpolation: of the test transform, see `transforms.fit`.
       resizes: whether the views begin by cutting an image of any size to the network's. Such images are stored as they
         are if all are of one size; otherwise "auto" streams them, and "resident" stores the test transform's square
         of side `resize`.
@@ -142,8 +144,8 @@ def stored(split: Split, *, feed: str, size: int, resize: int, resizes: bool, te
     if in_memory and (resizes or split.images.shape[1:3] == (size, size)):
         return split.images
     if not resizes:
-        return parallel.fitted(split, resize, size, text)
+        return parallel.fitted(split, resize, size, text, interpolation)
     shapes = parallel.sizes(split, "reading the images' sizes")
     if alike(shapes) and (feed == "resident" or shapes.prod(1).sum() * 3 <= LARGEST_RESIDENT):
         return parallel.whole(split, text)
-    return parallel.fitted(split, resize, resize, text) if feed == "resident" else None
+    return parallel.fitted(split, resize, resize, text, interpolation) if feed == "resident" else None

@@ -71,14 +71,16 @@ class Cut:
 
     Args:
       parts: for each view, `(generator, image) -> image of the size`; None for the test transform.
-      resize, size: of the test transform, see `transforms.fit`.
+      resize, size, interpolation: of the test transform, see `transforms.fit`.
     """
 
-    def __init__(self, parts: Sequence[Callable | None], resize: int, size: int):
-        self.parts, self.resize, self.size = parts, resize, size
+    def __init__(self, parts: Sequence[Callable | None], resize: int, size: int, interpolation: str = "bilinear"):
+        self.parts, self.resize, self.size, self.interpolation = parts, resize, size, interpolation
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, out: np.ndarray) -> None:
-        fitted = transforms.fit(image, self.resize, self.size) if None in self.parts else None
+        fitted = None
+        if None in self.parts:
+            fitted = transforms.fit(image, self.resize, self.size, self.interpolation)
         for view, part in enumerate(self.parts):
             out[view] = fitted if part is None else part(rng, image)
 

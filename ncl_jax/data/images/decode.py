@@ -128,14 +128,16 @@ def to_rgb(image: Image.Image) -> np.ndarray:
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def prepare(images: Images, image_shape: Sequence[int], resize: int, size: int) -> np.ndarray:
+def prepare(
+    images: Images, image_shape: Sequence[int], resize: int, size: int, interpolation: str = "bilinear"
+) -> np.ndarray:
     """Images as a network takes them, uint8 `[B, H, W, 3]`.
 
     Args:
       images: an array of exactly that, which is taken as it is; or a sequence of files' paths, PIL images and RGB
         arrays uint8 `[H, W, 3]` of any size, to each of which the test transform is applied; or one path or PIL image.
       image_shape: H, W, 3.
-      resize, size: of the test transform, see `transforms.fit`.
+      resize, size, interpolation: of the test transform, see `transforms.fit`.
 
     Raises:
       ValueError: for an array of another type or shape, or no image.
@@ -147,7 +149,7 @@ def prepare(images: Images, image_shape: Sequence[int], resize: int, size: int) 
         images = [images]
     if not len(images):
         raise ValueError("there is no image: give one or more")
-    return np.stack([transforms.fit(_pixels(image), resize, size) for image in images])
+    return np.stack([transforms.fit(_pixels(image), resize, size, interpolation) for image in images])
 
 
 def _pixels(image: Any) -> np.ndarray:

@@ -92,10 +92,10 @@ def sizes(split: Split, text: str, unreadable: tuple[int, int] | None = None) ->
     return np.array(list(in_threads(size, len(split), text)))
 
 
-def fitted(split: Split, resize: int, size: int, text: str) -> np.ndarray:
+def fitted(split: Split, resize: int, size: int, text: str, interpolation: str = "bilinear") -> np.ndarray:
     """All images by the test transform, uint8 [N, size, size, 3]."""
     result = np.empty((len(split), size, size, 3), np.uint8)
-    fit = lambda row: transforms.fit(needed(split.images, row), resize, size)  # noqa: E731
+    fit = lambda row: transforms.fit(needed(split.images, row), resize, size, interpolation)  # noqa: E731
     for row, image in enumerate(in_threads(fit, len(split), text)):
         result[row] = image
     return result

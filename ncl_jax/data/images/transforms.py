@@ -7,39 +7,47 @@ import numpy as np
 from PIL import Image
 
 BOX_RATIO = (3 / 4, 4 / 3)  # width over height
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def scale_to(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear with antialiasing, as `Image.resize`: uint8 [H, W, 3] to [height, width, 3]."""
+def scale_to(image: np.ndarray, height: int, width: int, interpolation: str = "bilinear") -> np.ndarray:
+    """With antialiasing, as `Image.resize`, by one of `INTERPOLATIONS`: uint8 [H, W, 3] to [height, width, 3]."""
     if image.shape[:2] == (height, width):
         return image
-    resized = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), Image.Resampling.BILINEAR)
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), INTERPOLATIONS[interpolation])
     return np.asarray(resized)
 
 
-def fit(image: np.ndarray, resize: int, size: int) -> np.ndarray:
+def fit(image: np.ndarray, resize: int, size: int, interpolation: str = "bilinear") -> np.ndarray:
     """The test transform: the shorter side scaled to `resize`, then the centre, uint8 [size, size, 3].
 
     Equivalent to torchvision's `Resize(resize)` and `CenterCrop(size)`.
     """
     height, width = image.shape[:2]
     shorter = min(height, width)
-    image = scale_to(image, int(resize * height / shorter), int(resize * width / shorter))
+    image = scale_to(image, int(resize * height / shorter), int(resize * width / shorter), interpolation)
     top, left = (round((side - size) / 2) for side in image.shape[:2])
     return image[top : top + size, left : left + size]
 
 
 def random_resized_crop(
-    rng: np.random.Generator, image: np.ndarray, *, size: int, scale: Sequence[float]
+    rng: np.random.Generator,
+    image: np.ndarray,
+    *,
+    size: int,
+    scale: Sequence[float],
+    interpolation: str = "bilinear",
 ) -> np.ndarray:
     """A box of a share within `scale` of the area, scaled to [size, size, 3]; see `draw_box`."""
     top, left, height, width = draw_box(rng, image.shape[0], image.shape[1], scale)
-    return resized_crop(image, top, left, height, width, size)
+    return resized_crop(image, top, left, height, width, size, interpolation)
 
 
-def resized_crop(image: np.ndarray, top: int, left: int, height: int, width: int, size: int) -> np.ndarray:
-    """`Image.crop`, then `Image.resize` (bilinear, antialiased), as torchvision's `resized_crop`."""
-    return scale_to(image[top : top + height, left : left + width], size, size)
+def resized_crop(
+    image: np.ndarray, top: int, left: int, height: int, width: int, size: int, interpolation: str = "bilinear"
+) -> np.ndarray:
+    """`Image.crop`, then `Image.resize` (antialiased), as torchvision's `resized_crop`."""
+    return scale_to(image[top : top + height, left : left + width], size, size, interpolation)
 
 
 def largest_box(height: int, width: int) -> tuple[int, int]:

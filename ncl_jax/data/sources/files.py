@@ -28,3 +28,16 @@ class Files:
         if not isinstance(index, int | np.integer):
             return Files(self.root, self.names[index], self.sizes[index])
         return read_file(self.root / self.names[index])
+
+    def stamps(self) -> list[str]:
+        """Name, size and time of the last change of every file: other images have other stamps."""
+        return [
+            f"{name}\t{size}\t{_changed(self.root / name)}" for name, size in zip(self.names, self.sizes, strict=True)
+        ]
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:  # it cannot be read either
+        return 0

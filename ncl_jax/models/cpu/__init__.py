@@ -2,9 +2,10 @@
 
 from ncl_jax.models.cpu.conv import convolve
 from ncl_jax.models.cpu.library import load
+from ncl_jax.models.cpu.mobile import inference
 from ncl_jax.models.cpu.sums import sums
 from ncl_jax.models.layers import Operations
 
-__all__ = ["OPERATIONS", "load"]
+__all__ = ["OPERATIONS", "inference", "load"]
 
 OPERATIONS = Operations(convolve, sums)

@@ -23,7 +23,7 @@ FOLDER = pathlib.Path(__file__).parent
 SOURCES = sorted([*FOLDER.glob("*.h"), *FOLDER.glob("*.cc")])
 ARCHITECTURE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
 FLAGS = ("-std=c++17", "-O3", ARCHITECTURE, "-ffp-contract=fast", "-fPIC", "-shared", "-w")
-TARGETS = ("NclConv", "NclConvGradient", "NclConvImageGradient", "NclSums")
+TARGETS = ("NclConv", "NclConvGradient", "NclConvImageGradient", "NclInverted", "NclPooled", "NclStem", "NclSums")
 
 
 @functools.cache

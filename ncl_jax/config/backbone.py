@@ -1,0 +1,54 @@
+"""Pretrained backbones in a configuration: the fields that follow from a name of the table `models.named`."""
+
+import importlib.util
+
+import ml_collections
+
+from ncl_jax.errors import ConfigError, did_you_mean
+from ncl_jax.models import FROZEN
+from ncl_jax.models.named import NAMED, Named
+
+NONE = "none"  # of the argument `pretrained`: random weights
+BATCH = 128
+# What trains heads on frozen features; chosen on held-out training images (docs/features.md).
+ON_FEATURES = {
+    "model.freeze": FROZEN, "model.standardize": True, "model.head_start": "class_mean",
+    "model.classifier": "cosine", "model.cosine_scale": 25.0, "model.adapter": 0,
+    "optim.name": "adamw", "optim.learning_rate": 1e-3, "optim.weight_decay": 1e-2, "optim.batch_size": BATCH,
+    "optim.schedule": "cosine", "optim.warmup_epochs": 0, "optim.milestones": (), "loss.ramp_steps": 0,
+    "data.augment": "none",
+}  # fmt: skip
+
+
+def use(config: ml_collections.ConfigDict, name: str, *, pretrained: str = "", image_size: int = 0) -> None:
+    """Sets the fields of a named backbone: its network, its preprocessing and its weights.
+
+    With weights it is frozen and heads are trained on its features; change single fields afterwards
+    (`model.freeze=0` fine-tunes it).
+
+    Args:
+      config: of a recipe.
+      name: of `NAMED`.
+      pretrained: weights to start from, as for model.pretrained; empty for the name's own; "none" for random weights.
+      image_size: in pixels; 0 for the name's own.
+
+    Raises:
+      ConfigError: there is no such backbone.
+    """
+    if name not in NAMED:
+        raise ConfigError(f"backbone={name!r} must be one of: {', '.join(NAMED)}{did_you_mean(name, NAMED)}")
+    named = NAMED[name]
+    size = image_size or named.image_size
+    config.update_from_flattened_dict({
+        "model.backbone": named.backbone, "model.depth": named.depth, "model.width": named.width,
+        "model.pretrained": "" if pretrained == NONE else pretrained or name,
+        "data.image_size": size, "data.resize": round(size * named.resize / named.image_size),
+        "data.interpolation": named.interpolation, "data.mean": named.mean, "data.std": named.std,
+    })  # fmt: skip
+    if pretrained != NONE:
+        config.update_from_flattened_dict(ON_FEATURES)
+
+
+def is_installed(named: Named) -> bool:
+    """Whether the weights come with a package that is installed; those of the hub are not asked for."""
+    return bool(named.sha256) and importlib.util.find_spec(named.weights.partition("/")[0]) is not None

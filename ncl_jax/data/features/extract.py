@@ -1,0 +1,136 @@
+"""From images to the features of a frozen backbone: decoded in threads, computed on the devices, kept in shards."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ncl_jax.data.features.cache import Shards
+from ncl_jax.data.images import parallel, transforms
+from ncl_jax.data.types import Preprocessing, Split
+
+Compute = Callable[[np.ndarray], np.ndarray]  # uint8 [B, size, size, 3] -> float32 [B, D]
+
+
+class Views(NamedTuple):
+    """Which views of an image are made.
+
+    Attributes:
+      number: V training views, each with draws that follow from the image's row and the view alone; 0: the test view.
+      flip: whether a training view is flipped left to right in half of the draws.
+      scale: share of the area that a training view shows, from and to.
+    """
+
+    number: int = 0
+    flip: bool = True
+    scale: tuple[float, float] = (0.35, 1.0)
+
+    @property
+    def count(self) -> int:
+        """Views of each image."""
+        return self.number or 1
+
+
+def views_of(image: np.ndarray, row: int, views: Views, pixels: Preprocessing) -> np.ndarray:
+    """The views of one image, uint8 `[V, size, size, 3]`."""
+    if not views.number:
+        return transforms.fit(image, pixels.resize, pixels.size, pixels.interpolation)[None]
+    return np.stack([_training_view(image, row, view, views, pixels) for view in range(views.number)])
+
+
+def _training_view(image, row, view, views, pixels):
+    rng = np.random.Generator(np.random.Philox(key=[0, row], counter=[0, 0, 0, view]))
+    cut = transforms.random_resized_crop(
+        rng, image, size=pixels.size, scale=views.scale, interpolation=pixels.interpolation
+    )
+    return cut[:, ::-1] if views.flip and rng.random() < 0.5 else cut
+
+
+def identity(split: Split) -> str:
+    """What the images of a split are, as a digest: of the pixels, of the files' paths, sizes and times, or of what is
+    read instead of files."""
+    images, digest = split.images, hashlib.sha256()
+    if isinstance(images, np.ndarray):
+        digest.update(str(images.shape).encode())
+        digest.update(np.ascontiguousarray(images))
+    elif hasattr(images, "stamps"):
+        digest.update("\n".join(images.stamps()).encode("utf-8", "surrogateescape"))
+    else:
+        for row in range(len(split)):
+            digest.update(hashlib.sha256(np.asarray(images[row]).tobytes()).digest())
+    return digest.hexdigest()
+
+
+def extract(
+    split: Split,
+    shards: Shards,
+    views: Views,
+    pixels: Preprocessing,
+    compute: Compute,
+    *,
+    batch_size: int,
+    text: str,
+    part: tuple[int, int] = (0, 1),
+) -> np.ndarray:
+    """The features of all views of all images, float32 `[N, V, D]`: read from the shards, computed where they are not.
+
+    Args:
+      split: the images.
+      shards: where they are kept.
+      views: which views.
+      pixels: see `Preprocessing`.
+      compute: uint8 [B, size, size, 3] to float32 [B, D], always of `batch_size` images.
+      batch_size: B.
+      text: for the progress bar.
+      part: this process's number and how many there are: it computes every so many-th shard; the rows of the others
+        are 0.
+
+    Raises:
+      DataError: an image cannot be read.
+      WriteError: the cache cannot be written.
+    """
+    own = range(part[0], shards.count, part[1])
+    known = {number: shards.read(number) for number in own}
+    missing = [number for number in own if known[number] is None]
+    rows = np.concatenate([np.arange(shards.rows)[shards.slice(number)] for number in missing] or [np.arange(0)])
+    source = _computed(split, rows, views, pixels, compute, batch_size, text)
+    for number in missing:
+        length = len(range(shards.rows)[shards.slice(number)])
+        known[number] = np.stack([next(source) for _ in range(length)])
+        shards.write(number, known[number])
+    shards.touch()
+    return _joined(shards, known)
+
+
+def _joined(shards, known):
+    one = next(iter(known.values()), None)
+    result = np.zeros((shards.rows, *(one.shape[1:] if one is not None else (0, 0))), np.float32)
+    for number, features in known.items():
+        result[shards.slice(number)] = features
+    return result
+
+
+def _computed(split, rows, views, pixels, compute, batch_size, text) -> Iterator[Any]:
+    """The features `[V, D]` of each of the rows, in their order."""
+    look = functools.partial(_look, split, rows, views, pixels)
+    waiting: list[np.ndarray] = []
+    left: list[np.ndarray] = []
+    for made in parallel.in_threads(look, len(rows), text):
+        waiting.extend(made)
+        while len(waiting) >= batch_size:
+            left.extend(compute(np.stack(waiting[:batch_size])))
+            del waiting[:batch_size]
+        while len(left) >= views.count:
+            yield np.stack(left[: views.count])
+            del left[: views.count]
+    if waiting:
+        filled = waiting + waiting[:1] * (batch_size - len(waiting))
+        left.extend(compute(np.stack(filled))[: len(waiting)])
+    for first in range(0, len(left), views.count):
+        yield np.stack(left[first : first + views.count])
+
+
+def _look(split, rows, views, pixels, index):
+    return views_of(parallel.needed(split.images, rows[index]), int(rows[index]), views, pixels)

@@ -1,0 +1,147 @@
+"""The frozen backbone of a run: one copy in its directory, and the features that it gives, computed once."""
+
+import functools
+import hashlib
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ncl_jax.config.plan import Plan, normalize, predictor
+from ncl_jax.config.loading import test_feed
+from ncl_jax.data import dataset
+from ncl_jax.data.features.cache import Shards
+from ncl_jax.data.features.extract import Views, extract, identity
+from ncl_jax.data.feeds.feed import Feed
+from ncl_jax.data.types import Split
+from ncl_jax.errors import CheckpointError
+from ncl_jax.evaluation.predictor import Predictor
+from ncl_jax.models import cpu
+from ncl_jax.runtime.files import cache_directory, expand, read_file, write_bytes
+from ncl_jax.storage.directory import RunDir
+from ncl_jax.weights.torch_names import nest
+
+BATCH = 16  # images at once on a CPU; an accelerator takes more
+LARGE_BATCH = 256
+
+
+def write(directory: RunDir, variables: Any) -> None:
+    """Keeps the backbone's variables in a run's directory. Raises WriteError, see `RunDir.writing`."""
+    flat = {
+        "/".join(entry.key for entry in path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(variables)
+    }
+    with directory.writing():
+        write_bytes(directory.backbone, save(flat, {"sha256": digest(variables)}))
+
+
+def read(directory: RunDir, sha256: str) -> Any:
+    """The backbone's variables `{"params", "batch_stats"}` of a run.
+
+    Raises:
+      CheckpointError: the file is missing, damaged, or not what the run was trained with.
+    """
+    try:
+        flat = load(read_file(directory.backbone))
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{directory.backbone} is damaged ({error}): restore it from a backup") from error
+    variables = nest({tuple(name.split("/")): array for name, array in flat.items()})
+    if digest(variables) != sha256:
+        raise CheckpointError(
+            f"{directory.backbone} is not the backbone that the run was trained with: restore it from a backup"
+        )
+    return variables
+
+
+def digest(variables: Any) -> str:
+    """What identifies a backbone's variables, whatever file they came from."""
+    result = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(variables):
+        result.update(f"{jax.tree_util.keystr(path)}{leaf.shape}{leaf.dtype}".encode())
+        result.update(np.ascontiguousarray(leaf))
+    return result.hexdigest()
+
+
+def featurize(plan: Plan, variables: Any, data: dataset.Data) -> dataset.Data:
+    """The run's data with features for images: of the training views `[N, V, D]`, of the other splits `[N, 1, D]`."""
+    loading = plan.loading
+    views = Views(loading.cached_views, loading.flip)
+    return data._replace(
+        train=features(plan, variables, data.train, "training", views),
+        test=features(plan, variables, data.test, data.facts.split),
+    )
+
+
+def features(plan: Plan, variables: Any, split: Split, name: str, views: Views = Views()) -> Split:  # noqa: B008
+    """A split with the features of its images, float32 `[N, V, D]`, from the cache or computed now.
+
+    Raises:
+      DataError, WriteError: see `extract`.
+    """
+    assert plan.trunk is not None
+    pixels, compute = plan.preprocessing, make_compute(plan, variables)
+    about = {
+        "dataset": plan.facts.name, "split": name, "images": identity(split), "rows": len(split),
+        "backbone": type(plan.trunk).__name__, "fields": [plan.trunk.depth, plan.trunk.width],
+        "precision": str(np.dtype(plan.trunk.dtype)), "weights": digest(variables),
+        "preprocessing": list(pixels), "views": list(views),
+    }  # fmt: skip
+    part = jax.process_index(), jax.process_count()
+    found = extract(
+        split, Shards(cache(plan.loading.cache), about, len(split)), views, pixels, compute,
+        batch_size=batch_size(), text=f"features of the {name} images", part=part,
+    )  # fmt: skip
+    if part[1] > 1:  # every process has computed its own shards
+        found = np.asarray(multihost_utils.process_allgather(found)).sum(0)
+    return Split(found, split.labels)
+
+
+def cache(name: str) -> pathlib.Path | None:
+    """The folder of cached features; None where nothing is to be kept."""
+    if name == "none":
+        return None
+    return expand("data.cache", name) if name else cache_directory() / "features"
+
+
+def batch_size() -> int:
+    """Images in one call of the backbone."""
+    return BATCH if jax.default_backend() == "cpu" else LARGE_BATCH * jax.local_device_count()
+
+
+def make_compute(plan: Plan, variables: Any) -> Any:
+    """The function uint8 [B, size, size, 3] to features float32 [B, D], on this process's devices."""
+    mesh = Mesh(np.array(jax.local_devices()), ("data",))
+    if jax.default_backend() == "cpu":
+        mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
+    spread, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+
+    trunk, ready, apply = plan.trunk, lambda v: v, lambda v, x: plan.trunk.apply(v, x, False)
+    if getattr(trunk, "operations", None) is cpu.OPERATIONS:
+        ready, apply = cpu.inference(trunk)
+
+    @functools.partial(jax.jit, out_shardings=spread)
+    def program(variables, images):
+        return apply(variables, normalize(plan, images))
+
+    held = jax.device_put(ready(variables), everywhere)
+    return lambda images: np.asarray(program(held, jax.device_put(images, spread)))
+
+
+def evaluated(
+    plan: Plan,
+    variables: Any,
+    split: Split,
+    name: str,
+    adjust: np.ndarray | None = None,
+    temperature: float = 1.0,
+) -> tuple[Predictor, Feed]:
+    """What scores the images of a split, and its batches: of images or, with a frozen backbone, of their features."""
+    if plan.trunk is None:
+        return predictor(plan, adjust, temperature), test_feed(plan, split, name)
+    split = features(plan, variables["trunk"], split, name)
+    return predictor(plan, adjust, temperature, on_features=True), test_feed(plan, split, name)
