@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 BOX_RATIO = (3 / 4, 4 / 3)  # width over height
+MOST_SCALED = 2**24  # pixels of an image that is scaled as a whole before its centre is cut out
 
 
 def scale_to(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -24,9 +25,23 @@ def fit(image: np.ndarray, resize: int, size: int) -> np.ndarray:
     """
     height, width = image.shape[:2]
     shorter = min(height, width)
-    image = scale_to(image, int(resize * height / shorter), int(resize * width / shorter))
-    top, left = (round((side - size) / 2) for side in image.shape[:2])
-    return image[top : top + size, left : left + size]
+    rows, columns = int(resize * height / shorter), int(resize * width / shorter)
+    top, left = (round((side - size) / 2) for side in (rows, columns))
+    if rows * columns > max(MOST_SCALED, 4 * resize**2):
+        return _scaled_part(image, rows, columns, top, left, size)
+    return scale_to(image, rows, columns)[top : top + size, left : left + size]
+
+
+def _scaled_part(image: np.ndarray, rows: int, columns: int, top: int, left: int, size: int) -> np.ndarray:
+    """What `scale_to(image, rows, columns)` has at `[top : top + size, left : left + size]`, up to rounding.
+
+    The rest of a strip of a million by one pixels is not made: it would take gigabytes.
+    """
+    vertical, horizontal = image.shape[0] / rows, image.shape[1] / columns
+    bottom, right = min((top + size) * vertical, image.shape[0]), min((left + size) * horizontal, image.shape[1])
+    box = (left * horizontal, top * vertical, right, bottom)
+    whole = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
 def random_resized_crop(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ncl_jax.runtime.files import read_file
+from ncl_jax.data.images.decode import read_encoded
 
 
 class Files:
@@ -27,4 +27,4 @@ class Files:
         """One file's bytes, or the `Files` of several rows. Raises DataError for a file that cannot be read."""
         if not isinstance(index, int | np.integer):
             return Files(self.root, self.names[index], self.sizes[index])
-        return read_file(self.root / self.names[index])
+        return read_encoded(self.root / self.names[index])
