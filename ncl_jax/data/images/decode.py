@@ -48,7 +48,8 @@ _UPRIGHT: dict[int, Any] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # the pixels may be good all the same
+# What Pillow says of damaged metadata: the pixels may be good all the same.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")  # which reads EXIF, too
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is less
 
 

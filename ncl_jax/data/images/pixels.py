@@ -6,7 +6,8 @@ commonly kept in 16 and fractions in floats. So the range is
 
 1. what the file says: Pillow scales PPM and JPEG 2000 to 16 bits; a TIFF's BitsPerSample, and its sample values' least
    and most where all lie within and where they say more than how many bits there are;
-2. else the first of 0 to 1 (floats only), 255, 4095 and 65535 that holds all values, floats up to a tenth beyond it;
+2. else 0 to the first of 1 (floats only), 255, 4095 and 65535 that no value exceeds; floats may by a tenth, and be
+   negative by a tenth of the largest;
 3. else the file's own, from its least value to its most.
 
 It is cut into 256 equal steps: of 8, 12 or 16 bits the upper 8, of floats up to 255 the whole part.
@@ -19,7 +20,7 @@ from PIL import Image
 
 VERSION = 2  # of the rule, written down with each run; 0: unknown, of a run from before it was
 LIMITS = (1, 255, 4095, 65535)
-BEYOND = 0.1  # of a limit, by which floats may exceed it: what resampling does to edges
+BEYOND = 0.1  # of its range that a float may lie outside of it: what resampling does to edges
 BLOCK = 2**20  # values at a time: their float64s take 8 MB
 _BITS, _FORMAT = 258, 339  # TIFF's tags
 _LEAST, _MOST = (340, 280), (341, 281)  # SMinSampleValue, MinSampleValue; SMaxSampleValue, MaxSampleValue
@@ -58,9 +59,9 @@ def _range(image: Image.Image, low: float, high: float) -> tuple[float, float]:
     declared = _declared(image)
     if declared and declared[0] <= low and high <= declared[1]:
         return declared[0], declared[1] - declared[0] + (not floats)
+    slack = BEYOND if floats else 0
     for limit in LIMITS if floats else LIMITS[1:]:
-        slack = BEYOND * limit if floats else 0
-        if -slack <= low and high <= limit + slack:
+        if high <= limit * (1 + slack) and low >= -slack * high:
             return 0, limit + (limit > 1)
     return low, high - low + (not floats) or 1
 
