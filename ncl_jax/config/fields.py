@@ -150,7 +150,8 @@ def fields() -> dict[str, Field]:
 
 
 METHOD_FILE = "method_sha256"  # of a method of the user's own: its file's content
-NOTES = ("version", "extend", "prior_power", "pixels", METHOD_FILE)  # what stands beside the fields in a run's `config.json`
+# What stands beside the fields in a run's `config.json`.
+NOTES = ("version", "extend", "prior_power", "pixels", METHOD_FILE)
 
 
 def base_config() -> ml_collections.ConfigDict:

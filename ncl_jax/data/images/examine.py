@@ -11,7 +11,6 @@ from ncl_jax.data.images import parallel
 from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
 
-
 FLAT = 16  # grey levels of 256: an image whose values are all nearer to each other shows next to nothing
 
 
