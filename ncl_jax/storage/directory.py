@@ -117,7 +117,8 @@ class RunDir:
         """The version of the rule by which the run's images were read when it began; 0 where that is not known."""
         if not self.has_begun():
             return pixels.VERSION
-        return self.read_config().get("pixels", 0) if self.config.exists() else 0
+        stored = self.read_config().get("pixels") if self.config.exists() else None
+        return stored if isinstance(stored, int) else 0
 
     def read_facts(self) -> Facts:
         """What the run's data was. Raises CheckpointError where nothing was written down yet."""
