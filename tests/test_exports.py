@@ -58,6 +58,7 @@ def test_artifacts_that_cannot_be_trusted(old_run, tmp_path):
     export(old_run, tmp_path / "model")
     content, about = (tmp_path / "model").read_bytes(), json.loads((tmp_path / "model.json").read_text())
     assert about["class_names"][0] == "T-shirt/top" and about["image_shape"] == [28, 28, 3]
+    assert about["pixels"] == 0  # of a run from before there was a rule
     (tmp_path / "model").write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
     with pytest.raises(ExportError, match="was changed or cut short since it was exported"):
         ncl_jax.load_exported(tmp_path / "model")

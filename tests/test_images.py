@@ -111,10 +111,9 @@ def test_of_sixteen_bits_the_upper_eight():
 
 
 def test_of_floats_the_whole_part():
-    values = np.linspace(-10, 300, 64 * 48, dtype=np.float32).reshape(48, 64)
-    values[0, 0] = np.nan
+    values = np.linspace(-10, 275, 64 * 48, dtype=np.float32).reshape(48, 64)
     ours = decode.decode(encoded(Image.fromarray(values), "TIFF"), "it")
-    np.testing.assert_array_equal(ours[..., 1], np.nan_to_num(np.clip(values, 0, 255)).astype(np.uint8))
+    np.testing.assert_array_equal(ours[..., 1], np.clip(values, 0, 255).astype(np.uint8))
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -139,7 +138,7 @@ def bomb(width, height):
         (b"", "the file is empty"),
         (b"hello", "no known image format"),
         (b"\xff\xd8\xff", "no known image format"),
-        (bomb(100_000, 100_000), "its pixels are more than 67,108,864"),
+        (bomb(100_000, 100_000), "its 10,000,000,000 pixels are more than 67,108,864"),
         (bomb(10_000, 10_000), "10000 x 10000 pixels are more than 67,108,864"),
         (encoded(picture(), "JPEG")[:900], "truncated"),
         (encoded(picture(), "PNG")[:900], "truncated"),

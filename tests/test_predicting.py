@@ -16,7 +16,7 @@ from test_own_images import make_folder, write_image
 
 import ncl_jax
 from ncl_jax import cli
-from ncl_jax.data.images import parallel, transforms
+from ncl_jax.data.images import decode, parallel, pixels, transforms
 from ncl_jax.data.images.decode import read_image
 from ncl_jax.errors import DataError
 from ncl_jax.runs import predict as predict_module
@@ -101,6 +101,35 @@ def test_unreadable_files_are_named_and_passed_over(trained, tmp_path, capfd):
     rows = list(csv.DictReader(io.StringIO((tmp_path / "a.csv").read_text())))
     assert len(rows) == 12 and [bool(row["error"]) for row in rows].index(True) == 5  # 0, 1, 10, 11, 2, 3
     assert all(row["label_1"] for row in rows if not row["error"])
+
+
+def test_an_image_without_memory_for_it_is_passed_over(trained, tmp_path, capfd, monkeypatch):
+    run, folder = trained
+
+    def opened(encoded, name, original=decode.open_image):
+        if name.endswith("3.jpg"):
+            raise MemoryError
+        return original(encoded, name)
+
+    monkeypatch.setattr(decode, "open_image", opened)
+    code, _, output = predict(capfd, run, folder / "test" / "cat", f"--out={tmp_path}/a.jsonl")
+    assert code == 1 and "1 of 12 files cannot be read" in output and "Traceback" not in output
+    answers = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [answer["file"] for answer in answers if "error" in answer] == [str(folder / "test" / "cat" / "3.jpg")]
+    assert sum("top" in answer for answer in answers) == 11
+
+
+def test_a_run_that_read_its_images_by_another_rule_says_so(trained, tmp_path, capfd):
+    run, folder = trained
+    stored = json.loads((run / "config.json").read_text())
+    assert stored.pop("pixels") == pixels.VERSION
+    file = folder / "test" / "cat" / "0.jpg"
+    code, printed, _ = predict(capfd, run, file)
+    old = shutil.copytree(run, tmp_path / "old")
+    (old / "config.json").write_text(json.dumps(stored))
+    code_of_old, printed_by_old, output = predict(capfd, old, file)
+    assert code == code_of_old == 0 and printed == printed_by_old
+    assert f"rule unknown of data/images/pixels.py, now it is rule {pixels.VERSION}" in output
 
 
 def test_names_of_nothing_are_passed_over_as_well(trained, tmp_path, capfd):

@@ -112,6 +112,10 @@ def remarks(data: dataset.Data, examined: dict[str, Examined]) -> list[str]:
             found.append(
                 _listed(f"classes without an image in {name} (no figure can be given): {len(lacking)}", lacking)
             )
+    for name, part in examined.items():
+        if part.flat.any():
+            lines = [data.place(name, row) for row in np.flatnonzero(part.flat).tolist()]
+            found.append(_listed(f"images of one colour, or nearly, in {name}: {len(lines)}", lines))
     if pairs := examine.in_two_classes(data.train, examined["train"]):
         lines = [f"{data.place('train', first)} is {data.place('train', second)}" for first, second in pairs]
         found.append(_listed(f"training images that stand in two classes: {len(pairs)}", lines))

@@ -15,10 +15,12 @@ from typing import TextIO
 
 from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, at_least, new_file
 from ncl_jax.errors import ConfigError, DataError, WriteError
+from ncl_jax.runs import messages
 from ncl_jax.runs.load import Model, load
 from ncl_jax.runs.predict import find_files, predict
 from ncl_jax.runtime import console, startup
 from ncl_jax.runtime.files import partial_of, writing_whole
+from ncl_jax.storage.directory import RunDir
 
 
 def text_line(answer: dict) -> str:
@@ -100,5 +102,8 @@ def main(args: argparse.Namespace) -> None:
         model = load(args.run, step=args.step, expert=args.expert, prior=args.prior, temperature=args.temperature)
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
+    directory = RunDir(args.run)
+    for line in messages.other_pixels(directory.read_pixels(), directory.files.exists()):
+        console.say(line, error=True)
     if failed := run(model, files, args.top, args.expert, out):
         raise DataError(f"{failed} of {len(files)} files cannot be read")

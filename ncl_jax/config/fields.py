@@ -15,7 +15,7 @@ from ncl_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
 AUTHORS = "the authors' program"
 # Where and how a run is computed, not what: these may differ when it is continued.
-MAY_CHANGE = ("version", "extend", "prior_power", "data.dir", "data.list.", "data.download", "data.threads",
+MAY_CHANGE = ("version", "extend", "prior_power", "pixels", "data.dir", "data.list.", "data.download", "data.threads",
               "data.workers", "data.cache", "run.", "teacher.run")  # fmt: skip
 
 RUN = {
@@ -168,7 +168,8 @@ def fields() -> dict[str, Field]:
 
 
 METHOD_FILE = "method_sha256"  # of a method of the user's own: its file's content
-NOTES = ("version", "extend", "prior_power", METHOD_FILE)  # what stands beside the fields in a run's `config.json`
+# What stands beside the fields in a run's `config.json`.
+NOTES = ("version", "extend", "prior_power", "pixels", METHOD_FILE)
 
 
 def base_config() -> ml_collections.ConfigDict:

@@ -10,6 +10,7 @@ from ncl_jax.data.types import Split
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
+from ncl_jax.runs import messages
 from ncl_jax.runs.data import same_data
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.results import write
@@ -60,7 +61,7 @@ def _evaluate(
     divide = find_temperature(loaded, None, temperature)
     model, feed = evaluated(plan, loaded.variables, data.test, facts.split, adjustment(plan, prior), divide)
     sums, answers = make_evaluate(model, feed, plan.mesh)(loaded.experts)
-    for line in loaded.skipped:
+    for line in [*loaded.skipped, *messages.other_pixels(directory.read_pixels(), bool(data.listing()))]:
         print(line)
     epoch = loaded.step // (facts.num_train // config.optim.batch_size)
     figures = {"step": loaded.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}

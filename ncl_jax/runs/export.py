@@ -87,6 +87,7 @@ def describe(config: ml_collections.ConfigDict, plan: Plan, step: int) -> dict:
         "resize": pixels.resize, "mean": list(pixels.mean), "std": list(pixels.std), "interpolation": pixels.interpolation,
         "classifier": config.model.classifier, "cosine_scale": config.model.cosine_scale,
         "num_experts": config.model.num_experts, "dataset": facts.name, "num_train": facts.num_train,
-        "class_counts": list(facts.class_counts), "step": step, "ncl_jax": __version__, "jax": jax.__version__,
+        "class_counts": list(facts.class_counts), "step": step, "pixels": config.get("pixels", 0),
+        "ncl_jax": __version__, "jax": jax.__version__,
         "license": "of the data and of any pretrained weights that the run used",
     }  # fmt: skip

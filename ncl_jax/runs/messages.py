@@ -10,7 +10,7 @@ import numpy as np
 from ncl_jax.config import build
 from ncl_jax.config.fields import flatten
 from ncl_jax.data.dataset import Data, Facts
-from ncl_jax.data.images import decode
+from ncl_jax.data.images import decode, pixels
 from ncl_jax.report import tables
 
 # Features whose share of dead ones is above, or whose mean is below, carry next to nothing: docs/short_schedules.md.
@@ -94,6 +94,15 @@ def other_operations(before: str | None, now: str) -> list[str]:
         "unbroken run up to rounding; they are not bit-identical"
     )
     return [text] if before not in (None, now) else []
+
+
+def other_pixels(rule: int, of_files: bool) -> list[str]:
+    """What it means that a run began by another rule for pixels than `pixels.VERSION`; nothing for arrays."""
+    text = (
+        f"note: this run began with images read by rule {rule or 'unknown'} of data/images/pixels.py, now it is rule "
+        f"{pixels.VERSION}: TIFFs with an orientation and images of 16 bits, 32 bits or floats may look different to it"
+    )
+    return [text] if of_files and rule != pixels.VERSION else []
 
 
 def size(params: Any) -> str:

@@ -72,6 +72,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
     mesh = build.mesh(config)
     build.operations(config, mesh)  # refused before the data is loaded
     data = build_data.data(config)
+    other = messages.other_pixels(directory.read_pixels(), bool(data.listing()))
+    data = data._replace(notes=(*data.notes, *other))
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     plan = build.make_training_plan(config, data.facts, mesh)
     directory.check(config, data)

@@ -19,6 +19,7 @@ from ncl_jax.data import dataset
 from ncl_jax.data.features.cache import Shards
 from ncl_jax.data.features.extract import Views, extract, identity
 from ncl_jax.data.feeds.feed import Feed
+from ncl_jax.data.images.pixels import VERSION
 from ncl_jax.data.types import Split
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation.predictor import Predictor
@@ -89,7 +90,7 @@ def features(plan: Plan, variables: Any, split: Split, name: str, views: Views =
         "dataset": plan.facts.name, "split": name, "images": identity(split), "rows": len(split),
         "backbone": type(plan.trunk).__name__, "fields": [plan.trunk.depth, plan.trunk.width],
         "precision": str(np.dtype(plan.trunk.dtype)), "weights": digest(variables),
-        "preprocessing": list(pixels), "views": list(views),
+        "preprocessing": list(pixels), "pixels": VERSION, "views": list(views),
     }  # fmt: skip
     part = jax.process_index(), jax.process_count()
     found = extract(

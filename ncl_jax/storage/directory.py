@@ -12,6 +12,7 @@ import ml_collections
 
 from ncl_jax.config.fields import complete, differences
 from ncl_jax.data.dataset import Data, Facts
+from ncl_jax.data.images import pixels
 from ncl_jax.errors import CheckpointError, ConfigError, WriteError
 from ncl_jax.runtime.files import expand, write_bytes, write_text
 
@@ -72,12 +73,13 @@ class RunDir:
         Args:
           config: of the run.
           data: what it is trained on.
-          noted: what else `config.json` holds: `extend`, and `prior_power`, which priors at inference start from.
+          noted: what else `config.json` holds: `extend`, and `prior_power`, which priors at inference start from. Not
+            `pixels`, by which rule the first images of the run were read (`pixels.VERSION`): that stays what it was.
 
         Raises:
           WriteError: it cannot be written.
         """
-        content = config.to_dict() | {"version": VERSION} | noted
+        content = config.to_dict() | {"version": VERSION, "pixels": self.read_pixels()} | noted
         with self.writing():
             write_text(self.config, json.dumps(content, indent=1) + "\n")
             write_text(self.facts, data.facts.to_json())
@@ -111,6 +113,13 @@ class RunDir:
     def read_extend(self) -> int:
         """By how many epochs the run has been extended so far."""
         return self.read_config().get("extend", 0) if self.has_begun() and self.config.exists() else 0
+
+    def read_pixels(self) -> int:
+        """The version of the rule by which the run's images were read when it began; 0 where that is not known."""
+        if not self.has_begun():
+            return pixels.VERSION
+        stored = self.read_config().get("pixels") if self.config.exists() else None
+        return stored if isinstance(stored, int) else 0
 
     def read_facts(self) -> Facts:
         """What the run's data was. Raises CheckpointError where nothing was written down yet."""

@@ -1,22 +1,26 @@
 """Image files to pixels: one documented way for every kind of file, the pixels that Pillow gives.
 
 The first frame of an animation; turned as EXIF's orientation says; grey, palette and CMYK converted to RGB as Pillow's
-`convert` does, which leaves alpha out (so do torchvision's data sets); of 16 bits the upper 8; of 32-bit floats the
-whole part, from 0 to 255. JPEGs go through simplejpeg where it is installed: the same pixels, faster.
+`convert` does, which leaves alpha out (so do torchvision's data sets); numbers of more than 8 bits by the rule of
+`pixels`. JPEGs go through simplejpeg where it is installed: the same pixels, faster.
 """
 
+import contextlib
+import functools
+import importlib
 import io
 import os
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ncl_jax.data.images import transforms
-from ncl_jax.errors import DataError, one_line
+from ncl_jax.data.images import pixels, transforms
+from ncl_jax.errors import ConfigError, DataError, NclError, one_line
 from ncl_jax.runtime.files import read_file
 
 try:
@@ -26,7 +30,14 @@ except ImportError:
 
 Images = np.ndarray | Sequence[Any] | str | os.PathLike | Image.Image
 MOST_PIXELS = 2**26  # of one image: larger ones are refused before they are decoded
-_ORIENTATION = 0x0112  # EXIF's tag
+BOUND = "NCL_JAX_MOST_PIXELS"  # the environment variable that raises it
+MOST_BYTES = 16  # of a file for each of those pixels: four numbers of 32 bits
+# What a file may be, by Pillow's names: of the others some start programs (EPS), some are read by code that few use.
+DECODERS = {
+    "JPEG": "Jpeg", "PNG": "Png", "TIFF": "Tiff", "WEBP": "WebP", "GIF": "Gif", "BMP": "Bmp", "PPM": "Ppm",
+    "JPEG2000": "Jpeg2K", "AVIF": "Avif",
+}  # fmt: skip
+_ORIENTATION, _WIDTH, _LENGTH = 0x0112, 256, 257  # tags of EXIF and TIFF
 _UPRIGHT: dict[int, Any] = {
     1: None,
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,7 +48,8 @@ _UPRIGHT: dict[int, Any] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-warnings.filterwarnings("ignore", message="Corrupt EXIF data")  # the pixels may be good all the same
+# What Pillow says of damaged metadata: the pixels may be good all the same.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")  # which reads EXIF, too
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is less
 
 
@@ -53,25 +65,54 @@ class UnreadableImage(DataError):
         return UnreadableImage, self._arguments
 
 
+class NotEnoughMemory(DataError):
+    """An image that the machine has no memory for now: nothing is wrong with the file."""
+
+
 def decode(encoded: bytes, name: str) -> np.ndarray:
-    """The pixels of an image file, uint8 [H, W, 3] RGB. Raises UnreadableImage, which names it by `name`."""
-    try:
+    """The pixels of an image file, uint8 [H, W, 3] RGB.
+
+    Raises:
+      UnreadableImage: it is none, or damaged, or too large; named by `name`.
+      NotEnoughMemory: likewise.
+      ConfigError: see `most_pixels`.
+    """
+    with _naming(name):
         image = open_image(encoded, name)
-        turn = orientation(image)
-        if simplejpeg and image.format == "JPEG" and image.mode in ("L", "RGB") and turn == 1:
+        if simplejpeg and image.format == "JPEG" and image.mode in ("L", "RGB") and orientation(image) == 1:
             try:
                 return simplejpeg.decode_jpeg(encoded, "RGB")
             except ValueError:
                 pass  # Pillow decides what is damaged
-        return to_rgb(upright(image, turn))
-    except (UnreadableImage, MemoryError):
+        return to_rgb(image)
+
+
+@contextlib.contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Whatever a malformed image provokes (Pillow lets all of it through) becomes an error that names it."""
+    try:
+        yield
+    except NclError:
         raise
-    except Exception as error:  # Pillow lets through whatever a malformed file provokes
+    except MemoryError as error:
+        raise _no_memory(name) from error
+    except Exception as error:
         raise UnreadableImage(name, one_line(error, 200) or type(error).__name__) from error
 
 
+def _no_memory(name: str) -> NotEnoughMemory:
+    return NotEnoughMemory(f"{name} cannot be decoded: there is not enough memory for it; make it smaller")
+
+
 def orientation(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1, upright, where there is none or it cannot be read."""
+    """EXIF's orientation, 1 to 8, that is still to be followed; 1, upright, where there is none or it cannot be read.
+
+    Of a TIFF it is 1: Pillow turns those itself when they are loaded.
+    """
+    return 1 if image.format == "TIFF" else _exif_orientation(image)
+
+
+def _exif_orientation(image):
     try:
         turn = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # as above; the pixels may be good all the same
@@ -79,53 +120,82 @@ def orientation(image: Image.Image) -> int:
     return turn if turn in _UPRIGHT else 1
 
 
-def upright(image: Image.Image, turn: int) -> Image.Image:
-    """The image as its orientation says that it is to be shown."""
-    return image if turn == 1 else image.transpose(_UPRIGHT[turn])
+def to_rgb(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W, 3] of a Pillow image of any mode, as its orientation says that it is to be shown.
+
+    Raises ValueError for values that are infinite or NaN, and what Pillow does for damaged files.
+    """
+    turn = orientation(image)
+    image = pixels.eight_bits(image)
+    return np.asarray((image if turn == 1 else image.transpose(_UPRIGHT[turn])).convert("RGB"))
+
+
+def read_encoded(path: Path) -> bytes:
+    """The content of an image file. Raises DataError, naming it, where it cannot be read or is far too long."""
+    with _naming(str(path)):
+        return read_file(path, MOST_BYTES * most_pixels())
 
 
 def read_image(path: Path) -> np.ndarray:
     """The pixels of a file. Raises DataError, naming it, where it cannot be read."""
-    return decode(read_file(path), str(path))
+    return decode(read_encoded(path), str(path))
+
+
+def most_pixels() -> int:
+    """Pixels of the largest image that is decoded. Raises ConfigError for a bad value of the environment variable."""
+    text = os.environ.get(BOUND)
+    if not text:
+        return MOST_PIXELS
+    if not re.fullmatch("[1-9][0-9]{0,11}", text):
+        raise ConfigError(f"{BOUND}={text} must be a number of pixels, such as {2 * MOST_PIXELS}")
+    return int(text)
+
+
+@functools.cache
+def decoders() -> tuple[str, ...]:
+    """The names of `DECODERS` that this Pillow has."""
+    for module in DECODERS.values():
+        with contextlib.suppress(ImportError):  # older ones have no AVIF
+            importlib.import_module(f"PIL.{module}ImagePlugin")
+    return tuple(name for name in DECODERS if name in Image.OPEN)
 
 
 def open_image(encoded: bytes, name: str) -> Image.Image:
-    """The image with its header read, not yet decoded. Raises UnreadableImage if it is too large, OSError if none."""
+    """The image with its header read, not yet decoded: the one place where image files are opened.
+
+    Raises UnreadableImage if it is none of `DECODERS` or too large; what Pillow does for damaged files.
+    """
     if not encoded:
         raise UnreadableImage(name, "the file is empty")
+    most = most_pixels()
+    if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = most  # Pillow refuses what has twice as many
     try:
-        image = Image.open(io.BytesIO(encoded))
+        image = Image.open(io.BytesIO(encoded), formats=decoders())
     except Image.UnidentifiedImageError as error:
-        raise UnreadableImage(name, "no known image format") from error
-    except Image.DecompressionBombError as error:  # more than Pillow opens
-        raise UnreadableImage(name, f"its pixels are more than {MOST_PIXELS:,}") from error
+        known = ", ".join(decoders())
+        raise UnreadableImage(name, f"no known image format: convert it to one of {known}") from error
+    except Image.DecompressionBombError as error:
+        count = int((re.findall(r"\d+", str(error)) or [0])[0])
+        raise UnreadableImage(name, _too_large(f"its {count:,} pixels", count, most)) from error
     width, height = image.size
-    if width * height > MOST_PIXELS:
-        raise UnreadableImage(name, f"{width} x {height} pixels are more than {MOST_PIXELS:,}")
+    if width * height > most:
+        raise UnreadableImage(name, _too_large(f"{width} x {height} pixels", width * height, most))
     return image
 
 
+def _too_large(size: str, count: int, most: int) -> str:
+    return f"{size} are more than {most:,}: make it smaller, or set the environment variable {BOUND}={count}"
+
+
 def size(encoded: bytes, name: str) -> tuple[int, int]:
-    """Height and width in pixels, as the image is shown, from its header. Raises UnreadableImage."""
-    try:
+    """Height and width in pixels, as the image is shown, from its header; errors as for `decode`."""
+    with _naming(name):
         image = open_image(encoded, name)
         width, height = image.size
-        return (width, height) if orientation(image) >= 5 else (height, width)
-    except (UnreadableImage, MemoryError):
-        raise
-    except Exception as error:  # as in decode
-        raise UnreadableImage(name, one_line(error, 200)) from error
-
-
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """uint8 [H, W, 3] of a Pillow image of any mode."""
-    if image.mode.startswith("I"):
-        grey = (np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8).astype(np.uint8)
-    elif image.mode == "F":
-        grey = np.nan_to_num(np.clip(np.asarray(image), 0, 255)).astype(np.uint8)
-    else:
-        return np.asarray(image.convert("RGB"))
-    return np.repeat(grey[..., None], 3, axis=-1)
+        if image.format == "TIFF":  # Pillow's releases differ in which of the two is the width before it is loaded
+            width, height = pixels.tag_of(image, _WIDTH) or width, pixels.tag_of(image, _LENGTH) or height
+        return (width, height) if _exif_orientation(image) >= 5 else (height, width)
 
 
 def prepare(
@@ -141,7 +211,7 @@ def prepare(
 
     Raises:
       ValueError: for an array of another type or shape, or no image.
-      DataError: a file cannot be read.
+      DataError: a file or PIL image cannot be read.
     """
     if isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == tuple(image_shape):
         return images
@@ -149,7 +219,21 @@ def prepare(
         images = [images]
     if not len(images):
         raise ValueError("there is no image: give one or more")
-    return np.stack([transforms.fit(_pixels(image), resize, size, interpolation) for image in images])
+    return np.stack([_fitted(image, resize, size, interpolation) for image in images])
+
+
+def _fitted(image: Any, resize: int, size: int, interpolation: str) -> np.ndarray:
+    """One image by the test transform."""
+    try:
+        return transforms.fit(_pixels(image), resize, size, interpolation)
+    except MemoryError as error:
+        raise _no_memory(_name(image)) from error
+
+
+def _name(image: Any) -> str:
+    """What an image is called in messages."""
+    path = image if isinstance(image, str | os.PathLike) else getattr(image, "filename", "")
+    return os.fsdecode(path) or "a given image"
 
 
 def _pixels(image: Any) -> np.ndarray:
@@ -157,7 +241,8 @@ def _pixels(image: Any) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return to_rgb(upright(image, orientation(image)))
+        with _naming(_name(image)):
+            return to_rgb(image)
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"an image is {image.dtype} {image.shape}: give uint8 [H, W, 3], RGB, a path or a PIL image")

@@ -2,13 +2,16 @@
 
 import hashlib
 from collections import defaultdict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from ncl_jax.data.images import parallel
 from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
+
+FLAT = 16  # grey levels of 256: an image whose values are all nearer to each other shows next to nothing
 
 
 class Examined(NamedTuple):
@@ -16,22 +19,29 @@ class Examined(NamedTuple):
 
     sizes: np.ndarray  # int [N, 2], height and width in pixels; 0 for an image that cannot be read
     contents: list[bytes]  # [N], equal where the pixels are; empty for an image that cannot be read
+    flat: np.ndarray  # bool [N]: of one colour, or nearly
     errors: list[str]  # of the images that cannot be read, each with its name
 
 
 def examine(split: Split, text: str) -> Examined:
     """Decodes all images on all cores; `text` is for the progress bar."""
 
-    def look(row: int) -> tuple[tuple[int, int], bytes, str]:
+    def look(row: int) -> tuple[tuple[int, int], bytes, bool, str]:
         try:
             image = parallel.decoded(split.images, row)
         except DataError as error:
-            return (0, 0), b"", str(error)
+            return (0, 0), b"", False, str(error)
         shape = np.asarray(image.shape, np.int32).tobytes()
-        return image.shape[:2], hashlib.sha1(shape + image.tobytes()).digest(), ""
+        return image.shape[:2], hashlib.sha1(shape + image.tobytes()).digest(), is_flat(image), ""
 
-    sizes, contents, errors = zip(*parallel.in_threads(look, len(split), text), strict=True)
-    return Examined(np.array(sizes), list(contents), [error for error in errors if error])
+    sizes, contents, flat, errors = zip(*parallel.in_threads(look, len(split), text), strict=True)
+    return Examined(np.array(sizes), list(contents), np.array(flat), [error for error in errors if error])
+
+
+def is_flat(image: np.ndarray) -> bool:
+    """Whether an image uint8 [H, W, 3] is of one colour, or nearly."""
+    extrema: Any = Image.fromarray(image).getextrema()  # of each channel
+    return all(high - low < FLAT for low, high in extrema)
 
 
 def shared(first: Examined, second: Examined) -> list[tuple[int, int]]:

@@ -59,11 +59,13 @@ def _advice() -> Iterator[None]:
 
 
 def errors(split: Split, text: str) -> list[str | None]:
-    """What is wrong with each image, None for one that can be decoded."""
+    """What is wrong with each image, None for one that can be decoded. Raises NotEnoughMemory."""
 
     def attempt(row: int) -> str | None:
         try:
             decoded(split.images, row)
+        except decode.NotEnoughMemory:  # of the machine: another time it can be read
+            raise
         except DataError as error:
             return str(error)
         return None

@@ -8,6 +8,7 @@ from PIL import Image
 
 BOX_RATIO = (3 / 4, 4 / 3)  # width over height
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+MOST_SCALED = 2**24  # pixels of an image that is scaled as a whole before its centre is cut out
 
 
 def scale_to(image: np.ndarray, height: int, width: int, interpolation: str = "bilinear") -> np.ndarray:
@@ -25,9 +26,25 @@ def fit(image: np.ndarray, resize: int, size: int, interpolation: str = "bilinea
     """
     height, width = image.shape[:2]
     shorter = min(height, width)
-    image = scale_to(image, int(resize * height / shorter), int(resize * width / shorter), interpolation)
-    top, left = (round((side - size) / 2) for side in image.shape[:2])
-    return image[top : top + size, left : left + size]
+    rows, columns = int(resize * height / shorter), int(resize * width / shorter)
+    top, left = (round((side - size) / 2) for side in (rows, columns))
+    if rows * columns > max(MOST_SCALED, 4 * resize**2):
+        return _scaled_part(image, rows, columns, top, left, size, interpolation)
+    return scale_to(image, rows, columns, interpolation)[top : top + size, left : left + size]
+
+
+def _scaled_part(
+    image: np.ndarray, rows: int, columns: int, top: int, left: int, size: int, interpolation: str
+) -> np.ndarray:
+    """What `scale_to(image, rows, columns)` has at `[top : top + size, left : left + size]`, up to rounding.
+
+    The rest of a strip of a million by one pixels is not made: it would take gigabytes.
+    """
+    vertical, horizontal = image.shape[0] / rows, image.shape[1] / columns
+    bottom, right = min((top + size) * vertical, image.shape[0]), min((left + size) * horizontal, image.shape[1])
+    box = (left * horizontal, top * vertical, right, bottom)
+    whole = Image.fromarray(np.ascontiguousarray(image))
+    return np.asarray(whole.resize((size, size), INTERPOLATIONS[interpolation], box=box))
 
 
 def random_resized_crop(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ncl_jax.runtime.files import read_file
+from ncl_jax.data.images.decode import read_encoded
 
 
 class Files:
@@ -27,13 +27,12 @@ class Files:
         """One file's bytes, or the `Files` of several rows. Raises DataError for a file that cannot be read."""
         if not isinstance(index, int | np.integer):
             return Files(self.root, self.names[index], self.sizes[index])
-        return read_file(self.root / self.names[index])
+        return read_encoded(self.root / self.names[index])
 
     def stamps(self) -> list[str]:
         """Name, size and time of the last change of every file: other images have other stamps."""
-        return [
-            f"{name}\t{size}\t{_changed(self.root / name)}" for name, size in zip(self.names, self.sizes, strict=True)
-        ]
+        times = [_changed(self.root / name) for name in self.names]
+        return [f"{name}\t{size}\t{time}" for name, size, time in zip(self.names, self.sizes, times, strict=True)]
 
 
 def _changed(path: Path) -> int:
