@@ -32,6 +32,7 @@ COMMANDS = {
     "import": Command("ncl_jax.cli.import_authors", "make a run of a checkpoint of the authors' program"),
     "distill": Command("ncl_jax.cli.distill", "let one network learn from a finished run's ensemble"),
     "ablate": Command("ncl_jax.cli.ablate", "compare methods over several seeds"),
+    "cache": Command("ncl_jax.cli.cache", "show or delete cached features"),
     "completion": Command("ncl_jax.cli.completion", "write a shell's completion of this command"),
 }
 EXAMPLES = """examples:

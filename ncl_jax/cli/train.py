@@ -27,6 +27,8 @@ def arguments(parser: Parser) -> None:
     )
     longer = "train N epochs longer than the configuration says, at its last learning rate"
     parser.add_argument("--extend", type=int, default=0, metavar="N", help=longer)
+    kept = "with a frozen backbone: keep scores of every training image by heads that have not seen it, of K folds"
+    parser.add_argument("--folds", type=int, default=0, metavar="K", help=kept)
     also = f"where the log goes besides the run's directory: {', '.join(TRACKERS)}"
     parser.add_argument("--tracker", default="", metavar="NAME", help=also)
     parser.add_argument("--version", action="version", version=f"ncl-jax {__version__}")
@@ -89,7 +91,7 @@ def main(args: argparse.Namespace) -> None:
     startup.prepare()
     try:
         workdir = args.workdir or f"runs/{config_files.run_name(args.config)}"
-        train(config, workdir, extend=args.extend, tracker=args.tracker)
+        train(config, workdir, extend=args.extend, tracker=args.tracker, folds=args.folds)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if isinstance(error, ValueError) and "Gloo" not in str(error):  # as which a lost connection may come on CPUs
             raise

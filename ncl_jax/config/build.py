@@ -58,7 +58,7 @@ def make_training_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Me
         optimizer=optimizer(config, rates, length),
         learning_rates=rates,
         steps_per_epoch=length,
-        steps_per_call=config.run.steps_per_call or STEPS_PER_CALL.get(computes, 20),
+        steps_per_call=config.run.steps_per_call or (20 if is_frozen(config) else STEPS_PER_CALL.get(computes, 20)),
         batch_size=config.optim.batch_size,
         copies=config.loss.copies,
         accumulate=config.optim.accumulate,

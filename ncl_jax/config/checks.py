@@ -12,7 +12,7 @@ from ncl_jax.config.fields import fields, flatten
 from ncl_jax.data.sources import folder
 from ncl_jax.errors import ConfigError
 from ncl_jax.field import Field, one_of
-from ncl_jax.models import BACKBONES
+from ncl_jax.models import BACKBONES, FROZEN
 
 # Objectives that need a classifier whose scores are cosines times a scale.
 _NORMED = ("ldam", "dbm")
@@ -54,10 +54,26 @@ def _check_network(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(
             f"model.width={model.width} must be a multiple of 16 for a {model.backbone}, which has groups"
         )
+    _check_heads(model)
     most = getattr(backbone, "num_parts", 0)
     Field(0, "", at_most=most).check("model.freeze", model.freeze)
     if model.remat and not most:
         raise ConfigError(f"model.remat=True: the backbone {model.backbone} has no blocks to compute again")
+
+
+def _check_heads(model: ml_collections.ConfigDict) -> None:
+    """What belongs to heads on a frozen backbone, and to nothing else."""
+    if model.freeze == FROZEN:
+        if not model.pretrained:
+            raise ConfigError(
+                "model.freeze=all needs model.pretrained: the weights of the backbone that is not trained"
+            )
+        if model.head_start == "class_mean" and model.classifier == "linear":
+            raise ConfigError("model.head_start=class_mean needs model.classifier=cosine or normed, not linear")
+        return
+    for name, none in (("adapter", 0), ("standardize", False), ("head_start", "random")):
+        if model[name] != none:
+            raise ConfigError(f"model.{name}={model[name]} needs a frozen backbone: set model.freeze=all, or {none}")
 
 
 def _check_pixels(config: ml_collections.ConfigDict) -> None:

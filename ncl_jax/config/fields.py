@@ -47,7 +47,8 @@ DATA = {
     "data.threads": Field(0, "threads that decode a stream, in each process or worker; 0: one for each core",
                           at_least=0),
     "data.workers": Field(0, "processes that decode a stream; 0: threads of this process", at_least=0),
-    "data.interpolation": Field("bilinear", "how images are scaled", "torchvision's default", choices=INTERPOLATIONS),
+    "data.interpolation": Field("bilinear", "how images are scaled", "torchvision",
+                                choices=INTERPOLATIONS),
     "data.cached_views": Field(4, "training views of each image whose features are cached, with a frozen backbone",
                                at_least=1),
     "data.flip": Field(True, "flip cached training views left to right in half of the draws; not for text or classes "
@@ -84,8 +85,8 @@ MODEL = {
                            "no adapter", "Houlsby et al. 2019", at_least=0),
     "model.standardize": Field(False, "standardise the features of a frozen backbone by the training set's means and "
                                "deviations"),
-    "model.head_start": Field("random", "how a cosine or normed classifier starts on the features of a frozen backbone: "
-                              "at random, or at the means of the classes", choices=("random", "class_mean")),
+    "model.head_start": Field("random", "how a cosine or normed classifier on a frozen backbone starts: at random, or "
+                              "at the means of the classes", choices=("random", "class_mean")),
     "model.remat": Field(False, "compute blocks again for the gradient: less memory, more time, the same numbers"),
 }  # fmt: skip
 LOSS = {
@@ -137,7 +138,8 @@ OPTIM = {
     "optim.batch_size": Field(64, "images per step, over all devices", AUTHORS, at_least=1),
     "optim.accumulate": Field(1, "micro-batches that a batch is processed in, if it does not fit in memory; each has "
                               "its own batch statistics", at_least=1),
-    "optim.name": Field("sgd", "optimizer: sgd with Nesterov momentum (authors), or adamw", AUTHORS, choices=OPTIMIZERS),
+    "optim.name": Field("sgd", "optimizer: sgd with Nesterov momentum (authors), or adamw", AUTHORS,
+                        choices=OPTIMIZERS),
     "optim.learning_rate": Field(0.1, "base learning rate", AUTHORS, above=0),
     "optim.schedule": Field("step", "learning-rate schedule: step (authors) or cosine (arXiv 2412.15477)", AUTHORS,
                             choices=SCHEDULES),

@@ -91,8 +91,8 @@ XLA = Operations()
 
 
 class Conv(nn.Module):
-    """Convolution without bias, square kernel, `padding` zeros on each side at any stride, by default `kernel_size // 2`
-    (as PyTorch's); each of `groups` parts of the outputs sees its own part of the inputs."""
+    """Convolution without bias, square kernel, `padding` zeros on each side at any stride, by default half of the
+    kernel (as PyTorch's); each of `groups` parts of the outputs sees its own part of the inputs."""
 
     features: int
     kernel_size: int = 3

@@ -1,5 +1,7 @@
-"""Pretrained backbones by name: what they are, what they want of an image, where their weights are. One more is one line
-here; a new architecture is a file beside this one."""
+"""Pretrained backbones by name: what they are, what they want of an image, where their weights are.
+
+One more is one line here; a new architecture is a file beside this one.
+"""
 
 from typing import NamedTuple
 

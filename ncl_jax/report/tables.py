@@ -17,12 +17,28 @@ def table(results: dict) -> str:
         kl, top1 = results["disagreement"]["kl"], results["disagreement"]["top1"]
         lines.append(_disagreement_line("top-1 differs", top1, 100))
         lines.append(_disagreement_line("KL (nats)", kl, 1))
+    lines += _baseline_lines(results)
     if results.get("best_on_test"):
         best = results["best_on_test"]
         lines.append(
             f"best on the test set: {100 * best['accuracy']:.2f} % after epoch {best['epoch']}, for reference only"
         )
     return "\n".join(lines)
+
+
+def _baseline_lines(results):
+    """What simple classifiers reach on the same features, and whether the run is worse than one of them."""
+    found = results.get("baselines") or {}
+    if not found:
+        return []
+    columns = COLUMNS[: COLUMNS.index("nll")]
+    rows = [f"{name:<26}{_cell('accuracy', row['accuracy'])[2:]}" + "".join(_cell(c, row[c]) for c in columns[1:])
+            for name, row in found.items()]  # fmt: skip
+    best = max(found, key=lambda name: found[name]["accuracy"])
+    own = results["ensemble"]["accuracy"]
+    pair = f"{100 * own:.2f} % against {100 * found[best]['accuracy']:.2f} %"
+    worse = f"the run is worse than {best} on the same features: {pair}"
+    return ["on the same features:", *rows, *([worse] if own < found[best]["accuracy"] else [])]
 
 
 def predictors(results: dict) -> list[tuple[str, dict]]:

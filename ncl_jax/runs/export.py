@@ -84,7 +84,8 @@ def describe(config: ml_collections.ConfigDict, plan: Plan, step: int) -> dict:
     facts, pixels = plan.facts, plan.preprocessing
     return {
         "version": VERSION, "class_names": list(facts.class_names), "image_shape": list(facts.image_shape),
-        "resize": pixels.resize, "mean": list(pixels.mean), "std": list(pixels.std), "interpolation": pixels.interpolation,
+        "resize": pixels.resize, "mean": list(pixels.mean), "std": list(pixels.std),
+        "interpolation": pixels.interpolation,
         "classifier": config.model.classifier, "cosine_scale": config.model.cosine_scale,
         "num_experts": config.model.num_experts, "dataset": facts.name, "num_train": facts.num_train,
         "class_counts": list(facts.class_counts), "step": step, "pixels": config.get("pixels", 0),

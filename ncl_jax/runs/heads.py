@@ -1,15 +1,19 @@
-"""How heads on the features of a frozen backbone start: standardised, at the means of the classes."""
+"""Heads on the features of a frozen backbone: how they start, and what simple classifiers reach beside them."""
 
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ncl_jax.config.plan import TrainingPlan
-from ncl_jax.losses import l2_normalize
+from ncl_jax.data import dataset
+from ncl_jax.evaluation import metrics
+from ncl_jax.evaluation.baselines import BASELINES, class_means, unit
 from ncl_jax.training.steps import TrainState
 
 LEAST = 1e-6  # deviation of a feature that is divided by
+MOST_SCORES = 5 * 10**7  # training images times classes: more would take minutes
 
 
 def start(plan: TrainingPlan, state: TrainState, features: np.ndarray, labels: np.ndarray, means: bool) -> TrainState:
@@ -29,18 +33,34 @@ def start(plan: TrainingPlan, state: TrainState, features: np.ndarray, labels: n
         state = state._replace(batch_stats={"backbone": _like(state.batch_stats["backbone"], stats)})
     if means:
         of_class = class_means((features.mean(1) - mean) / deviation, labels, plan.facts.num_classes)
-        kernel = np.asarray(l2_normalize(of_class)).T
+        kernel = unit(of_class).T
         classifier = state.params["classifier"]
         started = classifier | _like({"kernel": classifier["kernel"]}, {"kernel": kernel})
         state = state._replace(params=state.params | {"classifier": started})
     return state
 
 
-def class_means(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """The mean `[C, D]` of the features `[N, D]` of every class; each has one at least."""
-    sums = np.zeros((num_classes, features.shape[1]), np.float64)
-    np.add.at(sums, labels, features)
-    return (sums / np.bincount(labels, minlength=num_classes)[:, None]).astype(np.float32)
+def baselines(data: dataset.Data) -> dict[str, dict[str, Any]]:
+    """The accuracy, over all and by group, of every classifier of `BASELINES`; empty where they would take minutes.
+
+    Args:
+      data: with features for images, see `trunk.featurize`.
+    """
+    facts = data.facts
+    if facts.num_train * facts.num_classes > MOST_SCORES:
+        return {}
+    train, test = data.train.images.mean(1), data.test.images[:, 0]
+    return {
+        name: _figures(make(train, data.train.labels, test, facts.num_classes), data.test.labels, facts)
+        for name, make in BASELINES.items()
+    }
+
+
+def _figures(scores, labels, facts):
+    scores = jnp.asarray(scores, jnp.float32)[None]
+    sums, _ = metrics.evaluate_batch(scores, jnp.asarray(labels), jnp.ones(len(labels), bool))
+    figures = metrics.summarize(sums, facts.groups())["ensemble"]
+    return {name: figures[name] for name in ("accuracy", "many", "medium", "few", "per_class")}
 
 
 def _like(old: Any, new: Any) -> Any:

@@ -7,10 +7,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from ncl_jax.config import build
+from ncl_jax.config import backbone, build, recipes
 from ncl_jax.config.fields import flatten
 from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.images import decode, pixels
+from ncl_jax.models.named import DEFAULT, NAMED
 from ncl_jax.report import tables
 
 # Features whose share of dead ones is above, or whose mean is below, carry next to nothing: docs/short_schedules.md.
@@ -29,7 +30,8 @@ def opening(
     """What is about to run, before anything else; `notes` are of the machine, `device` is in words."""
     rate = build.learning_rates(config)[-1]
     lines = [
-        description(data.facts, config, config.epochs + extend, device, workdir), recipe(config), *notes,
+        description(data.facts, config, config.epochs + extend, device, workdir), recipe(config), *pretraining(config),
+        *notes,
         *left_out(data.facts), *data.notes, *extension(config.epochs, extend, rate), "initialising",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -41,13 +43,33 @@ def description(facts: Facts, config: ml_collections.ConfigDict, epochs: int, de
     shown = [str(count) for count in counts]
     if len(shown) > SHOWN_CLASSES:
         shown = [*shown[: SHOWN_CLASSES // 2], "...", *shown[-SHOWN_CLASSES // 2 :]]
-    network = f"{config.model.num_experts} experts, {config.model.backbone}-{config.model.depth}"
+    frozen = " (frozen, one for all)" if build.is_frozen(config) else ""
+    network = f"{config.model.num_experts} experts, {config.model.backbone}-{config.model.depth}{frozen}"
     return (
         f"{facts.name}: {facts.num_train} training images, {facts.num_classes} classes of {max(counts)} to "
         f"{min(counts)}, rows {facts.rows_checksum}\n"
         f"images per class: {' '.join(shown)}\n"
         f"{network}; {epochs} epochs, batch {config.optim.batch_size}; {device}; run directory {workdir}"
     )
+
+
+def pretraining(config: ml_collections.ConfigDict) -> list[str]:
+    """What a frozen backbone means, or that photographs would be better off with one."""
+    if build.is_frozen(config):
+        what = f"{config.model.backbone} from model.pretrained={config.model.pretrained}"
+        return [
+            f"frozen backbone: {what}. Its features are computed once, kept in the cache (ncl-jax cache list) and used "
+            "by all experts, which take seconds to train. Training from random weights takes hours and usually ends "
+            "lower: backbone=resnet18,pretrained=none"
+        ]
+    own = config.data.name in ("folder", "list") and config.data.image_size > recipes.LARGEST_SMALL
+    named = NAMED[DEFAULT]
+    if own and not config.model.pretrained and not backbone.is_installed(named):
+        return [
+            "photographs are trained from random weights here, for hours. With pretrained features it takes minutes "
+            f"and usually ends higher: {named.install}, then the same command in another --workdir"
+        ]
+    return []
 
 
 def recipe(config: ml_collections.ConfigDict) -> str:

@@ -47,7 +47,8 @@ def trunk_shapes(plan: Plan) -> Any:
     """The shapes of the variables of the frozen backbone, under the name "backbone" of each kind."""
     assert plan.trunk is not None
     images = jax.ShapeDtypeStruct((1, *plan.facts.image_shape), np.float32)
-    shapes = jax.eval_shape(lambda x: by_xla(plan.trunk).init(jax.random.key(0), x, False), images)
+    trunk = by_xla(plan.trunk)
+    shapes = jax.eval_shape(lambda x: trunk.init(jax.random.key(0), x, False), images)
     return {kind: {"backbone": tree} for kind, tree in shapes.items()}
 
 

@@ -43,6 +43,7 @@ class Run:
     directory: RunDir
     facts: dataset.Facts
     test: Split  # the images that it is evaluated on
+    inputs: dataset.Data  # the data as the experts see it: `test` or, with a frozen backbone, features
     device: str  # in words
     checkpoints: Checkpoints
     log: RunLog
@@ -108,8 +109,8 @@ def prepare(
     test = loading.test_feed(plan, inputs.test, plan.facts.split)
     predictor = plans.predictor(plan, on_features=frozen is not None)
     return Run(
-        config=config, directory=directory, facts=plan.facts, test=data.test, device=device, checkpoints=checkpoints,
-        log=log, length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])),
+        config=config, directory=directory, facts=plan.facts, test=data.test, inputs=inputs, device=device,
+        checkpoints=checkpoints, log=log, length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])),
         key=keys.step, feed=feed, advance=advance, evaluate=make_evaluate(predictor, test, plan.mesh),
         state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip

@@ -17,7 +17,8 @@ from ncl_jax.errors import CheckpointError, Diverged, Interrupted
 from ncl_jax.evaluation import metrics
 from ncl_jax.field import Field
 from ncl_jax.report import tables
-from ncl_jax.runs import messages, pretrained
+from ncl_jax.runs import folds as out_of_fold
+from ncl_jax.runs import heads, messages, pretrained
 from ncl_jax.runs.results import write
 from ncl_jax.runs.setup import Run, is_first, prepare
 from ncl_jax.runtime import console
@@ -29,7 +30,9 @@ from ncl_jax.storage.directory import RunDir
 from ncl_jax.training import steps
 
 
-def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend: int = 0, tracker: str = "") -> dict:
+def train(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend: int = 0, tracker: str = "", folds: int = 0
+) -> dict:
     """Trains, or continues what `workdir` holds, and returns the content of `results.json`.
 
     The continued run equals one that was never stopped, bit for bit on the same hardware: the state holds the weights,
@@ -41,6 +44,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
       workdir: the run's directory, created if need be.
       extend: epochs beyond `config.epochs`, at the schedule's last learning rate; everything before is as without.
       tracker: one of `trackers.TRACKERS`, which gets the log and the results as well; none if empty.
+      folds: K of the out-of-fold scores that are kept with a run on frozen features, see `folds.write`; 0: none.
 
     Raises:
       ConfigError: a bad value, `workdir` lies among the images or holds a run of another configuration, another
@@ -56,13 +60,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
     checks.validate(config)
     choose.note_method(config)
     trackers.check(tracker)
+    out_of_fold.check(config, folds)
     saved = saved_config(directory)
     directory.check(config, saved=saved)
     Field(0, "", at_least=0).check("--extend", extend)
     extend = max(extend, directory.read_extend(), (saved or {}).get("extend", 0))
     devices()  # refused before anything is asked of them
     agree("the configuration or --extend", [flatten(config), extend])
-    if directory.is_finished(config.epochs + extend):
+    if directory.is_finished(config.epochs + extend) and (not folds or directory.out_of_fold.exists()):
         results = directory.read_results() or {}
         if is_first():
             console.say(f"{directory} holds this run, finished:\n{tables.table(results)}")
@@ -92,7 +97,11 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
                 run.results = evaluate(run, epoch + 1)
                 run.log.write("evaluation", run.results)
             save_if_due(run, epoch + 1, interrupt)
-        return finish(run)
+        results = finish(run)
+        if folds and is_first():
+            run.log.print(f"out-of-fold scores of {folds} folds: {directory.out_of_fold}")
+            out_of_fold.write(directory, config, plan, run.inputs, folds)
+        return results
 
 
 @contextlib.contextmanager
@@ -217,6 +226,8 @@ def finish(run: Run) -> dict:
     # The run may have been killed between its last checkpoint and here.
     figures = run.results or evaluate(run, run.epochs)
     results = records.final(figures, run.facts, run.progress, run.device, run.config.to_dict())
+    if run.inputs.test is not run.test:
+        results["baselines"] = heads.baselines(run.inputs)
     run.checkpoints.wait()
     run.directory.check_exists()
     if is_first():

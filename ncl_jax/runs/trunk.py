@@ -13,8 +13,8 @@ from jax.sharding import PartitionSpec as P
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from ncl_jax.config.plan import Plan, normalize, predictor
 from ncl_jax.config.loading import test_feed
+from ncl_jax.config.plan import Plan, normalize, predictor
 from ncl_jax.data import dataset
 from ncl_jax.data.features.cache import Shards
 from ncl_jax.data.features.extract import Views, extract, identity
@@ -64,7 +64,7 @@ def digest(variables: Any) -> str:
     result = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(variables):
         result.update(f"{jax.tree_util.keystr(path)}{leaf.shape}{leaf.dtype}".encode())
-        result.update(np.ascontiguousarray(leaf))
+        result.update(np.ascontiguousarray(leaf).data)
     return result.hexdigest()
 
 
@@ -121,7 +121,9 @@ def make_compute(plan: Plan, variables: Any) -> Any:
         mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
     spread, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
 
-    trunk, ready, apply = plan.trunk, lambda v: v, lambda v, x: plan.trunk.apply(v, x, False)
+    trunk, ready = plan.trunk, lambda variables: variables
+    assert trunk is not None
+    apply: Any = lambda variables, images: trunk.apply(variables, images, False)  # noqa: E731
     if getattr(trunk, "operations", None) is cpu.OPERATIONS:
         ready, apply = cpu.inference(trunk)
 

@@ -27,7 +27,7 @@ class RunDir:
         self.config, self.facts = self.path / "config.json", self.path / "dataset.json"
         self.files, self.checkpoints = self.path / "files.tsv.gz", self.path / "checkpoints"
         self.damaged = self.path / "damaged-checkpoints"
-        self.backbone = self.path / "backbone.safetensors"
+        self.backbone, self.out_of_fold = self.path / "backbone.safetensors", self.path / "out_of_fold.npz"
         self.metrics, self.events = self.path / "metrics.jsonl", self.path / "tensorboard"
         self.predictions, self.report, self.temperature = (
             self.path / name for name in ("predictions.npz", "report.html", "temperature.json")

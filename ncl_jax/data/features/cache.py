@@ -78,8 +78,8 @@ class Shards:
             write_bytes(self._folder / f"{number:06d}-{_digest(content)}.npy", content)
         except OSError as error:
             raise WriteError(
-                f"the features cannot be kept in {self._folder} ({error.strerror}): free disk space, set data.cache=DIR "
-                "or set data.cache=none to keep nothing; what is there is used by the next run"
+                f"the features cannot be kept in {self._folder} ({error.strerror}): free disk space, or set "
+                "data.cache=DIR, or data.cache=none to keep nothing; what is there already serves the next run"
             ) from error
 
     def touch(self) -> None:

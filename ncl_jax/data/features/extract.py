@@ -28,7 +28,7 @@ class Views(NamedTuple):
     scale: tuple[float, float] = (0.35, 1.0)
 
     @property
-    def count(self) -> int:
+    def each(self) -> int:
         """Views of each image."""
         return self.number or 1
 
@@ -54,7 +54,7 @@ def identity(split: Split) -> str:
     images, digest = split.images, hashlib.sha256()
     if isinstance(images, np.ndarray):
         digest.update(str(images.shape).encode())
-        digest.update(np.ascontiguousarray(images))
+        digest.update(np.ascontiguousarray(images).data)
     elif hasattr(images, "stamps"):
         digest.update("\n".join(images.stamps()).encode("utf-8", "surrogateescape"))
     else:
@@ -98,8 +98,9 @@ def extract(
     source = _computed(split, rows, views, pixels, compute, batch_size, text)
     for number in missing:
         length = len(range(shards.rows)[shards.slice(number)])
-        known[number] = np.stack([next(source) for _ in range(length)])
-        shards.write(number, known[number])
+        made = np.stack([next(source) for _ in range(length)])
+        shards.write(number, made)
+        known[number] = made
     shards.touch()
     return _joined(shards, known)
 
@@ -122,14 +123,14 @@ def _computed(split, rows, views, pixels, compute, batch_size, text) -> Iterator
         while len(waiting) >= batch_size:
             left.extend(compute(np.stack(waiting[:batch_size])))
             del waiting[:batch_size]
-        while len(left) >= views.count:
-            yield np.stack(left[: views.count])
-            del left[: views.count]
+        while len(left) >= views.each:
+            yield np.stack(left[: views.each])
+            del left[: views.each]
     if waiting:
         filled = waiting + waiting[:1] * (batch_size - len(waiting))
         left.extend(compute(np.stack(filled))[: len(waiting)])
-    for first in range(0, len(left), views.count):
-        yield np.stack(left[first : first + views.count])
+    for first in range(0, len(left), views.each):
+        yield np.stack(left[first : first + views.each])
 
 
 def _look(split, rows, views, pixels, index):

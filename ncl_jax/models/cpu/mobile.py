@@ -15,7 +15,7 @@ from ncl_jax.models.efficientnet import STAGES, EfficientNetLite, same_padding
 Folded = dict[str, Any]
 
 
-def inference(network: nn.Module) -> tuple[Callable[[Any], Any], Callable[[Any, jax.Array], jax.Array]]:
+def inference(network: nn.Module) -> tuple[Callable[[Any], Any], Callable[[Any, jax.Array], Any]]:
     """How a backbone is applied outside of training on one CPU device: what makes its variables ready, once, and what
     gives the features of images, `(ready variables, images) -> [B, D]`; `library.load` must have succeeded."""
     if isinstance(network, EfficientNetLite) and network.width % 32 == 0 and network.dtype == jnp.float32:

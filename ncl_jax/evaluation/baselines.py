@@ -1,0 +1,130 @@
+"""Classifiers on the features of a frozen backbone that take seconds: what a trained run is worth is seen beside them.
+
+All take training features `[N, D]`, labels int `[N]` and test features `[M, D]`, float32, and give scores `[M, C]`.
+Those marked balanced are meant for classes that are equally likely, as the project's methods are.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+NEIGHBOURS, SHARPNESS = 10, 0.07  # of the nearest neighbours' vote
+PENALTIES = tuple(10.0**power for power in range(-4, 5))  # of ridge regression, of which one is chosen
+EPOCHS, BATCH, RATE = 30, 128, 1e-3  # of the linear classifiers
+CHUNK = 1024  # test images at once
+
+
+def class_means(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """The mean `[C, D]` of the features of every class; each has one at least."""
+    sums = np.zeros((num_classes, features.shape[1]), np.float64)
+    np.add.at(sums, labels, features)
+    return (sums / np.bincount(labels, minlength=num_classes)[:, None]).astype(np.float32)
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Rows of length 1."""
+    return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
+
+
+def nearest_class_mean(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
+    """The cosine to the mean of every class; balanced."""
+    return unit(test) @ unit(class_means(train, labels, num_classes)).T
+
+
+def nearest_neighbours(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
+    """The votes of the nearest `NEIGHBOURS` by cosine, each `exp(cos / SHARPNESS)` over its class's size; balanced."""
+    known, counts = unit(train), np.bincount(labels, minlength=num_classes)
+    number, scores = min(NEIGHBOURS, len(train)), np.zeros((len(test), num_classes))
+    for first in range(0, len(test), CHUNK):
+        cosines = unit(test[first : first + CHUNK]) @ known.T
+        near = np.argpartition(-cosines, number - 1, axis=1)[:, :number]
+        votes = np.exp((np.take_along_axis(cosines, near, 1) - 1) / SHARPNESS) / counts[labels[near]]
+        rows = np.arange(first, first + len(cosines))[:, None]
+        np.add.at(scores, (rows, labels[near]), votes)
+    return scores
+
+
+def ridge(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
+    """Weighted ridge regression on one-hot targets in closed form, every class with the same weight; balanced.
+
+    The penalty is the one of `PENALTIES` with the least exact leave-one-out error.
+    """
+    weights = 1 / np.bincount(labels, minlength=num_classes)[labels] / num_classes  # sum 1
+    targets = np.eye(num_classes)[labels]
+    centre, middle = weights @ train, weights @ targets
+    x, y = (train - centre).astype(np.float64), targets - middle
+    values, vectors = np.linalg.eigh((x * weights[:, None]).T @ x)
+    rotated = x @ vectors
+    moments = (rotated * weights[:, None]).T @ y  # [D, C]
+    scale = values.mean()
+
+    def left_out(penalty):
+        shrunk = rotated / (values + penalty * scale)
+        own = weights * ((shrunk * rotated).sum(1) + 1)  # what an image weighs in its own prediction; 1 of the means
+        errors = (shrunk @ moments - y) / np.maximum(1 - own, 1e-9)[:, None]
+        return float((weights[:, None] * errors**2).sum())
+
+    best = min(PENALTIES, key=left_out)
+    return ((test - centre) @ vectors / (values + best * scale)) @ moments + middle
+
+
+def discriminant(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
+    """Linear discriminant analysis with the pooled covariance shrunk by OAS (Chen et al. 2010), no prior; balanced."""
+    means = class_means(train, labels, num_classes).astype(np.float64)
+    rest = train - means[labels]
+    number, size = rest.shape
+    covariance = rest.T @ rest / number
+    trace, square = np.trace(covariance), (covariance**2).sum()
+    share = ((1 - 2 / size) * square + trace**2) / max((number + 1 - 2 / size) * (square - trace**2 / size), 1e-300)
+    share = min(share, 1.0)
+    shrunk = (1 - share) * covariance + share * trace / size * np.eye(size)
+    kernel = np.linalg.solve(shrunk + 1e-10 * max(trace / size, 1e-30) * np.eye(size), means.T)  # [D, C]
+    return test @ kernel - 0.5 * (means.T * kernel).sum(0)
+
+
+def linear(
+    train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int, balanced: bool = False
+) -> np.ndarray:
+    """A linear classifier on standardised features, trained with AdamW on the cross-entropy or, `balanced`, on the
+    balanced softmax (Ren et al. 2020)."""
+    mean, deviation = train.mean(0), np.maximum(train.std(0), 1e-6)
+    counts = np.bincount(labels, minlength=num_classes) if balanced else np.ones(num_classes)
+    prior = jnp.log(jnp.asarray(counts / counts.sum(), jnp.float32))
+    standard = jnp.asarray((train - mean) / deviation)
+    kernel, bias = _fitted(standard, jnp.asarray(labels), prior, min(BATCH, len(labels)))
+    return (test - mean) / deviation @ np.asarray(kernel) + np.asarray(bias)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _fitted(features, labels, prior, batch):
+    steps = len(labels) // batch
+    optimizer = optax.adamw(optax.cosine_decay_schedule(RATE, EPOCHS * steps), weight_decay=1e-2)
+    params = jnp.zeros((features.shape[1], len(prior))), jnp.zeros(len(prior))
+
+    def loss(params, rows):
+        logits = jnp.take(features, rows, 0) @ params[0] + params[1] + prior
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
+
+    def step(carry, rows):
+        params, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(params, rows), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    orders = jax.vmap(lambda key: jax.random.permutation(key, len(labels))[: steps * batch])
+    rows = orders(jax.random.split(jax.random.key(0), EPOCHS)).reshape(-1, batch)
+    return jax.lax.scan(step, (params, optimizer.init(params)), rows)[0][0]
+
+
+# By the names that tables show. One more is one line here.
+BASELINES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]] = {
+    "nearest class mean": nearest_class_mean,
+    "nearest neighbours": nearest_neighbours,
+    "ridge regression": ridge,
+    "linear discriminant": discriminant,
+    "linear, cross-entropy": linear,
+    "linear, balanced softmax": functools.partial(linear, balanced=True),
+}

@@ -1,0 +1,109 @@
+"""Out-of-fold scores: every training image scored by heads that have not seen it.
+
+With few images in a class a validation split says nothing of it; K sets of heads on a frozen backbone's features take
+seconds, and score all training images.
+"""
+
+import io
+
+import jax
+import ml_collections
+import numpy as np
+
+from ncl_jax.config import build, loading
+from ncl_jax.config import plan as plans
+from ncl_jax.config.plan import TrainingPlan
+from ncl_jax.data import dataset
+from ncl_jax.data.types import Split
+from ncl_jax.errors import ConfigError
+from ncl_jax.runs import heads
+from ncl_jax.runs.setup import compile_step
+from ncl_jax.runtime import startup
+from ncl_jax.runtime.devices import replicated
+from ncl_jax.runtime.files import write_bytes
+from ncl_jax.storage.directory import RunDir
+from ncl_jax.training import steps
+
+ALWAYS = -1  # the fold of a class's only image, which all heads are trained on
+
+
+def check(config: ml_collections.ConfigDict, folds: int) -> None:
+    """Raises ConfigError where there can be no folds."""
+    if folds and not build.is_frozen(config):
+        raise ConfigError(f"--folds={folds} needs a frozen backbone (model.freeze=all): others would train for hours")
+    if folds < 0 or folds == 1:
+        raise ConfigError(f"--folds={folds} must be at least 2, or 0 for none")
+
+
+def assign(labels: np.ndarray, num_classes: int, folds: int) -> np.ndarray:
+    """The fold of every image, int [N], stratified and always the same; `ALWAYS` for the only image of a class."""
+    generator = np.random.RandomState(0)  # the same in every NumPy
+    result = np.full(len(labels), ALWAYS)
+    for label in range(num_classes):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        first = generator.randint(folds)  # so that small classes do not all miss the same folds
+        if len(rows) > 1:
+            result[rows] = (first + np.arange(len(rows))) % folds
+    return result
+
+
+def write(
+    directory: RunDir, config: ml_collections.ConfigDict, plan: TrainingPlan, data: dataset.Data, folds: int
+) -> None:
+    """Trains K sets of heads and keeps their scores in the run's directory (`RunDir.out_of_fold`): `logits` float32
+    `[N, E, C]`, NaN for images of the fold `ALWAYS`, `labels` and `folds` int `[N]`.
+
+    Args:
+      directory: of the run.
+      config, plan: of the run.
+      data: with features for images.
+      folds: K.
+    """
+    train = data.train
+    of_image = assign(train.labels, data.facts.num_classes, folds)
+    logits = np.full((len(train), plan.num_experts, data.facts.num_classes), np.nan, np.float32)
+    for fold in range(folds):
+        held = of_image == fold
+        if held.any():
+            logits[held] = _scores(config, plan, data, held)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, logits=logits, labels=train.labels, folds=of_image)
+    with directory.writing():
+        write_bytes(directory.out_of_fold, buffer.getvalue())
+
+
+def _scores(config, plan, data, held) -> np.ndarray:
+    """The scores `[n, E, C]` of the images that are held out, means over their views, by heads of all others."""
+    rest = Split(data.train.images[~held], data.train.labels[~held])
+    counts = np.bincount(rest.labels, minlength=data.facts.num_classes)
+    facts = data.facts._replace(class_counts=tuple(counts.tolist()))
+    own = build.make_training_plan(config, facts, plan.mesh)
+    state = trained(own, data._replace(facts=facts, train=rest), config.model.head_start == "class_mean")
+    predict = jax.jit(plans.predictor(own, on_features=True).logits)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    views = data.train.images[held]
+    found = [np.asarray(predict(variables, views[:, view])) for view in range(views.shape[1])]
+    return np.mean(found, 0).swapaxes(0, 1)
+
+
+def trained(plan: TrainingPlan, data: dataset.Data, means: bool) -> steps.TrainState:
+    """The state after all epochs of a run's plan on features; nothing of it is written."""
+    assert plan.mesh is not None
+    place, initial = replicated(plan.mesh), lambda: plans.initial_state(plan)
+    state = startup.run_once(initial, plans.state_places(plan, jax.eval_shape(initial)))
+    state = heads.start(plan, state, data.train.images, data.train.labels, means)
+    keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
+    feed = loading.training_feed(plan, data, keys.order)
+    train_step = plans.train_step(plan, cut=feed.cut)
+    length = plan.steps_per_epoch
+    zeros = steps.zero_history(train_step, feed.take, state, keys.step, feed.like(), length)
+    history = jax.device_put(zeros, place)
+    advance = compile_step(train_step, feed, plan.steps_per_call, place, (state, history, keys.step))
+    left = length * len(plan.learning_rates)
+    for source, served in feed.batches(0):
+        while served and left:
+            state, history, _, done = advance(state, history, keys.step, source, min(served, left))
+            served, left = served - done, left - done
+        if not left:
+            return state
+    raise AssertionError("a feed never ends")
