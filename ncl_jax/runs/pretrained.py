@@ -96,7 +96,7 @@ def _started(config, plan, one, record, what, without) -> Start:
 
 
 def find(name: str) -> Path:
-    """The file of a name of `NAMED` or of the hub. Raises ConfigError where it is not available, and says how to get it."""
+    """The file of a name of `NAMED` or of the hub. Raises ConfigError where there is none, saying how to get it."""
     if name not in NAMED:
         return from_hub(name)
     named = NAMED[name]

@@ -63,6 +63,11 @@ class Run:
     answers: list[metrics.Answers] = dataclasses.field(default_factory=list)  # likewise
 
     @property
+    def is_frozen(self) -> bool:
+        """Whether the experts see the features of a frozen backbone."""
+        return self.inputs.test is not self.test
+
+    @property
     def variables(self) -> dict[str, Any]:
         """The weights as a model takes them."""
         return {"params": self.state.params, "batch_stats": self.state.batch_stats}
@@ -110,7 +115,8 @@ def prepare(
     predictor = plans.predictor(plan, on_features=frozen is not None)
     return Run(
         config=config, directory=directory, facts=plan.facts, test=data.test, inputs=inputs, device=device,
-        checkpoints=checkpoints, log=log, length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])),
+        checkpoints=checkpoints, log=log, length=length, epochs=epochs,
+        learning_rates=np.append(rates, np.full(extend, rates[-1])),
         key=keys.step, feed=feed, advance=advance, evaluate=make_evaluate(predictor, test, plan.mesh),
         state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip

@@ -158,7 +158,8 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
     run.log.write("train", record)
     left = messages.time_left(run.progress["images_per_second"], run.length * run.config.optim.batch_size, run.epochs)
     run.log.print(messages.epoch_line(record, run.epochs, seconds, left))
-    for warning in filter(None, (messages.collapse_warning(record), messages.wait_warning(record))):
+    collapsed = None if run.is_frozen else messages.collapse_warning(record)
+    for warning in filter(None, (collapsed, messages.wait_warning(record))):
         run.log.print(warning)
 
 
@@ -226,7 +227,7 @@ def finish(run: Run) -> dict:
     # The run may have been killed between its last checkpoint and here.
     figures = run.results or evaluate(run, run.epochs)
     results = records.final(figures, run.facts, run.progress, run.device, run.config.to_dict())
-    if run.inputs.test is not run.test:
+    if run.is_frozen:
         results["baselines"] = heads.baselines(run.inputs)
     run.checkpoints.wait()
     run.directory.check_exists()

@@ -1,0 +1,206 @@
+"""Heads on a frozen backbone: features computed once and cached, trained on, evaluated, predicted and exported with."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from programs import content
+from test_own_images import make_folder
+
+import ncl_jax
+from ncl_jax import cli
+from ncl_jax.data.features import cache
+from ncl_jax.data.features.extract import Views, views_of
+from ncl_jax.data.types import Preprocessing
+from ncl_jax.runs import folds
+from ncl_jax.runs.evaluate import evaluate_run
+from ncl_jax.runs.export import export
+from ncl_jax.storage.directory import RunDir
+
+TINY = {
+    "model.backbone": "one_layer", "model.num_experts": 2, "epochs": 2, "eval_every": 1, "checkpoint_every": 1,
+    "optim.milestones": "(2,)", "optim.batch_size": 8, "run.data_devices": 1, "loss.num_hard": 2,
+}  # fmt: skip
+FROZEN = {
+    "model.freeze": "all", "model.pretrained_expert": 0, "model.adapter": 3, "model.standardize": True,
+    "model.classifier": "cosine", "model.head_start": "class_mean", "optim.name": "adamw", "data.cached_views": 2,
+}  # fmt: skip
+
+
+def train(data, workdir, method, *flags, **changed):
+    """A tiny run on a folder; returns what is printed where it fails."""
+    values = [f"--config.{name.replace('__', '.')}={value}" for name, value in (TINY | changed).items()]
+    config = f"--config=folder:dir={data},image_size=16,method={method}"
+    return cli.attempt("train", [config, f"--workdir={workdir}", *values, *flags])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Three classes of 24, 12 and 4 training images."""
+    root = make_folder(tmp_path_factory.mktemp("features") / "data", ("train",), {"a": 24, "b": 12, "c": 4})
+    return make_folder(root, ("test",), {"a": 5, "b": 4, "c": 4})
+
+
+@pytest.fixture(scope="module")
+def source(data, tmp_path_factory):
+    """A run whose first expert's backbone is taken."""
+    workdir = tmp_path_factory.mktemp("features") / "source"
+    assert train(data, workdir, "ce", epochs=1, optim__milestones="(1,)") == ("", 0)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("features") / "cache"
+
+
+@pytest.fixture(scope="module")
+def frozen(data, source, place, tmp_path_factory):
+    """A finished run on features, with out-of-fold scores."""
+    workdir = tmp_path_factory.mktemp("features") / "frozen"
+    fields = FROZEN | {"model.pretrained": source, "data.cache": place}
+    assert train(data, workdir, "ncl", "--folds=3", **fields) == ("", 0)
+    return workdir
+
+
+def test_the_backbone_is_there_once_and_is_the_sources(frozen, source):
+    model, before = ncl_jax.load(frozen), ncl_jax.load(source)
+    assert model.variables["params"]["backbone"]["up"].shape[0] == 2
+    first = jax.tree.map(
+        lambda leaf: leaf[0], {kind: before.variables[kind]["backbone"] for kind in ("params", "batch_stats")}
+    )
+    assert tiny.same(first, model.variables["trunk"])
+    assert "trunk" not in json.loads((RunDir(frozen).results).read_text())["config"]
+
+
+def test_every_way_to_scores_has_the_same(frozen, data, tmp_path):
+    files = sorted((data / "test").rglob("*.jpg"))
+    names = ("a", "b", "c")
+    labels = np.array([names.index(file.parent.name) for file in files])
+    model = ncl_jax.load(frozen)
+    scores = model(files)
+    results = RunDir(frozen).read_results()
+    assert np.mean(scores.argmax(-1) == labels) == pytest.approx(results["ensemble"]["accuracy"])
+    assert evaluate_run(frozen)["ensemble"]["accuracy"] == results["ensemble"]["accuracy"]
+    export(frozen, tmp_path / "model.stablehlo")
+    exported = ncl_jax.load_exported(tmp_path / "model.stablehlo")
+    np.testing.assert_allclose(exported(files), jax.nn.softmax(scores), atol=1e-5)
+    export(frozen, tmp_path / "one.stablehlo", expert=1)
+    own = jax.nn.softmax(ncl_jax.load(frozen, expert=1)(files))
+    np.testing.assert_allclose(ncl_jax.load_exported(tmp_path / "one.stablehlo")(files), own, atol=1e-5)
+    assert model.features(files[:2]).shape == (2, 2, 4)
+
+
+def test_baselines_stand_beside_the_run(frozen):
+    found = RunDir(frozen).read_results()["baselines"]
+    assert len(found) == 6 and all(0 <= row["accuracy"] <= 1 for row in found.values())
+
+
+def test_every_training_image_has_scores_by_heads_that_have_not_seen_it(frozen):
+    with np.load(RunDir(frozen).out_of_fold, allow_pickle=False) as found:
+        assert found["logits"].shape == (40, 2, 3) and np.isfinite(found["logits"]).all()
+        assert sorted(np.unique(found["folds"])) == [0, 1, 2]
+        np.testing.assert_array_equal(np.bincount(found["labels"]), [24, 12, 4])
+
+
+def test_folds_are_stratified_and_leave_a_classs_only_image_in_training():
+    labels = np.repeat([0, 1, 2], [9, 4, 1])
+    found = folds.assign(labels, 3, 3)
+    assert found[-1] == folds.ALWAYS
+    assert np.bincount(found[:9]).tolist() == [3, 3, 3] and np.bincount(found[9:13], minlength=3).max() == 2
+
+
+def test_a_stopped_run_ends_with_the_same_bits(frozen, data, source, place, tmp_path):
+    """From its first checkpoint, and with an empty cache."""
+    shutil.copytree(frozen, tmp_path / "run")
+    for name in ("results.json", "checkpoints/10"):
+        path = tmp_path / "run" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    fields = FROZEN | {"model.pretrained": source, "data.cache": tmp_path / "empty"}
+    assert train(data, tmp_path / "run", "ncl", **fields) == ("", 0)
+    ends = [content(workdir) for workdir in (frozen, tmp_path / "run")]
+    assert ends[0]["fingerprint"] == ends[1]["fingerprint"] and ends[0]["step"] == ends[1]["step"]
+
+
+def test_a_second_run_computes_no_features(frozen, data, source, place, tmp_path, monkeypatch):
+    monkeypatch.setattr("ncl_jax.runs.trunk.make_compute", lambda *_: pytest.fail)
+    fields = FROZEN | {"model.pretrained": source, "data.cache": place}
+    assert train(data, tmp_path / "run", "ce", **fields) == ("", 0)
+
+
+def test_a_damaged_or_missing_shard_is_computed_again(tmp_path):
+    shards = cache.Shards(tmp_path, {"images": "x"}, cache.ROWS + 3)
+    features = np.arange((cache.ROWS + 3) * 2, dtype=np.float32).reshape(-1, 1, 2)
+    for number in range(shards.count):
+        shards.write(number, features[shards.slice(number)])
+    np.testing.assert_array_equal(shards.read(1), features[cache.ROWS :])
+    (file,) = tmp_path.glob("*/000001-*.npy")
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    assert shards.read(1) is None and not file.exists() and shards.read(0) is not None
+
+
+def test_other_images_weights_or_views_have_another_key(data):
+    about = {"images": "x", "weights": "y", "views": [2, True]}
+    keys = {cache.key_of(about | change) for change in ({}, {"images": "z"}, {"weights": "z"}, {"views": [3, True]})}
+    assert len(keys) == 4
+
+
+def test_the_cache_is_listed_and_cleaned(frozen, place, capsys, tmp_path):
+    shutil.copytree(place, tmp_path / "cache")
+    assert cli.attempt("cache", ["list", f"--dir={tmp_path}/cache"]) == ("", 0)
+    assert "folder training 40 OneLayer 16 px" in capsys.readouterr().out
+    assert cli.attempt("cache", ["clean", f"--dir={tmp_path}/cache", "--days=1"]) == ("", 0)
+    assert len(cache.listing(tmp_path / "cache")) >= 2
+    assert cli.attempt("cache", ["clean", f"--dir={tmp_path}/cache"]) == ("", 0)
+    assert not cache.listing(tmp_path / "cache")
+
+
+def test_views_follow_from_the_row_and_the_view():
+    image = np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8)
+    pixels = Preprocessing(18, 16, (0.5,) * 3, (0.5,) * 3, "bicubic")
+    four, two = (views_of(image, 7, Views(number), pixels) for number in (4, 2))
+    np.testing.assert_array_equal(four[:2], two)
+    assert four.shape == (4, 16, 16, 3) and len({view.tobytes() for view in four}) == 4
+    assert views_of(image, 7, Views(), pixels).shape == (1, 16, 16, 3)
+    assert (views_of(image, 8, Views(2), pixels) != two).any()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model.pretrained": ""}, "model.freeze=all needs model.pretrained"),
+        ({"model.classifier": "linear"}, "model.head_start=class_mean needs model.classifier"),
+        ({"model.freeze": 0}, "model.adapter=3 needs a frozen backbone"),
+        ({"model.pretrained": "nothing_like_it"}, "model.pretrained=nothing_like_it"),
+        ({"model.freeze": -2}, "model.freeze=-2"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_together_is_refused(data, source, tmp_path, changed, said):
+    message, code = train(data, tmp_path / "run", "ce", **FROZEN | {"model.pretrained": source} | changed)
+    assert code == 1 and said in message and not (tmp_path / "run").exists()
+
+
+def test_folds_need_a_frozen_backbone(data, tmp_path):
+    message, code = train(data, tmp_path / "run", "ce", "--folds=3")
+    assert code == 1 and "--folds=3 needs a frozen backbone" in message
+
+
+def test_a_backbone_that_was_changed_is_refused(frozen, source, tmp_path):
+    shutil.copytree(frozen, tmp_path / "run")
+    file = RunDir(tmp_path / "run").backbone
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    message, code = cli.attempt("evaluate", [f"--run={tmp_path}/run"])
+    assert code == 1 and "backbone.safetensors is not the backbone" in message
+
+
+def test_a_cache_that_cannot_be_written_is_named(data, source, tmp_path):
+    (tmp_path / "file").write_text("")
+    fields = FROZEN | {"model.pretrained": source, "data.cache": tmp_path / "file"}
+    message, code = train(data, tmp_path / "run", "ce", **fields)
+    assert code == 1 and str(tmp_path / "file") in message
+    assert train(data, tmp_path / "none", "ce", **fields | {"data.cache": "none"}) == ("", 0)
