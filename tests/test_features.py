@@ -1,5 +1,7 @@
 """Heads on a frozen backbone: features computed once and cached, trained on, evaluated, predicted and exported with."""
 
+import importlib
+import itertools
 import json
 import shutil
 
@@ -8,16 +10,22 @@ import numpy as np
 import pytest
 import tiny
 from programs import content
-from test_own_images import make_folder
+from test_own_images import make_folder, write_image
 
 import ncl_jax
 from ncl_jax import cli
+from ncl_jax.config import recipes
 from ncl_jax.data.features import cache
 from ncl_jax.data.features.extract import Views, views_of
+from ncl_jax.data.feeds.features import HostFeatures
 from ncl_jax.data.types import Preprocessing
-from ncl_jax.runs import folds
+from ncl_jax.errors import ConfigError
+from ncl_jax.models import FROZEN as FROZEN_ALL
+from ncl_jax.models.named import NAMED
+from ncl_jax.runs import folds, messages, pretrained
 from ncl_jax.runs.evaluate import evaluate_run
 from ncl_jax.runs.export import export
+from ncl_jax.runtime.devices import make_mesh
 from ncl_jax.storage.directory import RunDir
 
 TINY = {
@@ -166,6 +174,51 @@ def test_views_follow_from_the_row_and_the_view():
     assert four.shape == (4, 16, 16, 3) and len({view.tobytes() for view in four}) == 4
     assert views_of(image, 7, Views(), pixels).shape == (1, 16, 16, 3)
     assert (views_of(image, 8, Views(2), pixels) != two).any()
+
+
+def test_features_that_do_not_fit_on_the_device_come_from_the_host(data, source, place, tmp_path, monkeypatch):
+    monkeypatch.setattr("ncl_jax.data.feeds.features.LARGEST_RESIDENT", 100)
+    fields = FROZEN | {"model.pretrained": source, "data.cache": place}
+    assert train(data, tmp_path / "run", "ncl", **fields) == ("", 0)
+    feed = HostFeatures(np.arange(24.0, dtype=np.float32).reshape(4, 3, 2), np.arange(4), 0, 2, make_mesh(1), 2)
+    (first, _), (second, _) = itertools.islice(feed.batches(5), 2)
+    (again, _) = next(feed.batches(6))
+    assert tiny.same(second, again) and first.images.shape == (2, 2, 2)
+    rows = np.asarray(first.images)[..., 0] // 6
+    np.testing.assert_array_equal(rows, np.repeat(np.asarray(first.labels)[:, None], 2, 1))
+    assert (first.images[:, 0] != first.images[:, 1]).all()
+
+
+def test_a_wheel_of_another_version_is_refused(tmp_path, monkeypatch):
+    package, _, path = NAMED["efficientnet_lite0"].weights.partition("/")
+    file = tmp_path / package / path
+    file.parent.mkdir(parents=True)
+    (tmp_path / package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    with pytest.raises(ConfigError, match="ncl-jax\\[lite\\].* installs them"):
+        pretrained.find("efficientnet_lite0")
+    file.write_bytes(b"other weights")
+    with pytest.raises(ConfigError, match="SHA-256"):
+        pretrained.find("efficientnet_lite0")
+
+
+def test_photographs_take_the_pretrained_backbone_where_its_weights_are(tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    for split, name in itertools.product(("train", "test"), "ab"):
+        write_image(root / split / name / "1.jpg", 0, (300, 200))
+        write_image(root / split / name / "2.jpg", 1, (300, 200))
+    for installed in (True, False):
+        monkeypatch.setattr("ncl_jax.config.backbone.is_installed", lambda named, found=installed: found)
+        config = recipes.folder(f"dir={root}")
+        assert (config.model.backbone == "efficientnet_lite") == installed == (config.model.freeze == FROZEN_ALL)
+        assert (
+            bool(messages.pretraining(config)) and config.data.interpolation == ("bicubic", "bilinear")[not installed]
+        )
+    random = recipes.folder(f"dir={root},backbone=resnet18,pretrained=none")
+    assert random.model.backbone == "resnet" and random.model.freeze == 0 and not random.model.pretrained
+    with pytest.raises(ConfigError, match="did you mean resnet18"):
+        recipes.folder(f"dir={root},backbone=resnet19")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from ncl_jax.config.plan import Plan, TrainingPlan
 from ncl_jax.data import dataset
 from ncl_jax.data.augment import views
 from ncl_jax.data.feeds import stream
-from ncl_jax.data.feeds.features import ResidentFeatures
+from ncl_jax.data.feeds.features import training_features
 from ncl_jax.data.feeds.feed import Feed
 from ncl_jax.data.feeds.resident import Resident, ResidentTest, stored
 from ncl_jax.data.images import parallel
@@ -21,7 +21,8 @@ def training_feed(plan: TrainingPlan, data: dataset.Data, key: jax.Array) -> Fee
     assert plan.mesh is not None
     if plan.trunk is not None:
         number = plan.copies + len(plan.views) - 1  # one more for the key encoder
-        return ResidentFeatures(data.train.images, data.train.labels, key, plan.batch_size, plan.mesh, number)
+        images, labels = data.train
+        return training_features(images, labels, key, plan.seed, plan.batch_size, plan.mesh, number)
     pixels, batch_size = plan.preprocessing, plan.batch_size
     images = stored(
         data.train,

@@ -1,24 +1,43 @@
 """Batches of features: on the devices like a resident dataset, or from the host's memory where they do not fit."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from ncl_jax.data.feeds.feed import Batch
-from ncl_jax.data.feeds.resident import Resident
+from ncl_jax.data.feeds.feed import Batch, Feed
+from ncl_jax.data.feeds.resident import LARGEST_RESIDENT, OnDevice, Resident
+from ncl_jax.data.feeds.stream import Shuffled
+
+
+def training_features(
+    features: np.ndarray, labels: np.ndarray, key: jax.Array, seed: int, batch_size: int, mesh: Mesh, number: int
+) -> Feed:
+    """The feed of training features float32 `[N, V, D]`: on the devices, or where they do not fit from the host.
+
+    Args:
+      features, labels: the training set's.
+      key: of a resident feed's order and views; `seed`: of the other's.
+      batch_size: B.
+      mesh: the run's devices.
+      number: views of each image in a batch, different ones as far as V allows.
+    """
+    if features.nbytes <= LARGEST_RESIDENT * mesh.shape["data"]:
+        return ResidentFeatures(features, labels, key, batch_size, mesh, number)
+    return HostFeatures(features, labels, seed, batch_size, mesh, number)
 
 
 class ResidentFeatures(Resident):
     """Training features on the devices; every step takes some of each image's cached views at random.
 
     Args:
-      features: float32 `[N, V, D]`.
+      features, number: see `training_features`.
       labels, key, batch_size, mesh: see `Resident`.
-      number: views of each image in a batch, different ones as far as V allows.
     """
 
     def __init__(
@@ -44,3 +63,33 @@ class ResidentFeatures(Resident):
     def like(self) -> Any:
         """See `Feed`."""
         return (*super().like(), self._key)
+
+
+class HostFeatures(OnDevice):
+    """The same from the host's memory: a batch at a time goes to the devices; arguments as for `training_features`."""
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray, seed: int, batch_size: int, mesh: Mesh, number: int):
+        self._features, self._labels, self._seed, self._number = features, labels, seed, number
+        self._order, self._place = Shuffled(seed, len(labels), batch_size), NamedSharding(mesh, P("data"))
+        self._batch_size = batch_size
+
+    def batches(self, first_step: int) -> Iterator[tuple[Any, int]]:
+        """See `Feed`: a batch for each step."""
+        for step in itertools.count(first_step):
+            rows, views = self._order.rows(step), self._features.shape[1]
+            draws = np.random.Generator(np.random.Philox(key=[self._seed, step], counter=[0, 0, 0, 2]))
+            chosen = (draws.integers(views, size=(len(rows), 1)) + np.arange(self._number)) % views
+            yield Batch(self._put(self._features[rows[:, None], chosen]), self._put(self._labels[rows])), 1
+
+    def take(self, source: Batch, step: jax.Array) -> Batch:
+        """See `Feed`."""
+        return source
+
+    def like(self) -> Any:
+        """See `Feed`."""
+        shape = (self._batch_size, self._number, self._features.shape[-1])
+        images = jax.ShapeDtypeStruct(shape, np.float32, sharding=self._place)
+        return Batch(images, jax.ShapeDtypeStruct(shape[:1], np.int32, sharding=self._place))
+
+    def _put(self, array):
+        return jax.make_array_from_callback(array.shape, self._place, lambda part: array[part])
