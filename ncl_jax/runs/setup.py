@@ -96,7 +96,7 @@ def prepare(
     progress |= {"config": config.to_dict() | {"extend": extend}, "convolution": plan.operations}
     keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
     feed = loading.training_feed(plan, data, keys.order)
-    train_step = plans.train_step(plan, cut=feed.cut)
+    train_step = jax.jit(plans.train_step(plan, cut=feed.cut), inline=True)  # traced once for its metrics and itself
     zeros = steps.zero_history(train_step, feed.take, state, keys.step, feed.like(), length)
     known, known_from = restore_history(zeros, progress.pop("history", {}), step % length)
     history = jax.device_put(known, place)
