@@ -83,12 +83,14 @@ class _Machine:
         self.start = file.tell()
         self.end = file.seek(0, io.SEEK_END)
         file.seek(self.start)
-        self.steps = self.copied = 0
+        self.steps = self.copied_items = self.copied_text = 0
 
     def run(self) -> Any:
         read, stack = self.file.read, self.stack
         while (code := read(1)) != pickle.STOP:
-            self.spend(1)
+            self.steps += 1
+            if self.steps > MOST_STEPS:
+                raise DataError(f"refused to unpickle more than {MOST_STEPS:,} values")
             if value := _VALUES.get(code):
                 stack.append(value(self))
             elif effect := _EFFECTS.get(code):
@@ -98,11 +100,6 @@ class _Machine:
             else:
                 raise EOFError("it ends too early")
         return self.pop()
-
-    def spend(self, steps: int) -> None:
-        self.steps += steps
-        if self.steps > MOST_STEPS:
-            raise DataError(f"refused to unpickle more than {MOST_STEPS:,} values")
 
     # What is read from the file
 
@@ -176,11 +173,11 @@ class _Machine:
     def call(self, function: Any, arguments: Any) -> Any:
         if id(function) not in self.callable or type(arguments) is not tuple:
             raise DataError("refused to unpickle a call of something that is no name")
-        # What is called may copy what it is given, which the memo can give again and again.
-        self.spend(sum(len(value) for value in arguments if isinstance(value, list | tuple | dict)))
-        self.copied += sum(len(value) for value in arguments if isinstance(value, str | bytes))
-        if self.copied > self.file.tell() - self.start:
-            raise DataError("refused to unpickle more text than there is in it")
+        # What is called may copy what it is given, and the memo can give one thing again and again.
+        self.copied_items += sum(len(value) for value in arguments if isinstance(value, list | tuple | dict))
+        self.copied_text += sum(len(value) for value in arguments if isinstance(value, str | bytes))
+        if self.copied_items > self.steps or self.copied_text > self.file.tell() - self.start:
+            raise DataError("refused to unpickle more values than stand in it")
         return function(*arguments)
 
     def build(self, state: Any) -> None:
