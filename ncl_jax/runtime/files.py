@@ -75,10 +75,10 @@ def read_file(path: pathlib.Path, most: int | None = None) -> bytes:
     """A regular file's content. Raises DataError, naming it, where it cannot be read or has more than `most` bytes."""
     try:
         with open_regular(path) as file:
-            large = most is not None and os.fstat(file.fileno()).st_size > most
-            content = b"" if large else file.read()  # a number of bytes would be allocated whole
+            size = os.fstat(file.fileno()).st_size
+            content = file.read() if most is None or size <= most else b""
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
-    if large:
+    if most is not None and max(size, len(content)) > most:
         raise DataError(f"{path} is larger than {most:,} bytes, which is more than such a file can have")
     return content

@@ -96,7 +96,9 @@ REFUSED = {  # in both of PyTorch's formats
     "a key of a storage that is 2^60 long to show": mapping(text("x"), stored(4, key=shared(60))),
     "a storage of two sizes": mapping(text("x"), tensor(4, ONE, ONE), text("y"), tensor(5, ONE, ONE)),
     "one list made a dictionary 2,000 times": PAIRS
-    + b"q\x00ccollections\nOrderedDict\nq\x01](" + b"h\x01h\x00\x85R" * 2000 + b"e",
+    + b"q\x00ccollections\nOrderedDict\nq\x01]("
+    + b"h\x01h\x00\x85R" * 2000
+    + b"e",
     "a text that is said to be of four gigabytes": b"X\xff\xff\xff\xff",
     "what is called is a value": b"K\x01)R",
     "the state of a dictionary": b"}}" + text("__class__") + b"Nsb",
