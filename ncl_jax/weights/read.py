@@ -55,6 +55,9 @@ def digest(path: Path) -> str:
     """The file's SHA-256, in hexadecimal digits. Raises DataError where it cannot be read."""
     try:
         with open_regular(path) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            found = hashlib.sha256()
+            while chunk := file.read(1 << 20):
+                found.update(chunk)
+            return found.hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error

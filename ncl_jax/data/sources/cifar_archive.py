@@ -139,18 +139,19 @@ def _read_folder(layout: Layout, folder: Path) -> dict[str, bytes]:
 
 def _read_tar(layout: Layout, archive: Path) -> dict[str, bytes]:
     """Contents of the files in a .tar.gz. Refuses an archive with members outside its folder, links or devices."""
-    contents = {}
+    contents: dict[str, bytes] = {}
     try:
         with open_regular(archive) as file:
             stream = compressed.Expanded(file, MOST_OF_ALL, archive)
             for name, content in tarball.members(stream, lambda member: _member_name(layout, member, archive)):
-                contents |= {name: content} if name in layout.files and content else {}
-    except OSError as error:
-        raise DataError(f"{archive} cannot be read ({error.strerror})") from error
+                if name in layout.files and content:
+                    contents[name] = content
     except (tarfile.TarError, *compressed.ERRORS) as error:
         raise DataError(
             f"{archive} is cut short or damaged ({error}): move it away and download it again from {layout.url}"
         ) from error
+    except OSError as error:
+        raise DataError(f"{archive} cannot be read ({error.strerror})") from error
     missing = [name for name in layout.files if name not in contents]
     if missing:
         raise DataError(f"{archive} lacks {', '.join(missing)}: move it away and download it again from {layout.url}")

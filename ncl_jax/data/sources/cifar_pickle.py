@@ -45,7 +45,7 @@ class _Array:
     __slots__ = ("content",)
 
     def __init__(self) -> None:
-        self.content = np.empty(0, np.uint8)
+        self.content: np.ndarray = np.empty(0, np.uint8)
 
     def build(self, state: Any) -> None:
         _, shape, _, fortran_order, content = state
