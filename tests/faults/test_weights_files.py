@@ -316,10 +316,6 @@ CIFAR = {
     "an encoding that is 2^60 long to show": b"c_codecs\nencode\n(" + text("a") + shared(60) + b"tR",
     "one text made bytes 500 times": HUGE + b"](" + (b"h\x01h\x00" + text("latin1") + b"\x86R") * 500 + b"e",
     "a shape whose product is a list": array_of(b"(J\x00\x00\x00\x10](K\x00K\x00K\x00K\x00et", key(b"x")),
-    "a shape that is 2^60 long to show": array_of(shared(60), key(b"x")),
-    "a shape of 100,000 dimensions": array_of(b"(" + b"K\x01" * 100_000 + b"t", key(b"x")),
-    "an array of four gigabytes": array_of(b"J\xff\xff\xff\x7f\x85", key(b"x")),
-    "bytes that are said to be of four gigabytes": b"T\xff\xff\xff\xff",
     "a memo of half a billion places": mapping(GOOD, LABELS, key(b"more") + b"Nr\xff\xff\xff\x1f"),
 }  # fmt: skip
 
@@ -339,14 +335,11 @@ def header(name, kind=tarfile.REGTYPE, size=0):
 TARS = {
     "a member said to be of eight gigabytes": header("readme", size=8 << 30),
     "a member of a negative size": header("readme", size=-512),
-    "a needed member said to be of eight gigabytes": header("test_batch", size=8 << 30),
     "a sparse member": header("test_batch", tarfile.GNUTYPE_SPARSE),
     "a long name of four gigabytes": header("x", tarfile.GNUTYPE_LONGNAME, 4 << 30),
     "times and owners of four gigabytes": header("x", tarfile.XHDTYPE, 4 << 30),
     "times and owners for all, of four gigabytes": header("x", tarfile.XGLTYPE, 4 << 30),
-    "a member that is cut short": header("readme", size=10_000),
     "a header that is cut short": header("readme")[:100],
-    "a device": header("test_batch", tarfile.CHRTYPE),
     "more than all of CIFAR": header("readme", size=1 << 20) + bytes(1 << 20) + header("x", size=1 << 20)
     + bytes(1 << 20),
     "no end behind the end": bytes(1 << 21),
@@ -391,7 +384,7 @@ def test_an_archive_as_tar_programs_of_today_write_it(tmp_path):
     np.testing.assert_array_equal(first[0], second[0])
 
 
-@pytest.mark.parametrize("content", [b'{"a":' * 100_000, b"[]", b"\xff", b'{"name": {"a": 1}}', None])
+@pytest.mark.parametrize("content", [b'{"a":' * 100_000, b'{"name": {"a": 1}}', None])
 def test_a_prepared_folder_that_is_none(tmp_path, content):
     place = tmp_path / "dataset_info.json"
     os.mkfifo(place) if content is None else place.write_bytes(content)
