@@ -76,7 +76,10 @@ def mapping(*items):
 
 ONE = b"K\x01\x85"
 PAIRS = b"](" + b"".join(b"]" + b"(" + text(str(i)) + b"Ne" for i in range(2000)) + b"e"
-LIES = b"ccollections\nOrderedDict\n)R}(" + text("itemsize") + b"K\x01" + text("dtype") + text("S16777216") + b"ub"
+FIELDS = mapping(text("names"), b"](" + text("a") + b"e", text("formats"), b"](" + text("V16") + b"e")[2:]
+LIES = (
+    b"ccollections\nOrderedDict\n)R(" + FIELDS + b"}" + text("itemsize") + b"K\x01sb"
+)  # a type of 16 bytes that says 1
 
 REFUSED = {
     "a storage whose type is set": mapping(
