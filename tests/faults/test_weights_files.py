@@ -19,7 +19,7 @@ import pytest
 from test_sources import LAYOUT, files, member, packed, unpacked
 from test_weights import Call, Global, Stored, dump, write_legacy, write_zip
 
-from ncl_jax.data.sources import cifar_archive, tfds_files
+from ncl_jax.data.sources import cifar_archive, tfds, tfds_files
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.runs import import_authors
 from ncl_jax.runtime import pickles
@@ -415,3 +415,20 @@ def test_queues_that_are_none(changes):
     assert found.keys.dtype == np.float32 and found.position == 3
     with pytest.raises(ConfigError, match=r"w\.pth has .*queue"):
         import_authors._queue(good | changes, state, "w.pth")
+
+
+def test_columns_that_were_kept_and_damaged(tmp_path):
+    """What is kept of a prepared folder is read again where it is damaged, or far larger than its file."""
+    columns, place = {"label": np.arange(5)}, tmp_path / "kept.npz"
+    np.savez(place, **columns)
+    good = place.read_bytes()
+    assert tfds._kept(place, ("label",))["label"].tolist() == [0, 1, 2, 3, 4]
+    np.savez_compressed(tmp_path / "bomb.npz", label=np.zeros(1 << 23))
+    two_sizes, single = io.BytesIO(), io.BytesIO()
+    np.savez(two_sizes, label=np.arange(5), filename=np.arange(4))
+    np.save(single, np.arange(5))
+    bad = [b"", good[:100], good[:-1], (tmp_path / "bomb.npz").read_bytes(), single.getvalue(), two_sizes.getvalue()]
+    for content in bad:
+        place.write_bytes(content)
+        found, peak = peak_of(tfds._kept, place, ("label", "filename") if content == bad[-1] else ("label",))
+        assert found is None and peak < PEAK
