@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ncl_jax.data.sources.folder import cut
 from ncl_jax.data.sources.layouts import LAYOUTS
 from ncl_jax.data.types import Request, Source, Split
 from ncl_jax.errors import DataError
-from ncl_jax.runtime.files import cache_directory
+from ncl_jax.runtime.files import cache_directory, open_regular, read_file
 
 SPLITS = {"train": ("train",), "val": ("validation", "val"), "test": ("test",)}
 
@@ -117,11 +116,11 @@ def _pick(folder, paths, rows):
 
 def read_columns(folder: Path, split: str, features: tuple[str, ...]) -> dict[str, np.ndarray]:
     """A split's features but the image, each `[N]`; read once and kept in the user's cache directory."""
-    info = (folder / "dataset_info.json").read_bytes() + str(folder.absolute()).encode()
+    info = read_file(folder / "dataset_info.json") + str(folder.absolute()).encode()
     key = hashlib.sha256(info + f"{split} {features}".encode()).hexdigest()[:32]
     cached = cache_directory() / "tfds" / f"{key}.npz"
-    with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile), np.load(cached, allow_pickle=False) as file:
-        return dict(file)
+    if (kept := _kept(cached, features)) is not None:
+        return kept
     with tfds_files.opened(folder):
         source = open_split(folder, split)
         bar = tqdm(range(len(source)), desc=f"reading {', '.join(features)} of {split}", disable=None, leave=False)
@@ -133,6 +132,19 @@ def read_columns(folder: Path, split: str, features: tuple[str, ...]) -> dict[st
             np.savez(file, **columns)
         Path(file.name).replace(cached)
     return columns
+
+
+def _kept(path, features):
+    """What was kept of a split; None where there is nothing, or something damaged."""
+    try:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
+            if sum(part.file_size for part in arrays.zip.infolist()) > path.stat().st_size:
+                raise ValueError("it was never compressed")
+            columns = {name: arrays[name] for name in features}
+    except Exception:  # of many types; the columns can be read again
+        return None
+    shapes = {column.shape for column in columns.values()}
+    return columns if len(shapes) == 1 and len(shapes.pop()) == 1 else None
 
 
 def _plain(value):
