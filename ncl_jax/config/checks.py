@@ -14,6 +14,8 @@ from ncl_jax.errors import ConfigError
 from ncl_jax.field import Field, one_of
 from ncl_jax.models import BACKBONES
 
+# Choices that a program of the user's may add to, and that a trained model is used without.
+_OPEN = ("data.name", "data.augment", "contrast.augment", "optim.schedule")
 # Objectives that need a classifier whose scores are cosines times a scale.
 _NORMED = ("ldam", "dbm")
 
@@ -28,11 +30,29 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for name, field in fields().items():
         field.check(name, given[name])
     _check_network(config)
+    _check_teacher(config)
     _check_pixels(config)
     _check_size(config)
     _check_loss(config)
     _check_targets(config)
     _check_schedule(config)
+
+
+def validate_saved(config: ml_collections.ConfigDict) -> None:
+    """Checks what a trained model is used with, of a configuration that a run's files hold. Imports no method.
+
+    Raises:
+      ConfigError: naming the field, its value and what it must be.
+    """
+    given = flatten(config)
+    for name, field in fields().items():
+        if name not in _OPEN:
+            field.check(name, given[name])
+    _check_network(config)
+    _check_pixels(config)
+    _check_size(config)
+    for name in ("loss.prior_weights", "optim.milestones"):
+        _numbers(name, given[name])
 
 
 def _numbers(name: str, values: Any) -> tuple:
@@ -43,13 +63,25 @@ def _numbers(name: str, values: Any) -> tuple:
     return values
 
 
+def _check_depth(name: str, section: ml_collections.ConfigDict) -> None:
+    try:
+        BACKBONES[section.backbone].check_depth(section.depth)
+    except ValueError as error:
+        raise ConfigError(f"{name}.{error}") from error
+
+
+def _check_teacher(config: ml_collections.ConfigDict) -> None:
+    """The teacher's network, which no flag sets but a run's files may."""
+    if config.teacher.run:
+        for name in config.teacher.keys() - {"run"}:
+            fields()[f"model.{name}"].check(f"teacher.{name}", config.teacher[name])
+        _check_depth("teacher", config.teacher)
+
+
 def _check_network(config: ml_collections.ConfigDict) -> None:
     model = config.model
     backbone = BACKBONES[model.backbone]
-    try:
-        backbone.check_depth(model.depth)
-    except ValueError as error:
-        raise ConfigError(f"model.{error}") from error
+    _check_depth("model", model)
     if getattr(backbone, "groups", 1) > 1 and model.width % 16:
         raise ConfigError(
             f"model.width={model.width} must be a multiple of 16 for a {model.backbone}, which has groups"
