@@ -16,6 +16,8 @@ from ncl_jax.models import BACKBONES
 
 # Choices that a program of the user's may add to, and that a trained model is used without.
 _OPEN = ("data.name", "data.augment", "contrast.augment", "optim.schedule")
+# Of a configuration that a run's files hold: what would take the memory or the processes of the machine it is read on.
+_MOST = {"data.image_size": 2**14, "data.resize": 2**14, "data.threads": 1024, "data.workers": 1024}
 # Objectives that need a classifier whose scores are cosines times a scale.
 _NORMED = ("ldam", "dbm")
 
@@ -48,6 +50,8 @@ def validate_saved(config: ml_collections.ConfigDict) -> None:
     for name, field in fields().items():
         if name not in _OPEN:
             field.check(name, given[name])
+    for name, most in _MOST.items():
+        Field(0, "", at_most=most).check(name, given[name])
     _check_network(config)
     _check_pixels(config)
     _check_size(config)

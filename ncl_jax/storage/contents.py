@@ -74,12 +74,17 @@ def facts(value: Any, name: str) -> None:
         refuse(counts, "class_counts", "the numbers of training images, not only zeros")
 
 
+def _history(value: Any, name: str) -> None:
+    (list_of(number(finite=False)) if isinstance(value, list) else mapping(_history))(value, name)
+
+
 _best_step = maybe(record({"step": _step, "accuracy": _share}))
 progress = record(
-    {"seconds": _time, "images_per_second": list_of(_speed), "best_on_test": _best},
+    {},
     {
+        "seconds": _time, "images_per_second": list_of(_speed), "best_on_test": _best,
         "best": _best_step, "config": maybe(mapping(anything)), "pretrained": maybe(mapping(anything)),
-        "convolution": maybe(text()), "history": mapping(anything),
+        "convolution": maybe(text()), "history": _history,
     },
 )  # fmt: skip
 fingerprint = list_of(integer(most=2**32 - 1), 1, 1_000_000)
