@@ -127,7 +127,17 @@ def read(path: pathlib.Path, num_classes: int = 2**31 - 1, num_predictors: int |
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
             found = Predictions(**_arrays(archive))
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, DataError, zipfile.BadZipFile, zlib.error):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+        DataError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):
         return None
     return found if _belongs(found, num_classes, num_predictors) else None
 

@@ -15,6 +15,7 @@ from ncl_jax.runtime.files import open_regular
 
 VERSION = 1  # of the description beside a program
 MOST_DESCRIPTION, MOST_BYTES = 2**26, 2**31  # of the description, and of a program, whose format has no more
+BYTECODE = b"ML\xefR"  # what MLIR's begins with; of other bytes its reader may crash
 MOST_SIDE, MOST_PIXELS = 2**14, 2**26  # of the images that a program sees
 DESCRIPTION = schema.record(
     {
@@ -123,6 +124,8 @@ def _check_program(path: pathlib.Path, program: jax.export.Exported, about: dict
     """Raises ExportError for a program that is not the one of the description, or that JAX cannot read."""
     shape, number = tuple(about["image_shape"]), len(about["class_names"])
     try:
+        if not program.mlir_module_serialized.startswith(BYTECODE):
+            raise ValueError("its operations are no bytecode")
         (takes,), (gives,) = ([aval.shape[1:] for aval in avals] for avals in (program.in_avals, program.out_avals))
         jax.jit(program.call).lower(jax.ShapeDtypeStruct((1, *shape), np.uint8))
     except Exception as error:  # as above

@@ -138,7 +138,11 @@ def restore_or_start(
             return state, progress, []
         return pretrained.apply(state, start), progress | {"pretrained": start.record}, [start.note]
     checkpoints.set_aside(after=restored.step)
-    return restored.state, records.new_progress() | restored.progress, [*restored.skipped, f"continuing at step {restored.step}"]
+    return (
+        restored.state,
+        records.new_progress() | restored.progress,
+        [*restored.skipped, f"continuing at step {restored.step}"],
+    )
 
 
 def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps.Metrics, int]:
