@@ -47,8 +47,8 @@ class Facts(NamedTuple):
     @classmethod
     def of(cls, content: dict[str, Any]) -> "Facts":
         """From what `to_json` wrote, read; what only later versions know is left out."""
-        known = {name: value for name, value in content.items() if name in cls._fields}
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})
+        known: dict[str, Any] = {name: value for name, value in content.items() if name in cls._fields}
+        return cls(**known | {name: tuple(v) for name, v in known.items() if isinstance(v, list)})
 
 
 class Data(NamedTuple):

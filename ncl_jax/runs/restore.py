@@ -54,8 +54,8 @@ def _planned(directory: RunDir, config: ml_collections.ConfigDict, facts: Facts)
         target: ModelState = jax.eval_shape(lambda: initial_model(plan))
     except (ValueError, TypeError, ArithmeticError) as error:
         raise ConfigError(
-            f"{directory.config} and {directory.facts} describe no model that can be built ({one_line(error)}): restore "
-            "them from a backup"
+            f"{directory.config} and {directory.facts} describe no model that can be built ({one_line(error)}): "
+            "restore them from a backup"
         ) from error
     return plan, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), target)
 
