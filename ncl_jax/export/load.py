@@ -100,7 +100,8 @@ def _content(path: pathlib.Path, about: dict[str, Any]) -> bytearray:
         with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size > MOST_BYTES:
                 raise ExportError(f"{path} is larger than {MOST_BYTES:,} bytes, which no program is: {again}")
-            if hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type] != about["sha256"]:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            if digest != about["sha256"]:
                 raise ExportError(f"{path} was changed or cut short since it was exported: {again}")
             file.seek(0)
             content = bytearray(file.read(MOST_BYTES))

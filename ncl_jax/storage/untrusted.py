@@ -14,7 +14,7 @@ from ncl_jax.storage import contents
 
 MOST_FILES = 100_000  # in the checkpoints of a run
 MOST_DESCRIPTION = 64 * 2**20  # bytes of a file that describes arrays
-DATA = ("d",)  # folders of the arrays' content; every other file describes something
+DESCRIPTIONS = ("_CHECKPOINT_METADATA", "_METADATA", "_sharding", "manifest.ocdbt", "metadata")  # as Orbax names them
 SMALL, PACKED = 2**26, 100  # bytes of weights that need not be on disk; how often weights on disk may be packed
 
 
@@ -30,7 +30,7 @@ def check_files(folder: pathlib.Path) -> int:
             raise CheckpointError(f"{path} is not a regular file but a pipe, socket or device: move it away")
         if number > MOST_FILES:
             raise CheckpointError(f"{folder} holds more than {MOST_FILES:,} files: move away what no run wrote")
-        if path.parent.name not in DATA and found.st_size > MOST_DESCRIPTION:
+        if path.name in DESCRIPTIONS and found.st_size > MOST_DESCRIPTION:
             raise CheckpointError(f"{path} has {found.st_size:,} bytes, more than such a file can have: move it away")
         total += found.st_size
     return total
