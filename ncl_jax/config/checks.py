@@ -17,7 +17,9 @@ from ncl_jax.models import BACKBONES
 # Choices that a program of the user's may add to, and that a trained model is used without.
 _OPEN = ("data.name", "data.augment", "contrast.augment", "optim.schedule")
 # Of a configuration that a run's files hold: what would take the memory or the processes of the machine it is read on.
-_MOST = {"data.image_size": 2**14, "data.resize": 2**14, "data.threads": 1024, "data.workers": 1024}
+_MOST = {
+    "data.image_size": 2**14, "data.resize": 2**14, "data.threads": 1024, "data.workers": 1024, "model.depth": 1202,
+}  # fmt: skip
 # Objectives that need a classifier whose scores are cosines times a scale.
 _NORMED = ("ldam", "dbm")
 
@@ -32,7 +34,6 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for name, field in fields().items():
         field.check(name, given[name])
     _check_network(config)
-    _check_teacher(config)
     _check_pixels(config)
     _check_size(config)
     _check_loss(config)
@@ -67,25 +68,13 @@ def _numbers(name: str, values: Any) -> tuple:
     return values
 
 
-def _check_depth(name: str, section: ml_collections.ConfigDict) -> None:
-    try:
-        BACKBONES[section.backbone].check_depth(section.depth)
-    except ValueError as error:
-        raise ConfigError(f"{name}.{error}") from error
-
-
-def _check_teacher(config: ml_collections.ConfigDict) -> None:
-    """The teacher's network, which no flag sets but a run's files may."""
-    if config.teacher.run:
-        for name in config.teacher.keys() - {"run"}:
-            fields()[f"model.{name}"].check(f"teacher.{name}", config.teacher[name])
-        _check_depth("teacher", config.teacher)
-
-
 def _check_network(config: ml_collections.ConfigDict) -> None:
     model = config.model
     backbone = BACKBONES[model.backbone]
-    _check_depth("model", model)
+    try:
+        backbone.check_depth(model.depth)
+    except ValueError as error:
+        raise ConfigError(f"model.{error}") from error
     if getattr(backbone, "groups", 1) > 1 and model.width % 16:
         raise ConfigError(
             f"model.width={model.width} must be a multiple of 16 for a {model.backbone}, which has groups"

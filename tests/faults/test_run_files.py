@@ -14,6 +14,7 @@ import random
 import zipfile
 
 import harness
+import jax
 import numpy as np
 import pytest
 from harness import STEPS
@@ -370,8 +371,10 @@ def test_a_record_of_a_checkpoint_that_no_run_has(run, name, value):
 
 def test_a_model_that_is_not_the_checkpoints_takes_no_memory(run):
     change(run / "config.json", "model", "num_experts", value=10**9)
-    with pytest.raises(CheckpointError, match=r"bytes.*config\.json"):
+    with pytest.raises(NclError, match=r"bytes.*config\.json|model\.num_experts"):
         restore(RunDir(run), None)
+    with pytest.raises(CheckpointError, match=r"400,000,000,000"):
+        untrusted.check_size(run / "checkpoints", [jax.ShapeDtypeStruct((10**9, 100), "float32")])
     change(run / "config.json", "model", "num_experts", value=2)
     change(run / "config.json", "contrast", "weight", value=1.0)
     with pytest.raises(CheckpointError, match="2 checkpoints"):
