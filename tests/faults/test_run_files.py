@@ -23,6 +23,7 @@ import ncl_jax
 from ncl_jax import cli
 from ncl_jax.errors import CheckpointError, ConfigError, ExportError, NclError
 from ncl_jax.evaluation import predictions
+from ncl_jax.report import page
 from ncl_jax.runs import results
 from ncl_jax.runs.distill import student
 from ncl_jax.runs.export import export
@@ -400,7 +401,14 @@ def test_batches_that_the_data_does_not_fill_are_named(run):
     assert code == 1 and "optim.batch_size=1000000" in said
 
 
-# Reports of several runs.
+# Reports.
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_a_page_of_figures_that_are_not_known(run, value):
+    change(run / "results.json", "disagreement", "kl", "per_class", value=[value] * 10)
+    change(run / "results.json", "ensemble", "nll", value=float("nan"))
+    assert "nan" in page.sections(results.read(RunDir(run)), "run")
 
 
 def test_one_bad_run_of_several_is_named(run, finished, tmp_path):
