@@ -1,6 +1,7 @@
 """A backbone of one convolution, "one_layer", which is traced and compiled in a fraction of a ResNet's time.
 
-As a program it is `ncl-jax train` with that backbone and blank pictures: `python tests/one_layer.py --config=... --config.FIELD=VALUE`.
+As a program it is `ncl-jax train` with that backbone and blank pictures:
+`python tests/one_layer.py --config=... --config.FIELD=VALUE`.
 """
 
 import sys

@@ -73,10 +73,11 @@ def main(args: argparse.Namespace) -> None:
     failed: list[str] = []
     results: dict[str, list[dict]] = {method: [] for method in args.methods}
     for (method, _), one, code in zip(cases, jobs, launch.run(launcher, jobs), strict=True):
-        if code == 0:
-            results[method].append(RunDir(one.directory).read_results() or {})
+        if code == 0 and (found := RunDir(one.directory).read_results()):
+            results[method].append(found)
         else:
-            failed.append(f"{one.name}: {'ended without an exit code' if code is None else f'exit code {code}'}")
+            ended = "ended without an exit code" if code is None else f"exit code {code}"
+            failed.append(f"{one.name}: {ended if code != 0 else f'{one.directory} holds no results'}")
     text = table(results)
     console.say(text)
     if failed and (workdir / "table.md").exists():

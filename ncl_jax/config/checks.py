@@ -14,6 +14,12 @@ from ncl_jax.errors import ConfigError
 from ncl_jax.field import Field, one_of
 from ncl_jax.models import BACKBONES
 
+# Choices that a program of the user's may add to, and that a trained model is used without.
+_OPEN = ("data.name", "data.augment", "contrast.augment", "optim.schedule")
+# Of a configuration that a run's files hold: what would take the memory or the processes of the machine it is read on.
+_MOST = {
+    "data.image_size": 2**14, "data.resize": 2**14, "data.threads": 1024, "data.workers": 1024, "model.depth": 1202,
+}  # fmt: skip
 # Objectives that need a classifier whose scores are cosines times a scale.
 _NORMED = ("ldam", "dbm")
 
@@ -33,6 +39,25 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_loss(config)
     _check_targets(config)
     _check_schedule(config)
+
+
+def validate_saved(config: ml_collections.ConfigDict) -> None:
+    """Checks what a trained model is used with, of a configuration that a run's files hold. Imports no method.
+
+    Raises:
+      ConfigError: naming the field, its value and what it must be.
+    """
+    given = flatten(config)
+    for name, field in fields().items():
+        if name not in _OPEN:
+            field.check(name, given[name])
+    for name, most in _MOST.items():
+        Field(0, "", at_most=most).check(name, given[name])
+    _check_network(config)
+    _check_pixels(config)
+    _check_size(config)
+    for name in ("loss.prior_weights", "optim.milestones"):
+        _numbers(name, given[name])
 
 
 def _numbers(name: str, values: Any) -> tuple:

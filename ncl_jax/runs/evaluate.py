@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax
 
+from ncl_jax.config import checks
 from ncl_jax.config.loading import test_feed
 from ncl_jax.config.plan import adjustment, predictor
 from ncl_jax.data.types import Split
@@ -55,6 +56,7 @@ def _evaluate(
     loaded = restore(directory, step)
     config, plan, facts = loaded.config, loaded.plan, loaded.plan.facts
     assert plan.mesh is not None
+    checks.check_against_data(config, facts.num_train, facts.num_classes)
     if data_dir is not None:
         config.data.dir = data_dir
     data = same_data(config, directory)
@@ -65,7 +67,7 @@ def _evaluate(
         print(line)
     epoch = loaded.step // (facts.num_train // config.optim.batch_size)
     figures = {"step": loaded.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}
-    return Evaluated(figures, loaded.progress, answers, data.test)
+    return Evaluated(figures, records.new_progress() | loaded.progress, answers, data.test)
 
 
 def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:

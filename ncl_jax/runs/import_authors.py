@@ -17,6 +17,7 @@ from ncl_jax.errors import ConfigError
 from ncl_jax.methods.momentum import KeyQueue
 from ncl_jax.runs.evaluate import finish
 from ncl_jax.runtime.files import expand
+from ncl_jax.storage import records
 from ncl_jax.storage.checkpoint import Checkpoints
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.training import steps
@@ -51,9 +52,8 @@ def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathl
     by_xla.run.conv = "xla"  # nothing is computed
     plan = build.make_training_plan(by_xla, data.facts)
     state = make_state(plan, tensors, file)
-    progress = {
-        "seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict() | {"extend": 0},
-        "pretrained": {"name": str(file), "sha256": digest(file)},
+    progress = records.new_progress() | {
+        "config": config.to_dict() | {"extend": 0}, "pretrained": {"name": str(file), "sha256": digest(file)},
     }  # fmt: skip
     with directory.locked():
         directory.begin(config, data, {"extend": 0, "prior_power": plan.prior_power()})

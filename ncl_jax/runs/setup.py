@@ -132,13 +132,17 @@ def restore_or_start(
     target = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
     restored = checkpoints.restore(target)
     if restored is None:
-        progress = {"seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict()}
+        progress = records.new_progress() | {"config": config.to_dict()}
         state = startup.run_once(initial, places)
         if start is None:
             return state, progress, []
         return pretrained.apply(state, start), progress | {"pretrained": start.record}, [start.note]
     checkpoints.set_aside(after=restored.step)
-    return restored.state, restored.progress, [*restored.skipped, f"continuing at step {restored.step}"]
+    return (
+        restored.state,
+        records.new_progress() | restored.progress,
+        [*restored.skipped, f"continuing at step {restored.step}"],
+    )
 
 
 def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps.Metrics, int]:
@@ -148,7 +152,8 @@ def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps
     metrics by now: then the epoch's figures are those of the steps that follow.
     """
     is_list = lambda value: isinstance(value, list)  # noqa: E731
-    if str(jax.tree.structure(zeros)) != str(jax.tree.structure(saved, is_leaf=is_list)):
+    alike = str(jax.tree.structure(zeros)) == str(jax.tree.structure(saved, is_leaf=is_list))
+    if not alike or any(len(known) != done for known in jax.tree.leaves(saved, is_leaf=is_list)):
         return zeros, done
     return jax.tree.map(
         lambda values, known: np.append(np.asarray(known, values.dtype), values[len(known) :]), zeros, saved
