@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import NamedSharding
 
-from ncl_jax.config import build, loading
+from ncl_jax.config import build, costs, loading
 from ncl_jax.config import plan as plans
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
@@ -73,17 +73,23 @@ def prepare(
     data: dataset.Data,
     directory: RunDir,
     checkpoints: Checkpoints,
+    shapes: steps.TrainState,
     extend: int,
     start: pretrained.Start | None = None,
     tracker: str = "",
 ) -> Run:
-    """Restores or initialises the state, puts the data on the devices and compiles the training step."""
+    """Restores or initialises the state, of these `shapes`, puts the data on the devices and compiles the training step.
+
+    Raises:
+      ConfigError: the compiled step would take more memory than there is.
+      CheckpointError: there are checkpoints and none can be read.
+    """
     assert plan.mesh is not None
     place, epochs, rates = replicated(plan.mesh), config.epochs + extend, plan.learning_rates
     device = records.device_name(list(plan.mesh.devices.flat))
     if is_first():
         console.say(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
-    state, progress, lines = restore_or_start(plan, config, checkpoints, start)
+    state, progress, lines = restore_or_start(plan, config, checkpoints, shapes, start)
     step, length = int(state.step), plan.steps_per_epoch
     if step > epochs * length:
         raise CheckpointError(
@@ -123,17 +129,22 @@ def open_log(directory: RunDir, step: int, total_steps: int, batch_size: int, tr
 
 
 def restore_or_start(
-    plan: TrainingPlan, config: ml_collections.ConfigDict, checkpoints: Checkpoints, start: pretrained.Start | None
+    plan: TrainingPlan,
+    config: ml_collections.ConfigDict,
+    checkpoints: Checkpoints,
+    shapes: steps.TrainState,
+    start: pretrained.Start | None,
 ) -> tuple[steps.TrainState, dict, list[str]]:
     """The state to continue from, placed on the devices, the host's record, and lines that say where it came from."""
-    initial = functools.partial(plans.initial_state, plan)
-    shapes = jax.eval_shape(initial)
+    assert plan.mesh is not None
     places = plans.state_places(plan, shapes)
     target = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
     restored = checkpoints.restore(target)
     if restored is None:
         progress = {"seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict()}
-        state = startup.run_once(initial, places)
+        program = startup.compile_once(functools.partial(plans.initial_state, plan), places)
+        costs.check_program(program, plan.mesh, "initial state")
+        state = program()
         if start is None:
             return state, progress, []
         return pretrained.apply(state, start), progress | {"pretrained": start.record}, [start.note]
@@ -162,6 +173,7 @@ def compile_step(train_step: Callable, feed: Feed, limit: int, place: NamedShard
     """
     counts = [jax.device_put(np.int32(n), place) for n in range(limit + 1)]
     program = lower_step(train_step, feed, limit, arguments, counts[1]).compile()
+    costs.check_program(program, place.mesh, "training step")
     return lambda *rest: (*program(*rest[:-1], counts[min(limit, rest[-1])]), min(limit, rest[-1]))
 
 

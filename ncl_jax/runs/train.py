@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from ncl_jax.config import build, build_data, checks, choose, fields
+from ncl_jax.config import build, build_data, checks, choose, costs, fields
 from ncl_jax.config.fields import flatten
 from ncl_jax.data import dataset
 from ncl_jax.errors import CheckpointError, Diverged, Interrupted
@@ -58,7 +58,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
     trackers.check(tracker)
     saved = saved_config(directory)
     directory.check(config, saved=saved)
-    Field(0, "", at_least=0).check("--extend", extend)
+    Field(0, "", at_least=0, at_most=fields.EPOCHS).check("--extend", extend)
     extend = max(extend, directory.read_extend(), (saved or {}).get("extend", 0))
     devices()  # refused before anything is asked of them
     agree("the configuration or --extend", [flatten(config), extend])
@@ -75,13 +75,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     plan = build.make_training_plan(config, data.facts, mesh)
     directory.check(config, data)
+    shapes = costs.check(plan, config, data, extend)
     start = None if directory.has_checkpoints() else pretrained.load(config, plan)
     with contextlib.ExitStack() as stack:
         stack.enter_context(begun(directory, config, data, extend, plan.prior_power()))
         interrupt = stack.enter_context(Interrupt())
         earlier = (directory.read_results() or {}).get("step")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path, results=earlier)))
-        run = prepare(plan, config, data, directory, checkpoints, extend, start, tracker)
+        run = prepare(plan, config, data, directory, checkpoints, shapes, extend, start, tracker)
         stack.callback(run.log.close)
         stack.callback(run.feed.close)
         for epoch in range(int(run.state.step) // run.length, run.epochs):
