@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -53,6 +53,8 @@ class Run:
     feed: Feed
     advance: Callable  # (state, history, key, source, steps left) -> (state, history, last metrics, steps done)
     evaluate: Callable  # (variables) -> metrics.Evaluation
+    are_finite: Callable  # (state) -> bool [leaves], see `steps.are_finite`
+    term_fields: Mapping[str, Sequence[str]]  # what feeds a loss term, see `Objective.fields`
     state: steps.TrainState
     history: steps.Metrics  # [length] each: the metrics of the running epoch's steps
     known_from: int  # the first of them whose metrics are known
@@ -114,6 +116,7 @@ def prepare(
         config=config, directory=directory, facts=plan.facts, test=data.test, device=device, checkpoints=checkpoints,
         log=log, length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])),
         key=keys.step, feed=feed, advance=advance, evaluate=make_evaluate(plans.predictor(plan), test, plan.mesh),
+        are_finite=jax.jit(steps.are_finite, out_shardings=place), term_fields=plan.objective.fields,
         state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip
 
