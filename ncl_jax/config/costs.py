@@ -92,7 +92,7 @@ def _check_parts(plan, config, data, parts):
     """Refuses what exceeds the memory of a device or, on CPUs, which have none of their own, of the machine."""
     host, values, local = of_host(plan, data), flatten(config), plan.mesh.local_devices
     values["run.eval_batch"] = min(config.run.eval_batch, len(data.test))  # of more it is these
-    if local[0].platform == "cpu":
+    if platform(plan.mesh) == "cpu":
         host += [part._replace(size=part.size * len(local)) for part in parts]
     elif most := limits.device_memory(local[0]):
         _refuse(parts, values, most, f"a {local[0].device_kind}")
@@ -109,7 +109,7 @@ def check_program(program: jax.stages.Compiled, mesh: Mesh, name: str) -> None:
     size, most = (own + needs.temp_size_in_bytes) * len(mesh.local_devices), limits.host_memory()
     if size > most:
         raise ConfigError(
-            f"the compiled program of the {name} takes {_gigabytes(size)} of memory, and this machine has {_gigabytes(most)}: "
+            f"the compiled program of the {name} takes {_bytes(size)} of memory, and this machine has {_bytes(most)}: "
             "lower optim.batch_size, loss.copies, data.image_size, model.num_experts or model.width, raise "
             "optim.accumulate, or set model.remat=True"
         )
@@ -228,8 +228,8 @@ def _refuse(parts: Sequence[Part], values: Mapping[str, Any], most: int, where: 
     name = next(iter(able), "")
     named = ", ".join(f"{name}={values[name]}" for name in names) or f"data.dir={values['data.dir']}"
     raise ConfigError(
-        f"{named}: the run takes at least {_gigabytes(total)} of memory, {_gigabytes(worst.size)} of it for {worst.what}, "
-        f"and {where} has {_gigabytes(most)}" + (f": {name} can be about {able[name]} at most" if name else "")
+        f"{named}: the run takes at least {_bytes(total)} of memory, {_bytes(worst.size)} of it for {worst.what}, "
+        f"and {where} has {_bytes(most)}" + (f": {name} can be about {able[name]} at most" if name else "")
     )
 
 
@@ -248,5 +248,5 @@ def fitting(parts: Sequence[Part], name: str, value: int, most: int) -> int:
     return low
 
 
-def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:,.1f} GB"
+def _bytes(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
