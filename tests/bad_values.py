@@ -5,7 +5,6 @@ import math
 from ncl_jax.config.fields import fields
 from ncl_jax.field import LARGEST
 
-
 HUGE, TINY = 1e308, 1e-320  # infinite and 0 in float32
 
 

@@ -6,21 +6,20 @@ Everything here is a lower bound, so that nothing is refused that would fit. Cou
 - the images that are kept on the devices;
 - the larger of what training and evaluation add: the network's inputs for one batch and, in training, the output of
   every convolution of one expert for one micro-batch, which its gradient needs (none where blocks are computed again or
-  frozen); and, in evaluation, the inputs of one test batch.
+  frozen, or on TPUs, whose compiler may compute any again); and, in evaluation, the inputs of one test batch.
 
 What XLA needs beside is not: `check_program` looks at that once the program is compiled.
 """
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
-from jax.sharding import Mesh
 
 from ncl_jax.config.build import platform
 from ncl_jax.config.fields import fields, flatten
@@ -54,8 +53,8 @@ def check(plan: TrainingPlan, config: ml_collections.ConfigDict, data: dataset.D
     """The shapes of the run's state, if it fits.
 
     Raises:
-      ConfigError: naming what takes most, the run cannot fit into the memory of devices or machine; it has more steps or
-        more pixels in a batch than can be counted.
+      ConfigError: naming what takes most, the run cannot fit into the memory of devices or machine; it has more steps,
+        or more pixels in a batch, than can be counted.
     """
     assert plan.mesh is not None
     _check_steps(plan, config, extend)
@@ -73,8 +72,8 @@ def _check_steps(plan, config, extend):
     most = LARGEST // plan.steps_per_epoch
     if config.epochs + extend > most:
         raise ConfigError(
-            f"epochs={config.epochs}, --extend={extend}: epochs of {plan.steps_per_epoch} steps must be at most {most} in "
-            f"all, because steps are counted to {LARGEST}"
+            f"epochs={config.epochs}, --extend={extend}: epochs of {plan.steps_per_epoch} steps must be at most {most} "
+            f"in all, because steps are counted to {LARGEST}"
         )
 
 
@@ -83,8 +82,8 @@ def _check_pixels(plan):
     side, images = plan.preprocessing.size, plan.batch_size * plan.copies // plan.accumulate
     if side**2 * images > LARGEST:
         raise ConfigError(
-            f"data.image_size={side}, optim.batch_size={plan.batch_size}, loss.copies={plan.copies}: {images} images at a "
-            f"time of {side} x {side} pixels have more than {LARGEST} pixels; lower one, or raise optim.accumulate"
+            f"data.image_size={side}, optim.batch_size={plan.batch_size}, loss.copies={plan.copies}: {images} images "
+            f"at a time of {side} x {side} pixels have more than {LARGEST} pixels; lower one, or raise optim.accumulate"
         )
 
 
@@ -99,14 +98,18 @@ def _check_parts(plan, config, data, parts):
     _refuse(host, values, limits.host_memory(), "this machine")
 
 
-def check_program(program: jax.stages.Compiled, mesh: Mesh, name: str) -> None:
-    """Raises ConfigError for a compiled program that CPU devices have too little memory for: Linux would kill the process,
-    where an accelerator reports it."""
+def check_program(program: jax.stages.Compiled, devices: Collection[jax.Device], name: str) -> None:
+    """Refuses a compiled program of a name that the machine has too little memory for, where its `devices`, those of
+    this process, are CPUs: Linux would kill the process, where an accelerator reports it.
+
+    Raises:
+      ConfigError: it takes more than there is.
+    """
     needs: Any = program.memory_analysis()
-    if needs is None or mesh.local_devices[0].platform != "cpu":
+    if needs is None or any(device.platform != "cpu" for device in devices):
         return
     own = needs.argument_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
-    size, most = (own + needs.temp_size_in_bytes) * len(mesh.local_devices), limits.host_memory()
+    size, most = (own + needs.temp_size_in_bytes) * len(devices), limits.host_memory()
     if size > most:
         raise ConfigError(
             f"the compiled program of the {name} takes {_bytes(size)} of memory, and this machine has {_bytes(most)}: "
@@ -155,7 +158,7 @@ def of_convolutions(plan: TrainingPlan, shapes: TrainState) -> Part:
 def convolutions(plan: TrainingPlan, shapes: TrainState) -> int:
     """Bytes that the convolutions of one expert make of one image, 0 where they need not be kept."""
     backbone = plan.network.backbone
-    if getattr(backbone, "remat", False) or getattr(backbone, "freeze", 0):
+    if getattr(backbone, "remat", False) or getattr(backbone, "freeze", 0) or platform(plan.mesh) == "tpu":
         return 0
     network = plan.network.clone(backbone=backbone.clone(operations=layers.XLA))
     own = {"params": shapes.params, "batch_stats": shapes.batch_stats}

@@ -17,8 +17,8 @@ AUTHORS = "the authors' program"
 MAY_CHANGE = ("version", "extend", "prior_power", "data.dir", "data.list.", "data.download", "data.threads",
               "data.workers", "run.", "teacher.run")  # fmt: skip
 
-# Bounds that no work comes near. What a run takes in memory is estimated (`costs`); far beyond these it would also never
-# begin, or its tables, one row an epoch, would be what fills the memory.
+# Bounds that no work comes near. What a run takes in memory is estimated (`costs`); far beyond these it would also
+# never begin, or its tables, one row an epoch, would be what fills the memory.
 EPOCHS = 10**6
 SIDE, CHANNELS = 2**14, 2**14  # pixels; channels of the first stage, numbers of a projected feature
 LAYERS = 1202  # the deepest of He et al. 2016

@@ -42,8 +42,8 @@ def predictors(results: dict) -> list[tuple[str, dict]]:
 
 
 def class_means(results: dict) -> dict | None:
-    """The ensemble's accuracies as means over classes, where they differ from those over images: where classes have test
-    sets of different sizes. None where they are the same, and for results of before they were computed."""
+    """The ensemble's accuracies as means over classes, where they differ from those over images: where classes have
+    test sets of different sizes. None where they are the same, and for results of before they were computed."""
     means, ensemble = results.get("class_means", {}).get("ensemble"), results["ensemble"]
     differ = means and any(not _same(means[key], ensemble[key]) for key in GROUPED)
     return means if differ else None

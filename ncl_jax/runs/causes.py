@@ -1,4 +1,4 @@
-"""A run whose numbers are no longer finite: found where an epoch ends or is saved, with the fields that are the cause."""
+"""A run whose numbers are no longer finite: found where an epoch ends or is saved, and which fields are the cause."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,11 @@ SLOWER = "Lower optim.learning_rate, set loss.ramp_steps or lengthen optim.warmu
 
 
 def check_finite(run: Run, history: steps.Metrics, first_step: int) -> None:
-    """Raises Diverged where one of the metrics `[steps]`, of which the first is of `first_step` (from 0), or a number of
-    the state is not finite; names what was so first, the fields that feed it, and the newest checkpoint."""
+    """Looks at the metrics `[steps]`, the first of which is of `first_step` (from 0), and at the state.
+
+    Raises:
+      Diverged: one is not finite; names what was so first, the fields that feed it, and the newest checkpoint.
+    """
     finite = np.all([np.isfinite(values) for values in jax.tree.leaves(history)], axis=0)
     if not finite.all():
         bad = int(np.argmin(finite))
@@ -54,9 +57,9 @@ def cause(
 ) -> str:
     """What to change, from the metrics of the first step (from 0) that were not finite.
 
-    Asked in the order in which a step computes: the pixels, the features, the loss terms, the gradients, which are those
-    of the largest term. Before the first step the learning rate has done nothing; later a term, which sees weights that
-    may have grown without bounds, is blamed on its fields only where one of them is far from its default.
+    Asked in the order in which a step computes: the pixels, the features, the loss terms, the gradients, which are
+    those of the largest term. Before the first step the learning rate has done nothing; later a term, which sees
+    weights that may have grown without bounds, is blamed on its fields only where one is far from its default.
 
     Args:
       config: of the run.
@@ -88,17 +91,16 @@ def _pixels(config):
 def _slower(config):
     """What to change where the weights have grown without bounds."""
     given = flatten(config)
-    odd = [f"{name}={given[name]}" for name in ("optim.weight_decay", "optim.backbone_scale") if is_odd(name, given[name])]
-    return f"Lower {', '.join(odd)}" if odd else SLOWER
+    odd = [name for name in ("optim.weight_decay", "optim.backbone_scale") if is_odd(name, given[name])]
+    return f"Lower {', '.join(f'{name}={given[name]}' for name in odd)}" if odd else SLOWER
 
 
 def _of_start(config):
-    if config.model.pretrained:
-        return f"The features are not finite from the start: replace the weights of model.pretrained={config.model.pretrained}"
-    return (
-        f"The features are not finite from the start: change model.backbone={config.model.backbone}, model.depth="
-        f"{config.model.depth} or precision={config.precision}"
-    )
+    model = config.model
+    what = f"change model.backbone={model.backbone}, model.depth={model.depth} or precision={config.precision}"
+    if model.pretrained:
+        what = f"replace the weights of model.pretrained={model.pretrained}"
+    return f"The features are not finite from the start: {what}"
 
 
 def _is_read(config, name):
@@ -118,8 +120,8 @@ def is_odd(name: str, value: Any) -> bool:
 def cause_in_state(config: ml_collections.ConfigDict, name: str) -> str:
     """What to change where the part `name` of the state, `memory['contrast'].keys`, is the first that is not finite."""
     if name.startswith("memory['contrast']") or ".encoder" in name:
-        given = flatten(config)
-        return f"Change contrast.momentum={given['contrast.momentum']} or contrast.temperature={given['contrast.temperature']}"
+        section = config.contrast
+        return f"Change contrast.momentum={section.momentum} or contrast.temperature={section.temperature}"
     if name.startswith("memory"):
         return f"It is the method's own: change loss.name={config.loss.name}"
     return _pixels(config) or _slower(config)

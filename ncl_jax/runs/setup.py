@@ -80,7 +80,7 @@ def prepare(
     start: pretrained.Start | None = None,
     tracker: str = "",
 ) -> Run:
-    """Restores or initialises the state, of these `shapes`, puts the data on the devices and compiles the training step.
+    """Restores or initialises the state of these `shapes`, puts the data on the devices, compiles the training step.
 
     Raises:
       ConfigError: the compiled step would take more memory than there is.
@@ -146,7 +146,7 @@ def restore_or_start(
     if restored is None:
         progress = {"seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict()}
         program = startup.compile_once(functools.partial(plans.initial_state, plan), places)
-        costs.check_program(program, plan.mesh, "initial state")
+        costs.check_program(program, plan.mesh.local_devices, "initial state")
         state = program()
         if start is None:
             return state, progress, []
@@ -176,7 +176,7 @@ def compile_step(train_step: Callable, feed: Feed, limit: int, place: NamedShard
     """
     counts = [jax.device_put(np.int32(n), place) for n in range(limit + 1)]
     program = lower_step(train_step, feed, limit, arguments, counts[1]).compile()
-    costs.check_program(program, place.mesh, "training step")
+    costs.check_program(program, place.addressable_devices, "training step")
     return lambda *rest: (*program(*rest[:-1], counts[min(limit, rest[-1])]), min(limit, rest[-1]))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from ncl_jax.config import build, build_data, checks, choose, costs, fields
 from ncl_jax.config.fields import flatten
 from ncl_jax.data import dataset
-from ncl_jax.errors import CheckpointError, Interrupted
+from ncl_jax.errors import Interrupted
 from ncl_jax.evaluation import metrics
 from ncl_jax.field import Field
 from ncl_jax.report import tables

@@ -11,8 +11,8 @@ CGROUPS = pathlib.Path("/sys/fs/cgroup")
 
 
 def host_memory() -> int:
-    """Bytes that this process can get at most, whatever others use: of RAM and swap, or what a container, a batch system
-    (cgroups of either version) or `ulimit -v` leaves it."""
+    """Bytes that this process can get at most, whatever others use: of RAM and swap, or what a container, a batch
+    system (cgroups of either version) or `ulimit -v` leaves it."""
     sizes = {name: int(size) * 1024 for name, size in _meminfo()}
     swap = sizes.get("SwapTotal", 0)
     ram = sizes.get("MemTotal") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

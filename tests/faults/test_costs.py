@@ -54,6 +54,7 @@ COSTLY = [
     costly("data.threads=1000.* GB", *STREAM, "data.threads=1000", "data.image_size=224"),
     costly("data.workers=256.* GB.*data.workers can be about", *STREAM, "data.workers=256"),
     costly("loss.copies=32.* GB", *REAL, "loss.copies=32", "loss.name=nclpp", "data.image_size=200"),
+    Fault("seeds", ("ablate", "--config=quickstart", "--workdir={tmp}/new", "--seeds=2147483647"), "--seeds=2147483647 must"),
     costly("--extend=2147483647 must be at most", flags=("--extend=2147483647",)),
     costly("epochs=1000000, --extend=1000000: .*2147483647", "epochs=1000000", "optim.batch_size=1", "eval_every=9",
            flags=("--extend=1000000",)),
@@ -79,7 +80,8 @@ def test_a_run_that_cannot_fit_is_refused_before_anything_is_made(fault, tmp_pat
 @pytest.fixture(scope="module")
 def planned():
     """A run's configuration, data and plan."""
-    config = tiny.tiny("method=ncl", optim__batch_size=64, run__data_devices=1, model__backbone="cifar_resnet")
+    fields = {"run__data_devices": 1, "run__conv": "xla", "model__backbone": "cifar_resnet"}
+    config = tiny.tiny("method=ncl", optim__batch_size=64, **fields)
     config.model.depth, data = 8, build_data.data(config)
     return config, data, build.make_training_plan(config, data.facts, build.mesh(config))
 
@@ -118,10 +120,10 @@ def test_the_estimate_is_below_what_the_compiler_takes():
 
 def test_a_compiled_program_that_is_too_large_is_refused(planned, monkeypatch):
     program = jax.jit(lambda x: x @ x).lower(jnp.zeros((8, 8))).compile()
-    costs.check_program(program, planned[2].mesh, "training step")
+    costs.check_program(program, planned[2].mesh.local_devices, "training step")
     monkeypatch.setattr(limits, "host_memory", lambda: 100)
     with pytest.raises(ConfigError, match=r"training step takes .* optim.batch_size.*optim.accumulate"):
-        costs.check_program(program, planned[2].mesh, "training step")
+        costs.check_program(program, planned[2].mesh.local_devices, "training step")
 
 
 def test_what_would_fit_is_the_largest_that_does():
@@ -135,7 +137,10 @@ def test_what_would_fit_is_the_largest_that_does():
     ("files", "expected"),
     [
         ({}, 3000 * 1024),
-        ({"proc/self/cgroup": "0::/a/b", "cgroup/a/memory.max": "5000", "cgroup/a/b/memory.max": "max"}, 5000 + 1024000),
+        (
+            {"proc/self/cgroup": "0::/a/b", "cgroup/a/memory.max": "5000", "cgroup/a/b/memory.max": "max"},
+            5000 + 1024000,
+        ),
         ({"proc/self/cgroup": "4:memory:/x", "cgroup/memory/memory.limit_in_bytes": "7000"}, 7000 + 1024000),
         ({"proc/self/cgroup": "4:memory:/x", "cgroup/memory/x/memory.limit_in_bytes": str(2**62)}, 3000 * 1024),
         ({"proc/self/cgroup": "4:cpu:/x", "cgroup/cpu/x/memory.limit_in_bytes": "9"}, 3000 * 1024),
@@ -297,7 +302,8 @@ def test_copies_of_images_are_counted_as_images(tmp_path, capfd):
         return examine.Examined(np.ones((len(contents), 2)), [c.encode() for c in contents], [])
 
     train = examined(*"a" * 3000, "b", "", "")
-    assert examine.shared(train, examined(*"a" * 1500, "b", "c", "")) == [(0, row) for row in range(1500)] + [(3000, 1500)]
+    test = examined(*"a" * 1500, "b", "c", "")
+    assert examine.shared(train, test) == [*((0, row) for row in range(1500)), (3000, 1500)]
     split = Split(np.zeros((6, 1, 1, 3), np.uint8), np.array([0, 0, 1, 1, 1, 0]))
     assert examine.repeated(split, examined(*"aaabb", "")) == ([(0, 1), (3, 4)], [(0, 2)])
 

@@ -122,8 +122,8 @@ def alike(shapes: np.ndarray) -> bool:
 
 
 def stored_bytes(split: Split, *, feed: str, size: int, resizes: bool) -> int | None:
-    """The least that `stored` makes of a split, in bytes, before any image is read: 0 where that follows from the images,
-    None where they are to be streamed."""
+    """The least that `stored` makes of a split, in bytes, before any image is read: 0 where that follows from the
+    images, None where they are to be streamed."""
     in_memory = isinstance(split.images, np.ndarray)
     if feed == "stream" or (feed == "auto" and not in_memory and decoded_bytes(len(split), size) > LARGEST_RESIDENT):
         return None
