@@ -1,6 +1,5 @@
 """Checks of a configuration, before and after the data is known."""
 
-import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +10,7 @@ from ncl_jax import methods
 from ncl_jax.config.fields import fields, flatten
 from ncl_jax.data.sources import folder
 from ncl_jax.errors import ConfigError
-from ncl_jax.field import Field, one_of
+from ncl_jax.field import Field, is_finite, one_of
 from ncl_jax.models import BACKBONES
 
 # Choices that a program of the user's may add to, and that a trained model is used without.
@@ -20,6 +19,7 @@ _OPEN = ("data.name", "data.augment", "contrast.augment", "optim.schedule")
 _MOST = {
     "data.image_size": 2**14, "data.resize": 2**14, "data.threads": 1024, "data.workers": 1024, "model.depth": 1202,
 }  # fmt: skip
+LARGEST_PIXEL = 1e15  # normalised: the squares of larger ones, which batch statistics are made of, are infinite
 # Objectives that need a classifier whose scores are cosines times a scale.
 _NORMED = ("ldam", "dbm")
 
@@ -63,26 +63,36 @@ def validate_saved(config: ml_collections.ConfigDict) -> None:
 def _numbers(name: str, values: Any) -> tuple:
     """A field's values, if they are numbers. Raises ConfigError otherwise."""
     values = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values):
-        raise ConfigError(f"{name}={values} must be numbers, such as (1, 2)")
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and is_finite(v) for v in values):
+        raise ConfigError(f"{name}={values} must be numbers that are finite in 32 bits, such as (1, 2)")
     return values
 
 
 def _check_network(config: ml_collections.ConfigDict) -> None:
     model = config.model
-    backbone = BACKBONES[model.backbone]
-    try:
-        backbone.check_depth(model.depth)
-    except ValueError as error:
-        raise ConfigError(f"model.{error}") from error
-    if getattr(backbone, "groups", 1) > 1 and model.width % 16:
-        raise ConfigError(
-            f"model.width={model.width} must be a multiple of 16 for a {model.backbone}, which has groups"
-        )
+    backbone = _check_architecture("model", model)
+    if config.teacher.run:
+        _check_architecture("teacher", config.teacher)
     most = getattr(backbone, "num_parts", 0)
     Field(0, "", at_most=most).check("model.freeze", model.freeze)
     if model.remat and not most:
         raise ConfigError(f"model.remat=True: the backbone {model.backbone} has no blocks to compute again")
+
+
+def _check_architecture(name: str, section: ml_collections.ConfigDict) -> Any:
+    """Checks what `model` and `teacher` have in common, and returns the backbone."""
+    for field in ("backbone", "classifier", "width", "cosine_scale", "num_experts"):
+        fields()[f"model.{field}"].check(f"{name}.{field}", section[field])
+    backbone = BACKBONES[section.backbone]
+    try:
+        backbone.check_depth(section.depth)
+    except ValueError as error:
+        raise ConfigError(f"{name}.{error}") from error
+    if getattr(backbone, "groups", 1) > 1 and section.width % 16:
+        raise ConfigError(
+            f"{name}.width={section.width} must be a multiple of 16 for a {section.backbone}, which has groups"
+        )
+    return backbone
 
 
 def _check_pixels(config: ml_collections.ConfigDict) -> None:
@@ -92,6 +102,16 @@ def _check_pixels(config: ml_collections.ConfigDict) -> None:
             raise ConfigError(f"data.{name}={values} must be three numbers, one for each of red, green and blue")
     if min(config.data.std) <= 0:
         raise ConfigError(f"data.std={tuple(config.data.std)} must be above 0: pixels are divided by it")
+    if (most := largest_pixel(config.data.mean, config.data.std)) > LARGEST_PIXEL:
+        raise ConfigError(
+            f"data.std={tuple(config.data.std)}, data.mean={tuple(config.data.mean)}: normalised pixels would be as "
+            f"large as {most:.2g}; pixels are in [0, 1], set what ImageNet has or the images' own mean and deviation"
+        )
+
+
+def largest_pixel(mean: Sequence[float], std: Sequence[float]) -> float:
+    """The largest absolute value of a normalised pixel: black or white, of any colour."""
+    return max(max(abs(m), abs(1 - m)) / s for m, s in zip(mean, std, strict=True))
 
 
 def _check_size(config: ml_collections.ConfigDict) -> None:

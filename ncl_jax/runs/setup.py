@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import NamedSharding
 
-from ncl_jax.config import build, loading
+from ncl_jax.config import build, costs, loading
 from ncl_jax.config import plan as plans
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
@@ -53,6 +53,8 @@ class Run:
     feed: Feed
     advance: Callable  # (state, history, key, source, steps left) -> (state, history, last metrics, steps done)
     evaluate: Callable  # (variables) -> metrics.Evaluation
+    are_finite: Callable  # (state) -> bool [leaves], see `steps.are_finite`
+    term_fields: Mapping[str, Sequence[str]]  # what feeds a loss term, see `Objective.fields`
     state: steps.TrainState
     history: steps.Metrics  # [length] each: the metrics of the running epoch's steps
     known_from: int  # the first of them whose metrics are known
@@ -73,17 +75,23 @@ def prepare(
     data: dataset.Data,
     directory: RunDir,
     checkpoints: Checkpoints,
+    shapes: steps.TrainState,
     extend: int,
     start: pretrained.Start | None = None,
     tracker: str = "",
 ) -> Run:
-    """Restores or initialises the state, puts the data on the devices and compiles the training step."""
+    """Restores or initialises the state of these `shapes`, puts the data on the devices, compiles the training step.
+
+    Raises:
+      ConfigError: the compiled step would take more memory than there is.
+      CheckpointError: there are checkpoints and none can be read.
+    """
     assert plan.mesh is not None
     place, epochs, rates = replicated(plan.mesh), config.epochs + extend, plan.learning_rates
     device = records.device_name(list(plan.mesh.devices.flat))
     if is_first():
         console.say(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
-    state, progress, lines = restore_or_start(plan, config, checkpoints, start)
+    state, progress, lines = restore_or_start(plan, config, checkpoints, shapes, start)
     step, length = int(state.step), plan.steps_per_epoch
     if step > epochs * length:
         raise CheckpointError(
@@ -108,6 +116,7 @@ def prepare(
         config=config, directory=directory, facts=plan.facts, test=data.test, device=device, checkpoints=checkpoints,
         log=log, length=length, epochs=epochs, learning_rates=np.append(rates, np.full(extend, rates[-1])),
         key=keys.step, feed=feed, advance=advance, evaluate=make_evaluate(plans.predictor(plan), test, plan.mesh),
+        are_finite=jax.jit(steps.are_finite, out_shardings=place), term_fields=plan.objective.fields,
         state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip
 
@@ -123,17 +132,22 @@ def open_log(directory: RunDir, step: int, total_steps: int, batch_size: int, tr
 
 
 def restore_or_start(
-    plan: TrainingPlan, config: ml_collections.ConfigDict, checkpoints: Checkpoints, start: pretrained.Start | None
+    plan: TrainingPlan,
+    config: ml_collections.ConfigDict,
+    checkpoints: Checkpoints,
+    shapes: steps.TrainState,
+    start: pretrained.Start | None,
 ) -> tuple[steps.TrainState, dict, list[str]]:
     """The state to continue from, placed on the devices, the host's record, and lines that say where it came from."""
-    initial = functools.partial(plans.initial_state, plan)
-    shapes = jax.eval_shape(initial)
+    assert plan.mesh is not None
     places = plans.state_places(plan, shapes)
     target = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
     restored = checkpoints.restore(target)
     if restored is None:
         progress = records.new_progress() | {"config": config.to_dict()}
-        state = startup.run_once(initial, places)
+        program = startup.compile_once(functools.partial(plans.initial_state, plan), places)
+        costs.check_program(program, plan.mesh.local_devices, "initial state")
+        state = program()
         if start is None:
             return state, progress, []
         return pretrained.apply(state, start), progress | {"pretrained": start.record}, [start.note]
@@ -167,6 +181,7 @@ def compile_step(train_step: Callable, feed: Feed, limit: int, place: NamedShard
     """
     counts = [jax.device_put(np.int32(n), place) for n in range(limit + 1)]
     program = lower_step(train_step, feed, limit, arguments, counts[1]).compile()
+    costs.check_program(program, place.addressable_devices, "training step")
     return lambda *rest: (*program(*rest[:-1], counts[min(limit, rest[-1])]), min(limit, rest[-1]))
 
 

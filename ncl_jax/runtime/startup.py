@@ -60,10 +60,16 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
 
 
-def run_once(function: Callable[[], Any], places: Any = None) -> Any:
-    """`jax.jit(function, out_shardings=places)()`, compiled in less time.
+def compile_once(function: Callable[[], Any], places: Any = None) -> jax.stages.Compiled:
+    """`jax.jit(function, out_shardings=places)` of a program that is called once, compiled in less time.
 
     At its last level of optimization the compiler takes several times as long over random draws. The numbers are the
     same without (docs/benchmarks.md).
     """
-    return jax.jit(function, out_shardings=places, compiler_options={"xla_backend_optimization_level": 1})()
+    options = {"xla_backend_optimization_level": 1}
+    return jax.jit(function, out_shardings=places, compiler_options=options).lower().compile()
+
+
+def run_once(function: Callable[[], Any], places: Any = None) -> Any:
+    """What the program of `compile_once` makes."""
+    return compile_once(function, places)()
