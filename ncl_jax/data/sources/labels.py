@@ -87,7 +87,9 @@ def check_classes(entries: dict[str, Entries], train: np.ndarray, names: tuple[s
 
 
 def _numbering(used):
-    """What to do about numbers of classes that do not count from 0."""
+    """What to do about classes that no number stands for."""
+    if used == list(range(len(used))):
+        return "add images, or remove their names from data.list.classes"
     if used[0] and used[-1] - used[0] + 1 == len(used):
         return (
             f"its labels go from {used[0]} to {used[-1]}, but must count from 0: subtract {used[0]} from the labels of "

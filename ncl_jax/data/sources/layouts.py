@@ -67,7 +67,7 @@ def locate(root: Path, paths: Sequence[str], place: Callable[[int], str] = lambd
     for row, name in zip(lost, found, strict=True):
         names[row], sizes[row] = name, _size(root, name)
     how = Counter(_difference(paths[row]) for row in lost)
-    notes = tuple(f"{count:,} paths of the list are found {text}" for text, count in how.items())
+    notes = tuple(f"paths of the list that are found {text}: {count:,}" for text, count in how.items())
     return Located(np.array(names, object), np.array(sizes, np.int64), notes)
 
 

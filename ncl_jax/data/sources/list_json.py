@@ -60,12 +60,12 @@ def _coco(content, notes, path):
     once = {(image, label): row for row, (image, label) in reversed(list(enumerate(zip(images, labels, strict=True))))}
     rows = sorted(once.values())
     remarks = [
-        (len(notes) - len(rows), "annotations of a category that the image has already: each image counts once"),
-        (len(files.keys() - set(images)), "images without an annotation are not used"),
+        (len(notes) - len(rows), "further annotations of a category that the image has already (it counts once)"),
+        (len(files.keys() - set(images)), "images without an annotation (not used)"),
     ]
     return Entries(
         [files[images[row]] for row in rows], [labels[row] for row in rows], tuple(names.values()), path,
-        [row + 1 for row in rows], "annotation", tuple(f"{path}: {count:,} {text}" for count, text in remarks if count),
+        [row + 1 for row in rows], "annotation", tuple(f"{path}: {text}: {count:,}" for count, text in remarks if count),
     )  # fmt: skip
 
 
