@@ -35,7 +35,9 @@ def read(request: Request) -> Source:
     if not root.is_dir():
         raise DataError(f"data.dir={root} is not a folder: give the one that holds train/<class>/ or <class>/")
     found, unused = layout.find(root, request.lists), Unused()
-    unused.folders += found.beside
+    if found.folders and root not in found.folders.values():
+        unused.folders += found.beside
+        unused.beside += sum(map(is_image, entries(root)[1]))
     if found.folders and "train" not in found.folders:
         raise DataError(f"{root}: no folder of training images is given: pass train=FOLDER too (data.list.train)")
     classes = {name: list_classes(place, unused) for name, place in (found.folders or {"train": root}).items()}
@@ -45,7 +47,7 @@ def read(request: Request) -> Source:
             place, near = found.folders[name], did_you_mean(strangers[0], names)
             raise DataError(f"{place} has classes that train has not: {', '.join(strangers[:5])}{near}")
     splits = {name: _split(root, of_split, names, unused) for name, of_split in classes.items()}
-    notes = (*found.notes, *class_names.remarks(names), *filter(None, [unused.line(root)]))
+    notes = (*found.notes, *class_names.remarks(names), *unused.lines(root))
     return Source(names, cut(splits, len(names), request.test_share), notes=notes)
 
 
@@ -65,7 +67,7 @@ def list_classes(folder: Path, unused: Unused | None = None) -> dict[str, Path]:
     unused = Unused() if unused is None else unused
     folders, files = entries(folder)
     found = [name for name in folders if not unused.skips(str(folder / name))]
-    unused.beside += sum(is_image(name) for name in files)
+    unused.beside += sum(map(is_image, files))
     if not found:
         itself = ", or pass train=. if it is a class itself" if folder.name.lower() in layout.WORDS else ""
         raise DataError(
@@ -74,7 +76,9 @@ def list_classes(folder: Path, unused: Unused | None = None) -> dict[str, Path]:
     names = [class_names.clean(name) for name in found]
     for name, entry in zip(names, found, strict=True):
         if fault := class_names.fault(name):
-            raise DataError(f"{folder / entry!s:.300} would be {fault}: rename the folder")
+            raise DataError(f"{str(folder / entry)!r:.300} would be {fault}: rename the folder")
+        if (folder / entry).is_symlink() and folder.resolve().is_relative_to((folder / entry).resolve()):
+            raise DataError(f"{folder / entry} is a link to a folder above it, and would hold every image: remove it")
     if double := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{folder} has two folders of the name {double[0]!r} (written in two ways): rename one")
     return {name: folder / entry for name, entry in zip(names, found, strict=True)}

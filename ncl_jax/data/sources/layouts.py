@@ -134,7 +134,8 @@ def _missing(root, names, lost, paths, place):
     instead = f"the nearest that exists is {near}" if near else f"{parent} is empty"
     count = f"{len(lost):,} of {len(names):,} files of the list are missing: " if len(names) > 1 else ""
     advice = _advice(paths[lost[0]], path, len(lost) == len(names))
-    return f"{place(lost[0])}: {count}{path} of the list does not exist; {instead}: {advice}"
+    shown = str(path).replace("\n", "\\n")
+    return f"{place(lost[0])}: {count}{shown} of the list does not exist; {instead}: {advice}"
 
 
 def _nearest(folder, wanted):

@@ -24,7 +24,7 @@ ANOTHER_IMAGE = re.compile(rf"(?:{'|'.join(re.escape(suffix) for suffix in SUFFI
 def parse(path: Path) -> Entries:
     """A list's paths and labels, whatever its format. Raises DataError, naming the line, where it is damaged."""
     text, notes = read_text(path)
-    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    kind = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
     if kind.lower() == ".json":
         entries = list_json.parse(text, path)
     elif kind.lower() in (".jsonl", ".ndjson"):
@@ -62,13 +62,15 @@ def _content(path):
     """The bytes of a list, unpacked."""
     try:
         with open_regular(path) as file:
-            source = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
-            raw = source.read(MOST + 1)
+            source = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
+            raw = bytearray()
+            while (part := source.read(2**24)) and len(raw) <= MOST:
+                raw += part
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"the list {path} cannot be read ({error})") from error
     if len(raw) > MOST:
         raise DataError(f"the list {path} has more than {MOST:,} bytes, which no list has")
-    return raw
+    return bytes(raw)
 
 
 def _parse_text(text, path):

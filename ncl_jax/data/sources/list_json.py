@@ -63,10 +63,9 @@ def _coco(content, notes, path):
         (len(notes) - len(rows), "further annotations of a category that the image has already (it counts once)"),
         (len(files.keys() - set(images)), "images without an annotation (not used)"),
     ]
-    return Entries(
-        [files[images[row]] for row in rows], [labels[row] for row in rows], tuple(names.values()), path,
-        [row + 1 for row in rows], "annotation", tuple(f"{path}: {text}: {count:,}" for count, text in remarks if count),
-    )  # fmt: skip
+    lines = tuple(f"{path}: {text}: {count:,}" for count, text in remarks if count)
+    paths, numbers = [files[images[row]] for row in rows], [row + 1 for row in rows]
+    return Entries(paths, [labels[row] for row in rows], tuple(names.values()), path, numbers, "annotation", lines)
 
 
 def _categories(content, path):

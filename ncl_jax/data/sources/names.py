@@ -26,7 +26,8 @@ def fault(name: str) -> str:
 
 
 def remarks(names: Sequence[str]) -> tuple[str, ...]:
-    """Lines about names that may be a mistake: two that differ in case or blanks alone, one that means no label."""
+    """Lines about names that may be a mistake: two that differ in case or blanks alone, one that means no label or has
+    a quotation mark."""
     found: dict[str, str] = {}
     alike = []
     for name in names:
@@ -37,6 +38,7 @@ def remarks(names: Sequence[str]) -> tuple[str, ...]:
     lines = {
         "classes whose names differ only in case, blanks, _ or invisible characters": alike,
         "classes whose names usually mean a missing label": missing,
+        "classes whose names have a quotation mark": [repr(name) for name in names if '"' in name],
     }
     return tuple(f"{text}: {first_few(items)}" for text, items in lines.items() if items)
 

@@ -1,6 +1,7 @@
 """The image files below a folder, and what lies there beside them, counted by reason."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ SYSTEM = {
     "@eadir", "__macosx", "@recycle", "#recycle", "$recycle.bin", "system volume information", "lost+found",
 }  # fmt: skip
 THUMBNAILS = {"thumbs", "thumbnails"}  # beside images: smaller copies of them
+THUMBNAIL = re.compile(r"[ ._-]?thumb(?:nail)?$", re.IGNORECASE)  # what such a copy's name may end in
 
 
 class Unused:
@@ -30,6 +32,7 @@ class Unused:
       links: paths of links to folders, which are not followed.
       beside: images that lie beside the folders of classes.
       folders: names of folders that lie beside the splits.
+      thumbnails: paths of images that are used, but named like thumbnails of others beside them.
     """
 
     def __init__(self) -> None:
@@ -38,6 +41,7 @@ class Unused:
         self.system: Counter[str] = Counter()
         self.links: list[str] = []
         self.folders: list[str] = []
+        self.thumbnails: list[str] = []
 
     def skips(self, path: str, beside_images: bool = False) -> bool:
         """Whether a folder is of the system or hidden, or has smaller copies; counts it if so."""
@@ -64,8 +68,21 @@ class Unused:
         else:
             self.endings[ending(name).removeprefix(".") or "none"] += 1
 
-    def line(self, root: Path) -> str:
-        """All of it in one line; empty if there is nothing."""
+    def add_thumbnails(self, place: str, images: list[str]) -> None:
+        """Counts the images of a folder that are named like thumbnails of others in it."""
+        ends = {name: THUMBNAIL.sub("", os.path.splitext(name)[0]) for name in images if "thumb" in name.lower()}  # noqa: PTH122
+        known = {word for name in images for word in (name, os.path.splitext(name)[0])} if ends else set()  # noqa: PTH122
+        self.thumbnails += [os.path.join(place, name) for name, end in ends.items() if end in known - {name}]  # noqa: PTH118
+
+    def lines(self, root: Path) -> list[str]:
+        """What is not used in one line, what is used and perhaps should not be in another."""
+        found = [os.path.relpath(path, root) for path in sorted(self.thumbnails)]
+        suspect = (
+            f"images named like thumbnails of others beside them, which are used: {len(found):,} ({first_few(found)})"
+        )
+        return [*filter(None, [self._line(root)]), *[suspect] * bool(found)]
+
+    def _line(self, root: Path) -> str:
         endings = ", ".join(f"{name} {count:,}" for name, count in self.endings.most_common(8))
         parts = [
             f"{_files(self.endings.total())} without an image's ending ({endings})" if self.endings else "",
@@ -109,6 +126,7 @@ def image_files(folder: Path, unused: Unused | None = None) -> Iterator[tuple[st
         for name in files:
             if not is_image(name):
                 unused.add_file(name)
+        unused.add_thumbnails(place, images)
         for name in images:
             path = os.path.join(place, name)  # noqa: PTH118
             try:
