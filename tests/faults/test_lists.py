@@ -339,8 +339,9 @@ def test_one_stray_quotation_mark_is_never_silent(tmp_path):
     """Wherever it is: the list is refused, or has all rows, and a class that it made is noted."""
     load(tmp_path, "a.csv", NAMED)
     for place in range(NAMED.index("\n") + 1, len(NAMED)):
+        (tmp_path / "a.csv").write_text(f'{NAMED[:place]}"{NAMED[place:]}')
         try:
-            source = load(tmp_path, "a.csv", f'{NAMED[:place]}"{NAMED[place:]}')
+            source = sources.load(Request("list", tmp_path, lists={"train": "a.csv"}))
         except DataError:
             continue
         assert len(images(source)) == len(ROWS)
@@ -405,4 +406,4 @@ def test_paths_may_have_commas(arguments):
 def test_a_list_may_be_called_as_a_users_home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     load(tmp_path, "~list.csv", NAMED)
-    assert len(images(sources.load(Request("list", pathlib.Path("."), lists={"train": "~list.csv"})))) == 9
+    assert len(images(sources.load(Request("list", pathlib.Path(), lists={"train": "~list.csv"})))) == 9
