@@ -11,7 +11,11 @@ MISSING = {"nan", "<na>", "none", "null", "n/a"}  # what other programs write fo
 def clean(name: str) -> str:
     """The form that is compared, kept and shown: without blanks around it, é as one character, bytes that are no text
     as their numbers."""
-    return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode()).strip()
+    try:
+        raw = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a pair, from JSON
+        raw = name.encode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", raw.decode("utf-8", "backslashreplace")).strip()
 
 
 def fault(name: str) -> str:

@@ -86,7 +86,7 @@ class Unused:
         endings = ", ".join(f"{name} {count:,}" for name, count in self.endings.most_common(8))
         parts = [
             f"{_files(self.endings.total())} without an image's ending ({endings})" if self.endings else "",
-            *(f"{_files(count)} in {name}" for name, count in self.system.items()),
+            *(f"{_files(count)} in {name}" for name, count in self.system.items() if count),
             f"{self.hidden:,} whose names begin with a dot" if self.hidden else "",
             _named("link to a folder", "links to folders", [os.path.relpath(path, root) for path in self.links]),
             f"{_files(self.beside)} beside the folders of classes" if self.beside else "",
