@@ -138,13 +138,14 @@ def test_a_folder_that_is_given_and_wrong(tmp_path, given, said):
 UNUSED = {  # what lies beside the images; what the note says after `not used: `
     "other endings": (["ant/a.HEIC", "ant/b.heic", "bee/c.tga", "bee/noending"], r"4 files .*\(heic 2, tga 1, none 1\)"),
     "one other ending": (["ant/Thumbs.db"], r"1 file without an image's ending \(db 1\)"),
-    "names with a dot": (["ant/._0.jpg", ".thumbnails/0.jpg", "ant/.ipynb_checkpoints/0-checkpoint.jpg"], "3 whose names"),
+    "names with a dot": (["ant/._0.jpg", ".thumbnails/0.jpg", "ant/.ipynb_checkpoints/0-checkpoint.jpg"], "3 names with a dot"),
     "a server's folder": (["ant/@eaDir/0.jpg/THUMB.jpg", "bee/@eaDir/1.jpg"], "2 files in @eaDir"),
     "a server's folder as a class": (["@eaDir/0.jpg"], "1 file in @eaDir"),
     "an archive's folder": (["__MACOSX/ant/._0.jpg"], "1 file in __MACOSX"),
     "smaller copies": (["ant/Thumbs/0.jpg", "ant/thumbnails/1.jpg"], "1 file in Thumbs, 1 file in thumbnails"),
+    "an ending of two lines": (["ant/x.a\nb"], r"1 file .*a.nb 1"),
     "an image of no class": (["cover.jpg"], "1 file beside the folders of classes"),
-    "several": (["ant/x.txt", "bee/@eaDir/1.jpg", "ant/.x"], "1 file .*txt 1.*, 1 file in @eaDir, 1 whose"),
+    "several": (["ant/x.txt", "bee/@eaDir/1.jpg", "ant/.x"], "1 file .*txt 1.*, 1 file in @eaDir, 1 name with a dot"),
 }  # fmt: skip
 
 

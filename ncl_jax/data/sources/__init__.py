@@ -33,7 +33,8 @@ def load(request: Request) -> Source:
         raise DataError(f"data set {request.name!r} is not known: give one of {', '.join(SOURCES)}")
     place = f"{request.name} in {request.directory}"
     try:
-        return _checked(SOURCES[request.name](request), place)
+        source = _checked(SOURCES[request.name](request), place)
+        return source._replace(notes=tuple(line.replace("\n", "\\n") for line in source.notes))
     except OSError as error:
         raise DataError(f"{place} cannot be read ({error})") from error
 

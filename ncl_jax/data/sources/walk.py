@@ -85,18 +85,18 @@ class Unused:
     def _line(self, root: Path) -> str:
         endings = ", ".join(f"{name} {count:,}" for name, count in self.endings.most_common(8))
         parts = [
-            f"{_files(self.endings.total())} without an image's ending ({endings})" if self.endings else "",
-            *(f"{_files(count)} in {name}" for name, count in self.system.items() if count),
-            f"{self.hidden:,} whose names begin with a dot" if self.hidden else "",
+            f"{_plural(self.endings.total())} without an image's ending ({endings})" if self.endings else "",
+            *(f"{_plural(count)} in {name}" for name, count in self.system.items() if count),
+            _plural(self.hidden, "name") + " with a dot in front" if self.hidden else "",
             _named("link to a folder", "links to folders", [os.path.relpath(path, root) for path in self.links]),
-            f"{_files(self.beside)} beside the folders of classes" if self.beside else "",
+            f"{_plural(self.beside)} beside the folders of classes" if self.beside else "",
             _named("folder beside the splits", "folders beside the splits", self.folders),
         ]
         return "not used: " + ", ".join(part for part in parts if part) if any(parts) else ""
 
 
-def _files(count):
-    return f"{count:,} file{'s' * (count != 1)}"
+def _plural(count, word="file"):
+    return f"{count:,} {word}{'s' * (count != 1)}"
 
 
 def _named(one, many, names):
