@@ -136,7 +136,7 @@ def test_a_folder_that_is_given_and_wrong(tmp_path, given, said):
 
 
 UNUSED = {  # what lies beside the images; what the note says after `not used: `
-    "other endings": (["ant/a.HEIC", "ant/b.heic", "bee/c.tga", "bee/noending"], r"4 files .*\(heic 2, tga 1, none 1\)"),
+    "other endings": (["ant/a.HEIC", "ant/b.heic", "bee/c.tga", "bee/noending"], r"4 files .*\(heic 2, none 1, tga 1\)"),
     "one other ending": (["ant/Thumbs.db"], r"1 file without an image's ending \(db 1\)"),
     "names with a dot": (["ant/._0.jpg", ".thumbnails/0.jpg", "ant/.ipynb_checkpoints/0-checkpoint.jpg"], "3 names with a dot"),
     "a server's folder": (["ant/@eaDir/0.jpg/THUMB.jpg", "bee/@eaDir/1.jpg"], "2 files in @eaDir"),

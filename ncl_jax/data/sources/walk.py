@@ -83,10 +83,11 @@ class Unused:
         return [*filter(None, [self._line(root)]), *[suspect] * bool(found)]
 
     def _line(self, root: Path) -> str:
-        endings = ", ".join(f"{name} {count:,}" for name, count in self.endings.most_common(8))
+        kinds = sorted(self.endings.items(), key=lambda item: (-item[1], item[0]))
+        endings = first_few([f"{name} {count:,}" for name, count in kinds], 8)
         parts = [
             f"{_plural(self.endings.total())} without an image's ending ({endings})" if self.endings else "",
-            *(f"{_plural(count)} in {name}" for name, count in self.system.items() if count),
+            *(f"{_plural(count)} in {name}" for name, count in sorted(self.system.items()) if count),
             _plural(self.hidden, "name") + " with a dot in front" if self.hidden else "",
             _named("link to a folder", "links to folders", [os.path.relpath(path, root) for path in self.links]),
             f"{_plural(self.beside)} beside the folders of classes" if self.beside else "",
