@@ -193,7 +193,7 @@ def _check_schedule(config: ml_collections.ConfigDict) -> None:
 def check_place(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Raises ConfigError for a run's directory that would become a part of its data: a class, with plots for images."""
     root = pathlib.Path(config.data.dir).resolve()
-    if config.data.name == "folder" and folder.takes(root, workdir.resolve()):
+    if config.data.name == "folder" and folder.takes(root, workdir.resolve(), config.data.list):
         raise ConfigError(f"--workdir={workdir} lies among the images of data.dir={root}: give one that lies elsewhere")
 
 

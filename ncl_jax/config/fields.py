@@ -60,7 +60,8 @@ DATA = {
     "data.std": Field((0.2023, 0.1994, 0.2010), "standard deviation of red, green and blue", AUTHORS),
     "data.augment": Field("autoaugment", "augmentation pipeline of the classifier", AUTHORS, choices=VIEWS),
     "data.list.train": Field("", "list of training images, for data.name=list: text, CSV or JSON; a path, or a name in "
-                             "data.dir"),
+                             "data.dir. For data.name=folder the folder of the training images in data.dir, if its "
+                             "name does not say so; . is data.dir itself"),
     "data.list.val": Field("", "list of validation images, likewise"),
     "data.list.test": Field("", "list of test images, likewise"),
     "data.list.classes": Field("", "file of class names, one a line; otherwise they follow from labels or paths"),

@@ -171,7 +171,8 @@ def count_classes(labels: np.ndarray, class_names: Sequence[str], request: Reque
     if empty:
         raise DataError(
             f"{request.name} in {request.directory} has no training image of {len(empty)} classes "
-            f"({', '.join(empty[:5])}): it is incomplete; unpack or download it again"
+            f"({', '.join(empty[:5])}): add images or leave these classes out; an archive that should have them is "
+            "incomplete: download it again"
         )
     return tuple(counts.tolist())
 

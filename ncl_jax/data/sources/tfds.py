@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ncl_jax.data.sources import lists, tfds_files
+from ncl_jax.data.sources import labels, lists, tfds_files
 from ncl_jax.data.sources.folder import cut
 from ncl_jax.data.sources.layouts import LAYOUTS
 from ncl_jax.data.types import Request, Source, Split
@@ -93,12 +93,11 @@ def read_lists(request: Request) -> Source:
     for theirs in there:
         for row, name in enumerate(read_columns(folder, theirs, ("filename",))["filename"].tolist()):
             rows[name] = theirs, row
-    numeric = lists.are_numbers(entries)
-    splits = {
-        split: Split(_pick(folder, e.paths, rows), lists.numbers(e.labels, names, split, numeric))
-        for split, e in entries.items()
-    }
-    return Source(names, cut(splits, len(names), request.test_share))
+    numbers = labels.of_splits(entries, names)
+    splits = {split: Split(_pick(folder, e.paths, rows), numbers[split]) for split, e in entries.items()}
+    labels.check_classes(entries, numbers["train"], names)
+    notes = tuple(note for e in entries.values() for note in e.notes)
+    return Source(names, cut(splits, len(names), request.test_share), notes=notes)
 
 
 def _pick(folder, paths, rows):
