@@ -16,6 +16,7 @@ from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.evaluation.predictor import combine
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.temperature import find_temperature
+from ncl_jax.runtime import settings
 from ncl_jax.runtime.devices import make_mesh
 from ncl_jax.storage.directory import RunDir
 
@@ -33,6 +34,7 @@ class Model:
         pure function for use under `jit`, with the prior and the temperature of the model.
     """
 
+    @settings.holding
     def __init__(
         self,
         config: ml_collections.ConfigDict,
@@ -67,12 +69,15 @@ class Model:
           ValueError: for an array of another type or shape.
           DataError: a file cannot be read.
         """
-        return np.asarray(combine(self.experts(images), self._expert))
+        with settings.held():
+            return np.asarray(combine(self.experts(images), self._expert))
 
+    @settings.holding
     def experts(self, images: Images) -> np.ndarray:
         """Every expert's raw scores, float32 `[E, B, C]`; arguments and errors as for a call."""
         return np.asarray(self._outputs(self.variables, self.prepare(images))["logits"])
 
+    @settings.holding
     def features(self, images: Images) -> np.ndarray:
         """Every expert's features, what its classifier sees, float32 `[E, B, D]`; as for a call."""
         return np.asarray(self._outputs(self.variables, self.prepare(images))["features"])
@@ -85,6 +90,7 @@ class Model:
 Model.__module__ = "ncl_jax"  # a pickle does not name the file that it is in
 
 
+@settings.holding
 def load(
     workdir: str | pathlib.Path,
     *,
