@@ -57,6 +57,7 @@ class Model:
         config, facts, *rest = self._made_of
         return Model, (config, facts, jax.device_get(self.variables), *rest)
 
+    @settings.holding
     def __call__(self, images: Images) -> np.ndarray:
         """Raw class scores of images, float32 `[B, C]`; softmax gives probabilities.
 
@@ -69,8 +70,7 @@ class Model:
           ValueError: for an array of another type or shape.
           DataError: a file cannot be read.
         """
-        with settings.held():
-            return np.asarray(combine(self.experts(images), self._expert))
+        return np.asarray(combine(self.experts(images), self._expert))
 
     @settings.holding
     def experts(self, images: Images) -> np.ndarray:
