@@ -22,9 +22,9 @@ class Unusable(Exception):
 
 def location() -> pathlib.Path:
     """Where the package's cache folder is to lie. Raises Unusable where there is no place for one."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(named):  # others are to be ignored, says the standard
-        return pathlib.Path(named) / "ncl_jax"
+    named = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if named.is_absolute():  # others are to be ignored, says the standard
+        return named / "ncl_jax"
     try:
         home = pathlib.Path.home()
     except RuntimeError as error:
@@ -96,7 +96,7 @@ def _purge(place: pathlib.Path, open_to_others: bool) -> None:
 def _check_above(place: pathlib.Path) -> None:
     """Raises Unusable where another user could put something else in the place of what lies in a folder."""
     found = place.stat()
-    if found.st_uid not in (os.geteuid(), 0, os.stat("/").st_uid):  # who owns the root can do anything
+    if found.st_uid not in (os.geteuid(), 0, pathlib.Path("/").stat().st_uid):  # who owns the root can do anything
         raise Unusable(f"{place} belongs to another user: set XDG_CACHE_HOME to a folder of your own")
     if found.st_mode & stat.S_ISVTX:
         return

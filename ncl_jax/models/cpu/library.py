@@ -114,9 +114,7 @@ def _compile(command: list[str], flags: tuple[str, ...], output: pathlib.Path) -
     units = [str(source) for source in SOURCES if source.suffix == ".cc"]
     arguments = [*command, *flags, f"-I{jax.ffi.include_dir()}", *units, "-o", str(output)]
     with tempfile.TemporaryFile() as said:  # it may say any amount
-        process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=said, stderr=said, process_group=0
-        )
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=said, stderr=said, process_group=0)
         try:
             code = process.wait(MOST_SECONDS)
         except subprocess.TimeoutExpired as error:
