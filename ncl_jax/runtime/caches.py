@@ -45,7 +45,9 @@ def folder() -> pathlib.Path | None:
 
 @functools.cache
 def _note(reason: str) -> None:
-    console.say(f"note: compiled programs are not kept for the next time, which makes starts slower: {reason}")
+    console.say(
+        f"note: compiled programs are not kept for the next time, which makes starts slower: {reason}", error=True
+    )
 
 
 @contextlib.contextmanager

@@ -53,6 +53,8 @@ def _remove(folder: pathlib.Path, module: str) -> None:
 @functools.cache
 def _say(verb: str, folder: str, reason: str) -> None:
     if verb == "reading":
-        console.say(f"note: damaged compiled programs in {folder} are removed and compiled again")
+        console.say(f"note: damaged compiled programs in {folder} are removed and compiled again", error=True)
     else:
-        console.say(f"note: compiled programs cannot be kept in {folder}, which makes starts slower: {reason}")
+        console.say(
+            f"note: compiled programs cannot be kept in {folder}, which makes starts slower: {reason}", error=True
+        )

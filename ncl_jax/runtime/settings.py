@@ -11,7 +11,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SETTINGS: dict[str, Any] = {
     "jax_enable_x64": False,

@@ -67,7 +67,7 @@ def test_a_cache_that_is_not_the_users_alone_is_not_used(name, cache, monkeypatc
     cache.parent.mkdir()
     UNUSABLE[name](cache, monkeypatch)
     assert caches.folder() is None is caches.folder()
-    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
     with caches.private() as folder:
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and cache.parent not in folder.parents
 
@@ -207,7 +207,7 @@ def test_a_damaged_compiled_program_is_replaced_with_a_line(name, compile_cache,
     compile_small()
     assert entry.is_file() and abs(entry.stat().st_size - good) < 100
     printed = capsys.readouterr()
-    assert len(printed.out.splitlines()) == 1 and str(compile_cache) in printed.out and not printed.err
+    assert len(printed.err.splitlines()) == 1 and str(compile_cache) in printed.err and not printed.out
 
 
 def test_other_warnings_are_shown_as_ever(compile_cache, capsys):
