@@ -39,22 +39,24 @@ class _Hook:
             return self._show(message, *rest, **named)
         folder = jax.config.jax_compilation_cache_dir or ""  # type: ignore[attr-defined]
         verb, module, reason = found.groups()
-        _remove(pathlib.Path(folder), module)
-        _say(verb, folder, " ".join(reason.split())[:200] if verb == "writing" else "")
+        healed = _remove(pathlib.Path(folder), module) and verb == "reading"
+        _say(folder, "" if healed else " ".join(reason.split())[:200])
 
 
-def _remove(folder: pathlib.Path, module: str) -> None:
-    """Removes the entries of a program; which of them it was, JAX does not say."""
+def _remove(folder: pathlib.Path, module: str) -> bool:
+    """Removes the entries of a program, if there are any; which of them it was, JAX does not say."""
+    removed = False
     with contextlib.suppress(OSError):
         for path in folder.glob(f"{glob.escape(module)}-*-cache"):
             path.unlink(missing_ok=True)
+            removed = True
+    return removed
 
 
 @functools.cache
-def _say(verb: str, folder: str, reason: str) -> None:
-    if verb == "reading":
-        console.say(f"note: damaged compiled programs in {folder} are removed and compiled again", error=True)
+def _say(folder: str, reason: str) -> None:
+    if reason:
+        text = f"note: compiled programs cannot be kept in {folder}, which makes starts slower: {reason}"
     else:
-        console.say(
-            f"note: compiled programs cannot be kept in {folder}, which makes starts slower: {reason}", error=True
-        )
+        text = f"note: damaged compiled programs in {folder} are removed and compiled again"
+    console.say(text, error=True)

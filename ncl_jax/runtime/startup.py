@@ -37,7 +37,8 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
 
 
 def prepare() -> None:
-    """To be called once by a command, before the first computation. Raises ConfigError for XLA_FLAGS that are none."""
+    """To be called once by a command, before `connect` and the first computation. Raises ConfigError for XLA_FLAGS that
+    are none."""
     xla_flags.check(os.environ.get("XLA_FLAGS", ""))
     quiet_orbax()
     keep_compiled_programs()

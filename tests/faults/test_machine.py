@@ -210,6 +210,14 @@ def test_a_damaged_compiled_program_is_replaced_with_a_line(name, compile_cache,
     assert len(printed.err.splitlines()) == 1 and str(compile_cache) in printed.err and not printed.out
 
 
+def test_a_place_for_compiled_programs_that_cannot_be_used_costs_a_line(compile_cache, capsys):
+    compile_cache.write_text("")
+    compiled.heal()
+    compile_small()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be kept" in line and str(compile_cache) in line
+
+
 def test_other_warnings_are_shown_as_ever(compile_cache, capsys):
     shown = []
     warnings.showwarning = lambda message, *rest, **named: shown.append(str(message))
