@@ -10,7 +10,7 @@ import numpy as np
 
 from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.errors import DataError, ExportError, one_line
-from ncl_jax.runtime import schema
+from ncl_jax.runtime import schema, settings
 from ncl_jax.runtime.files import open_regular
 
 VERSION = 1  # of the description beside a program
@@ -42,6 +42,7 @@ class Exported:
         self._program, self.about = program, about
         self.class_names = tuple(about["class_names"])
 
+    @settings.holding
     def __call__(self, images: Images) -> np.ndarray:
         """Probabilities of images, float32 `[B, C]`; see `decode.prepare` for what may be given.
 

@@ -17,10 +17,12 @@ from ncl_jax.runs.data import same_data
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.results import write
 from ncl_jax.runs.temperature import find_temperature
+from ncl_jax.runtime import settings
 from ncl_jax.storage import records
 from ncl_jax.storage.directory import RunDir
 
 
+@settings.holding
 def evaluate_run(
     workdir: str | pathlib.Path,
     step: int | Literal["best"] | None = None,
@@ -70,6 +72,7 @@ def _evaluate(
     return Evaluated(figures, records.new_progress() | loaded.progress, answers, data.test)
 
 
+@settings.holding
 def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
     """Writes the table and the plots of a stopped run, at its last checkpoint; training can be resumed.
 

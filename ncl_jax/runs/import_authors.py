@@ -16,6 +16,7 @@ from ncl_jax.config.plan import TrainingPlan, initial_state
 from ncl_jax.errors import ConfigError
 from ncl_jax.methods.momentum import KeyQueue
 from ncl_jax.runs.evaluate import finish
+from ncl_jax.runtime import settings
 from ncl_jax.runtime.files import expand
 from ncl_jax.storage import records
 from ncl_jax.storage.checkpoint import Checkpoints
@@ -25,6 +26,7 @@ from ncl_jax.weights import torch_names
 from ncl_jax.weights.read import digest, read_weights
 
 
+@settings.holding
 def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathlib.Path, workdir: str) -> dict:
     """Makes a run's directory of a checkpoint, and returns the content of its `results.json`.
 

@@ -98,10 +98,11 @@ def prepare(
             f"{directory} holds a run of {step // length} epochs, more than {epochs}: pass its --extend again"
         )
     log = open_log(directory, step, epochs * length, plan.batch_size, tracker)
-    other = messages.other_operations(progress.get("convolution"), plan.operations)
+    machine = {"convolution": plan.operations, "device": device}
+    other = messages.other_machine(progress, machine)
     for line in (*lines, *log.notes, *other, messages.size(state.params)):
         log.print(line)
-    progress |= {"config": config.to_dict() | {"extend": extend}, "convolution": plan.operations}
+    progress |= {"config": config.to_dict() | {"extend": extend}} | machine
     keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
     feed = loading.training_feed(plan, data, keys.order)
     train_step = jax.jit(plans.train_step(plan, cut=feed.cut), inline=True)  # traced once for its metrics and itself

@@ -21,7 +21,7 @@ from ncl_jax.runs import messages, pretrained
 from ncl_jax.runs.causes import check_finite
 from ncl_jax.runs.results import write
 from ncl_jax.runs.setup import Run, is_first, prepare
-from ncl_jax.runtime import console
+from ncl_jax.runtime import console, settings
 from ncl_jax.runtime.devices import devices
 from ncl_jax.runtime.interrupt import Interrupt
 from ncl_jax.storage import records, trackers
@@ -30,6 +30,7 @@ from ncl_jax.storage.directory import RunDir
 from ncl_jax.training import steps
 
 
+@settings.holding
 def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend: int = 0, tracker: str = "") -> dict:
     """Trains, or continues what `workdir` holds, and returns the content of `results.json`.
 

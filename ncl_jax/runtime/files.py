@@ -26,11 +26,6 @@ def expand(name: str, path: str | pathlib.Path) -> pathlib.Path:
     return expanded
 
 
-def cache_directory() -> pathlib.Path:
-    """The package's folder in the user's cache directory; it may not exist yet."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "ncl_jax"
-
-
 def partial_of(path: pathlib.Path) -> pathlib.Path:
     """Where a file's content lies until it is complete."""
     return path.with_name(path.name + ".partial")

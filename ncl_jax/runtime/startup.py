@@ -1,5 +1,6 @@
 """What a program does before its first computation: compiled programs are kept, and what is needed once is quick."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from ncl_jax.runtime.files import cache_directory
+from ncl_jax.runtime import caches, compiled, xla_flags
 
 HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead
 
@@ -36,7 +37,9 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
 
 
 def prepare() -> None:
-    """To be called once by a command, before the first computation."""
+    """To be called once by a command, before `connect` and the first computation. Raises ConfigError for XLA_FLAGS that
+    are none."""
+    xla_flags.check(os.environ.get("XLA_FLAGS", ""))
     quiet_orbax()
     keep_compiled_programs()
 
@@ -57,7 +60,9 @@ def quiet_orbax() -> None:
 def keep_compiled_programs() -> None:
     """Keeps compiled programs in the user's cache directory, unless JAX was told where."""
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
+        folder = caches.folder()
+        jax.config.update("jax_compilation_cache_dir", str(folder) if folder else None)
+    compiled.heal()
 
 
 def compile_once(function: Callable[[], Any], places: Any = None) -> jax.stages.Compiled:

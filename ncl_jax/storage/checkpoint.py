@@ -18,6 +18,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from ncl_jax.errors import CheckpointError, one_line
+from ncl_jax.runtime import settings
 from ncl_jax.storage import untrusted
 from ncl_jax.storage.directory import RunDir
 
@@ -31,6 +32,7 @@ class Restored(NamedTuple):
     skipped: list[str]  # a line for every later checkpoint that could not be used
 
 
+@settings.holding
 def fingerprint(state: Any) -> list[int]:
     """One number a leaf: the sum of its bits modulo 2 ** 32, the same on any number of devices.
 

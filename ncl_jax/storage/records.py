@@ -69,6 +69,7 @@ def final(results: dict, facts: Facts, progress: dict, device: str, config: dict
         "seconds": progress["seconds"],
         "images_per_second": float(np.median(speeds)) if (speeds := progress["images_per_second"]) else None,
         "device": device,
+        "operations": progress.get("convolution"),
         "versions": {"ncl-jax": __version__, **{name: metadata.version(name) for name in LIBRARIES}},
         "config": config,
     }

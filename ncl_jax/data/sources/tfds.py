@@ -14,7 +14,8 @@ from ncl_jax.data.sources.folder import cut
 from ncl_jax.data.sources.layouts import LAYOUTS
 from ncl_jax.data.types import Request, Source, Split
 from ncl_jax.errors import DataError
-from ncl_jax.runtime.files import cache_directory, open_regular, read_file
+from ncl_jax.runtime import caches
+from ncl_jax.runtime.files import open_regular, read_file
 
 SPLITS = {"train": ("train",), "val": ("validation", "val"), "test": ("test",)}
 
@@ -117,14 +118,17 @@ def read_columns(folder: Path, split: str, features: tuple[str, ...]) -> dict[st
     """A split's features but the image, each `[N]`; read once and kept in the user's cache directory."""
     info = read_file(folder / "dataset_info.json") + str(folder.absolute()).encode()
     key = hashlib.sha256(info + f"{split} {features}".encode()).hexdigest()[:32]
-    cached = cache_directory() / "tfds" / f"{key}.npz"
-    if (kept := _kept(cached, features)) is not None:
+    cache = caches.folder()
+    cached = cache and cache / "tfds" / f"{key}.npz"
+    if cached and (kept := _kept(cached, features)) is not None:
         return kept
     with tfds_files.opened(folder):
         source = open_split(folder, split)
         bar = tqdm(range(len(source)), desc=f"reading {', '.join(features)} of {split}", disable=None, leave=False)
         rows = [[_plain(example[name]) for name in features] for example in (source[i] for i in bar)]
     columns: dict[str, Any] = {name: np.array([row[i] for row in rows]) for i, name in enumerate(features)}
+    if cached is None:
+        return columns
     with contextlib.suppress(OSError):  # the labels can be read again
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cached.parent, suffix=".npz", delete=False) as file:
