@@ -2,6 +2,8 @@
 
     ncl-jax train --config=folder:dir=DIR[,image_size=64,epochs=30,method=ncl,imbalance=0,seed=0]
 
+Where it is not clear which folders are the splits, train=FOLDER,val=FOLDER,test=FOLDER name them.
+
 What is chosen for the images is printed when the run starts; any of it can be changed with --config.FIELD=VALUE.
 """
 
@@ -9,5 +11,5 @@ from ncl_jax.config import recipes
 
 
 def get_config(arguments: str | None = None):
-    """Arguments: `dir`, `image_size`, `imbalance`, `method` and `semantics` (see the README), `epochs`, `seed`."""
+    """Arguments: `dir`, `train`, `val`, `test`, `image_size`, `imbalance`, `method`, `semantics`, `epochs`, `seed`."""
     return recipes.folder(arguments)

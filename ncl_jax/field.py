@@ -1,12 +1,12 @@
 """How a field of the configuration is declared, by the configuration or by the method that alone reads it."""
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from ncl_jax.errors import ConfigError, did_you_mean
 
 LARGEST = 2**31 - 1  # of a whole number, if nothing else is declared
+LARGEST_FLOAT, SMALLEST_FLOAT = 3.4e38, 1.2e-38  # what the devices compute with, float32, is infinite beyond, 0 below
 
 
 class Field(NamedTuple):
@@ -16,7 +16,7 @@ class Field(NamedTuple):
       default: its value in `base_config`; the type of every other value.
       help: what it is, for a reader who knows Python and photographs.
       source: of the default: "authors" (their program), a paper or an arXiv number.
-      at_least, above, at_most, below: bounds of a number; numbers are finite in any case.
+      at_least, above, at_most, below: bounds of a number; numbers are finite in float32 in any case.
       choices: the values of a text.
       words: numbers that the command line has words for.
       developer: a switch for work on ncl_jax itself, which no user needs.
@@ -41,12 +41,12 @@ class Field(NamedTuple):
             self._check_number(name, value)
 
     def _check_number(self, name, value):
-        low = self.above is None or value > self.above
+        low = self.above is None or value - self.above >= SMALLEST_FLOAT
         high = self.below is None or value < self.below
         least = self.at_least is None or value >= self.at_least
-        finite = isinstance(value, int) or math.isfinite(value)
+        finite = isinstance(value, int) or is_finite(value)
         if not (low and high and least and finite):
-            words = [self.bounds(), "" if finite else "finite"]
+            words = [self.bounds(), "" if finite else "finite in 32 bits"]
             raise ConfigError(f"{name}={value} must be {' and '.join(filter(None, words))}")
         most = LARGEST if self.at_most is None and isinstance(value, int) else self.at_most
         if most is not None and value > most:
@@ -65,6 +65,11 @@ class Field(NamedTuple):
             return "in [0, 1)"
         limits = {"at least": self.at_least, "above": self.above, "at most": self.at_most, "below": self.below}
         return " and ".join(f"{word} {limit}" for word, limit in limits.items() if limit is not None)
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number, of any size, is finite as the devices have it: in float32."""
+    return abs(value) <= LARGEST_FLOAT
 
 
 def one_of(name: str, value: Any, valid: Collection[str]) -> None:

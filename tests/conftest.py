@@ -23,11 +23,15 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit all of it
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
 
+import blank  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-# Where the tests run in the background it is ignored, and would be so in the programs that they start.
+from ncl_jax.report import plots  # noqa: E402
+
+# Where the tests run in the background they are ignored, and would be so in the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
@@ -37,6 +41,15 @@ GOLDEN = pathlib.Path(__file__).parent / "golden"
 def pytest_collection_modifyitems(items):
     """The slow ones first: a file stays in one worker, and the last one should be short."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures(request):
+    """Pictures are left blank but in modules that say `PICTURES = True`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "PICTURES", False):
+            patch.setattr(plots, "drawn", blank.drawn)
+        yield
 
 
 @pytest.fixture

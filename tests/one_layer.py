@@ -1,10 +1,12 @@
 """A backbone of one convolution, "one_layer", which is traced and compiled in a fraction of a ResNet's time.
 
-As a program it is `ncl-jax train` with that backbone: `python tests/one_layer.py --config=... --config.FIELD=VALUE`.
+As a program it is `ncl-jax train` with that backbone and blank pictures:
+`python tests/one_layer.py --config=... --config.FIELD=VALUE`.
 """
 
 import sys
 
+import blank
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -33,4 +35,5 @@ class OneLayer(nn.Module):
 models.BACKBONES["one_layer"] = OneLayer
 
 if __name__ == "__main__":
+    blank.leave_blank()
     cli.run("train", sys.argv[1:])

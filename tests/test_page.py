@@ -25,6 +25,7 @@ from ncl_jax.report import charts, comparison, confusion, page, plots
 from ncl_jax.runs.results import write
 from ncl_jax.storage.directory import RunDir
 
+PICTURES = True
 SECTIONS = ["Figures", "Head and tail", "Training", "Confusions", "Confidence", "Do the experts agree?",
             "The most confident mistakes", "The tail's worst classes"]  # fmt: skip
 LABELS, TOP = np.array([0, 0, 1, 1, 2, 2, 3, 3]), np.array([0, 1, 1, 1, 0, 0, 2, 3])

@@ -93,6 +93,6 @@ def test_missing_package_is_named(prepared, monkeypatch):
 
 @pytest.mark.parametrize("ids", [[0, 0], [0, 2], [-1, 1]])
 def test_ids_must_be_the_rows(ids):
-    source = [{"id": b"train_%05d" % i, "image": np.zeros((2, 2, 3), np.uint8), "label": 0} for i in ids]
+    source = [{"id": b"train_%05d" % i, "image": np.zeros((32, 32, 3), np.uint8), "label": 0} for i in ids]
     with pytest.raises(ValueError, match="occurs twice, or does not fit 2 images"):
         tfds_files._split(source, "train")

@@ -11,8 +11,8 @@ import sys
 from typing import Any, NamedTuple
 
 from ncl_jax._version import __version__
-from ncl_jax.errors import Interrupted, NclError, did_you_mean
-from ncl_jax.runtime import console, memory
+from ncl_jax.errors import ConfigError, Interrupted, NclError, did_you_mean, one_line
+from ncl_jax.runtime import causes, console, memory, settings
 
 
 class Command(NamedTuple):
@@ -78,11 +78,14 @@ def run(name: str, arguments: list[str]) -> None:
     """Runs a subcommand: an error that the user can fix is one line and exit code 1, a signal 128 and its number."""
     memory.keep()
     console.survive_closed_streams()
+    if dropped := settings.forget():
+        text = f"note: {', '.join(dropped)} of the environment does not apply: what is computed must not depend on it"
+        console.say(text, error=True)
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _stop_at_once)
     try:
         message, code = attempt(name, arguments)
-    except Exception:
+    except Exception:  # whose cause is not known
         sys.excepthook(*sys.exc_info())
         message, code = REPORT, 1
     if code:
@@ -93,19 +96,33 @@ def run(name: str, arguments: list[str]) -> None:
 def attempt(name: str, arguments: list[str]) -> tuple[str, int]:
     """Runs a subcommand; returns what is to be said at its end, and the exit code."""
     try:
-        command = importlib.import_module(COMMANDS[name].module)
+        command = _imported(COMMANDS[name].module)
         command.main(make_parser(name, command).read(arguments))
     except Interrupted as message:
         return str(message), 128 + message.number
     except NclError as error:
         return f"error: {error}", 1
-    except MemoryError as error:
-        return f"error: the memory is full ({error}): lower optim.batch_size or model.width", 1
     except ModuleNotFoundError as error:
         if str(error.name).startswith("ncl_jax"):
             raise
         return f"error: {error} for {sys.executable}: use the Python that ncl_jax was installed into (README)", 1
+    except Exception as error:
+        cause = causes.of(error)
+        if cause is None:
+            raise
+        return f"error: {cause}", 1
     return "", 0
+
+
+def _imported(module: str) -> Any:
+    """A subcommand's module. Raises ConfigError for variables that JAX cannot start with."""
+    try:
+        return importlib.import_module(module)
+    except ValueError as error:
+        given = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("JAX_")]
+        if not given:
+            raise
+        raise ConfigError(f"JAX cannot start ({one_line(error)}): correct or unset {', '.join(given)}") from error
 
 
 def make_parser(name: str, command: Any) -> Any:

@@ -9,10 +9,10 @@ import pathlib
 import sys
 
 from ncl_jax.cli import launch
-from ncl_jax.cli.arguments import Parser, add_config, at_least, read_config
+from ncl_jax.cli.arguments import Parser, add_config, read_config
 from ncl_jax.config import files as config_files
 from ncl_jax.errors import ConfigError, NclError
-from ncl_jax.field import one_of
+from ncl_jax.field import Field, one_of
 from ncl_jax.methods import METHODS
 from ncl_jax.report.ablation import plot, table
 from ncl_jax.report.plots import png
@@ -54,7 +54,7 @@ def check(args: argparse.Namespace) -> None:
         if field.startswith("--config.seed"):
             raise ConfigError(f"argument {field!r}: every run has its own seed; use --seeds={args.seeds}")
     for name in ("seeds", "jobs"):
-        at_least(name, getattr(args, name), 1)
+        Field(1, "", at_least=1, at_most=1000).check(f"--{name}", getattr(args, name))
     if args.jobs > 1 and args.slurm is not None:
         raise ConfigError(f"--jobs={args.jobs} is for runs on this machine, --slurm for a cluster's: choose one")
 
@@ -73,10 +73,11 @@ def main(args: argparse.Namespace) -> None:
     failed: list[str] = []
     results: dict[str, list[dict]] = {method: [] for method in args.methods}
     for (method, _), one, code in zip(cases, jobs, launch.run(launcher, jobs), strict=True):
-        if code == 0:
-            results[method].append(RunDir(one.directory).read_results() or {})
+        if code == 0 and (found := RunDir(one.directory).read_results()):
+            results[method].append(found)
         else:
-            failed.append(f"{one.name}: {'ended without an exit code' if code is None else f'exit code {code}'}")
+            ended = "ended without an exit code" if code is None else f"exit code {code}"
+            failed.append(f"{one.name}: {ended if code != 0 else f'{one.directory} holds no results'}")
     text = table(results)
     console.say(text)
     if failed and (workdir / "table.md").exists():

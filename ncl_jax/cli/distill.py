@@ -8,8 +8,7 @@ is one like any other; it does not need the teacher's once it has its first chec
 import argparse
 
 from ncl_jax.cli.arguments import Parser, add_fields, add_run, set_fields
-from ncl_jax.errors import ConfigError
-from ncl_jax.runs.distill import own_config, student
+from ncl_jax.runs.distill import continued, student
 from ncl_jax.runs.train import train
 from ncl_jax.runtime import startup
 from ncl_jax.storage.directory import RunDir
@@ -27,9 +26,7 @@ def arguments(parser: Parser) -> None:
 def main(args: argparse.Namespace) -> None:
     """The command."""
     workdir = RunDir(args.workdir or f"{args.run}-distilled")
-    config = own_config(workdir) if workdir.has_checkpoints() else student(args.run)
-    if not config.teacher.run:
-        raise ConfigError(f"--workdir={workdir} holds a run that learned from no other: choose another directory")
+    config = continued(workdir) if workdir.has_checkpoints() else student(args.run)
     set_fields(config, args.fields)
     startup.prepare()
     train(config, workdir.path, extend=args.extend, tracker=args.tracker)

@@ -92,10 +92,9 @@ def problems(config: ml_collections.ConfigDict, data: dataset.Data, examined: di
         if part.errors:
             found.append(_listed(f"unreadable images in {name}: {len(part.errors)}", part.errors))
     for name, part in examined.items():
-        pairs = examine.shared(examined["train"], part) if name != "train" else []
-        if pairs:
-            lines = [f"{data.place('train', mine)} is {data.place(name, other)}" for mine, other in pairs]
-            found.append(_listed(f"images that stand in train and in {name}: {len(pairs)}", lines))
+        if name != "train" and (pairs := examine.shared(examined["train"], part)):
+            places = _places(data, "train", name, pairs)
+            found.append(_listed(f"images that stand in train and in {name}: {len(pairs)} of {name}", places))
     try:
         checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     except ConfigError as error:
@@ -116,10 +115,19 @@ def remarks(data: dataset.Data, examined: dict[str, Examined]) -> list[str]:
         if part.flat.any():
             lines = [data.place(name, row) for row in np.flatnonzero(part.flat).tolist()]
             found.append(_listed(f"images of one colour, or nearly, in {name}: {len(lines)}", lines))
-    if pairs := examine.in_two_classes(data.train, examined["train"]):
-        lines = [f"{data.place('train', first)} is {data.place('train', second)}" for first, second in pairs]
-        found.append(_listed(f"training images that stand in two classes: {len(pairs)}", lines))
+    same, other = examine.repeated(data.train, examined["train"])
+    if other:
+        places = _places(data, "train", "train", other)
+        found.append(_listed(f"training images that stand in two classes: {len(other)}", places))
+    if same:
+        places = _places(data, "train", "train", same)
+        found.append(_listed(f"training images that repeat an earlier one of their class: {len(same)}", places))
     return found
+
+
+def _places(data: dataset.Data, first: str, second: str, pairs: examine.Pairs) -> list[str]:
+    """Where images are that are the same, a line for each pair."""
+    return [f"{data.place(first, one)} is {data.place(second, other)}" for one, other in pairs]
 
 
 def _listed(text: str, items: Sequence[str]) -> str:

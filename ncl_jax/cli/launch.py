@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from ncl_jax.errors import ConfigError, Interrupted, NclError, one_line
 from ncl_jax.runtime import console
 from ncl_jax.runtime.interrupt import SIGNALS
+from ncl_jax.runtime.schema import read_bytes
 
 MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # JAX takes one of them, the second is older
 GPU_SHARE = 0.9  # of a GPU's memory, for all runs that go on at the same time
@@ -156,7 +157,7 @@ class Slurm:
 
     def _check_earlier(self):
         earlier = self._directory / "job"
-        if earlier.exists() and (number := earlier.read_text()):
+        if number := _read(earlier):
             listed, _ = _start(["squeue", "--noheader", f"--jobs={number}"]).communicate()
             if listed.strip():
                 raise NclError(
@@ -168,8 +169,8 @@ class Slurm:
 def _read(path):
     """A file's number as text; empty where there is none."""
     try:
-        text = path.read_text().strip()
-    except OSError:
+        text = read_bytes(path, 100).decode().strip()
+    except (OSError, ValueError, NclError):
         return ""
     return text if text.isdigit() else ""
 

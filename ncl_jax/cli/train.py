@@ -87,8 +87,8 @@ def check_processes(coordinator: str, num_processes: int, process_id: int) -> No
 def main(args: argparse.Namespace) -> None:
     """The command: only reads the arguments, see `runs.train.train`."""
     config = read_config(args)
-    connect(args)
     startup.prepare()
+    connect(args)
     try:
         workdir = args.workdir or f"runs/{config_files.run_name(args.config)}"
         train(config, workdir, extend=args.extend, tracker=args.tracker, folds=args.folds)

@@ -12,8 +12,8 @@ NONE = "none"  # of the argument `pretrained`: random weights
 BATCH = 128
 # What trains heads on frozen features; chosen on held-out training images (docs/features.md).
 ON_FEATURES = {
-    "model.freeze": FROZEN, "model.standardize": True, "model.head_start": "class_mean",
-    "model.classifier": "cosine", "model.cosine_scale": 25.0, "model.adapter": 0,
+    "model.freeze": FROZEN, "model.standardize": False, "model.head_start": "class_mean",
+    "model.classifier": "cosine", "model.cosine_scale": 20.0, "model.adapter": 0,
     "optim.name": "adamw", "optim.learning_rate": 1e-3, "optim.weight_decay": 1e-2, "optim.batch_size": BATCH,
     "optim.schedule": "cosine", "optim.warmup_epochs": 0, "optim.milestones": (), "loss.ramp_steps": 0,
     "data.augment": "none",

@@ -98,13 +98,22 @@ def input_shape(trunk: nn.Module | None, image_shape: tuple[int, ...]) -> tuple[
 def prior_power(config: ml_collections.ConfigDict, facts: Facts) -> float:
     """What a run's scores are meant for (`methods.Objective`): what it noted when it began.
 
-    Runs of earlier versions noted nothing: their method is asked, which a file of the user's own must be there for.
+    Runs of earlier versions noted nothing: their method is asked, if it is one of this package. Code that a run's files
+    name is never run.
 
     Raises:
-      ConfigError: it is not.
+      ConfigError: it is of the user's own.
     """
     noted = config.get("prior_power")
-    return noted if noted is not None else float(objective(config, facts.class_counts).prior_power)
+    if noted is not None:
+        return noted
+    if config.loss.name not in methods.objectives():
+        raise ConfigError(
+            f"loss.name={config.loss.name!r} is code of somebody's own, which is not run for a prior, and the run's "
+            'config.json does not note what its scores are meant for: add "prior_power" to it, 0 for classes that are '
+            "equally likely, 1 for the training images' shares; or use the scores as trained"
+        )
+    return float(objective(config, facts.class_counts).prior_power)
 
 
 def platform(mesh: Mesh | None) -> str:

@@ -28,5 +28,5 @@ def absolute_paths(config: ml_collections.ConfigDict) -> None:
     fields = config.data
     fields.dir = str(expand("data.dir", fields.dir).absolute())
     for name, path in fields.list.items():
-        if path and (file := expand(f"data.list.{name}", path)).is_file():
+        if path and fields.name != "folder" and (file := expand(f"data.list.{name}", path)).is_file():
             fields.list[name] = str(file.absolute())

@@ -1,6 +1,5 @@
 """Checks of a configuration, before and after the data is known."""
 
-import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -11,9 +10,16 @@ from ncl_jax import methods
 from ncl_jax.config.fields import fields, flatten
 from ncl_jax.data.sources import folder
 from ncl_jax.errors import ConfigError
-from ncl_jax.field import Field, one_of
+from ncl_jax.field import Field, is_finite, one_of
 from ncl_jax.models import BACKBONES, FROZEN
 
+# Choices that a program of the user's may add to, and that a trained model is used without.
+_OPEN = ("data.name", "data.augment", "contrast.augment", "optim.schedule")
+# Of a configuration that a run's files hold: what would take the memory or the processes of the machine it is read on.
+_MOST = {
+    "data.image_size": 2**14, "data.resize": 2**14, "data.threads": 1024, "data.workers": 1024, "model.depth": 1202,
+}  # fmt: skip
+LARGEST_PIXEL = 1e15  # normalised: the squares of larger ones, which batch statistics are made of, are infinite
 # Objectives that need a classifier whose scores are cosines times a scale.
 _NORMED = ("ldam", "dbm")
 
@@ -35,25 +41,38 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_schedule(config)
 
 
+def validate_saved(config: ml_collections.ConfigDict) -> None:
+    """Checks what a trained model is used with, of a configuration that a run's files hold. Imports no method.
+
+    Raises:
+      ConfigError: naming the field, its value and what it must be.
+    """
+    given = flatten(config)
+    for name, field in fields().items():
+        if name not in _OPEN:
+            field.check(name, given[name])
+    for name, most in _MOST.items():
+        Field(0, "", at_most=most).check(name, given[name])
+    _check_network(config)
+    _check_pixels(config)
+    _check_size(config)
+    for name in ("loss.prior_weights", "optim.milestones"):
+        _numbers(name, given[name])
+
+
 def _numbers(name: str, values: Any) -> tuple:
     """A field's values, if they are numbers. Raises ConfigError otherwise."""
     values = tuple(values) if isinstance(values, Sequence) and not isinstance(values, str) else (values,)
-    if not all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in values):
-        raise ConfigError(f"{name}={values} must be numbers, such as (1, 2)")
+    if not all(isinstance(v, int | float) and not isinstance(v, bool) and is_finite(v) for v in values):
+        raise ConfigError(f"{name}={values} must be numbers that are finite in 32 bits, such as (1, 2)")
     return values
 
 
 def _check_network(config: ml_collections.ConfigDict) -> None:
     model = config.model
-    backbone = BACKBONES[model.backbone]
-    try:
-        backbone.check_depth(model.depth)
-    except ValueError as error:
-        raise ConfigError(f"model.{error}") from error
-    if getattr(backbone, "groups", 1) > 1 and model.width % 16:
-        raise ConfigError(
-            f"model.width={model.width} must be a multiple of 16 for a {model.backbone}, which has groups"
-        )
+    backbone = _check_architecture("model", model)
+    if config.teacher.run:
+        _check_architecture("teacher", config.teacher)
     _check_heads(model)
     most = getattr(backbone, "num_parts", 0)
     Field(0, "", at_most=most).check("model.freeze", model.freeze)
@@ -76,6 +95,22 @@ def _check_heads(model: ml_collections.ConfigDict) -> None:
             raise ConfigError(f"model.{name}={model[name]} needs a frozen backbone: set model.freeze=all, or {none}")
 
 
+def _check_architecture(name: str, section: ml_collections.ConfigDict) -> Any:
+    """Checks what `model` and `teacher` have in common, and returns the backbone."""
+    for field in ("backbone", "classifier", "width", "cosine_scale", "num_experts"):
+        fields()[f"model.{field}"].check(f"{name}.{field}", section[field])
+    backbone = BACKBONES[section.backbone]
+    try:
+        backbone.check_depth(section.depth)
+    except ValueError as error:
+        raise ConfigError(f"{name}.{error}") from error
+    if getattr(backbone, "groups", 1) > 1 and section.width % 16:
+        raise ConfigError(
+            f"{name}.width={section.width} must be a multiple of 16 for a {section.backbone}, which has groups"
+        )
+    return backbone
+
+
 def _check_pixels(config: ml_collections.ConfigDict) -> None:
     for name in ("mean", "std"):
         values = _numbers(f"data.{name}", config.data[name])
@@ -83,6 +118,16 @@ def _check_pixels(config: ml_collections.ConfigDict) -> None:
             raise ConfigError(f"data.{name}={values} must be three numbers, one for each of red, green and blue")
     if min(config.data.std) <= 0:
         raise ConfigError(f"data.std={tuple(config.data.std)} must be above 0: pixels are divided by it")
+    if (most := largest_pixel(config.data.mean, config.data.std)) > LARGEST_PIXEL:
+        raise ConfigError(
+            f"data.std={tuple(config.data.std)}, data.mean={tuple(config.data.mean)}: normalised pixels would be as "
+            f"large as {most:.2g}; pixels are in [0, 1], set what ImageNet has or the images' own mean and deviation"
+        )
+
+
+def largest_pixel(mean: Sequence[float], std: Sequence[float]) -> float:
+    """The largest absolute value of a normalised pixel: black or white, of any colour."""
+    return max(max(abs(m), abs(1 - m)) / s for m, s in zip(mean, std, strict=True))
 
 
 def _check_size(config: ml_collections.ConfigDict) -> None:
@@ -164,7 +209,7 @@ def _check_schedule(config: ml_collections.ConfigDict) -> None:
 def check_place(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Raises ConfigError for a run's directory that would become a part of its data: a class, with plots for images."""
     root = pathlib.Path(config.data.dir).resolve()
-    if config.data.name == "folder" and folder.takes(root, workdir.resolve()):
+    if config.data.name == "folder" and folder.takes(root, workdir.resolve(), config.data.list):
         raise ConfigError(f"--workdir={workdir} lies among the images of data.dir={root}: give one that lies elsewhere")
 
 

@@ -18,10 +18,17 @@ AUTHORS = "the authors' program"
 MAY_CHANGE = ("version", "extend", "prior_power", "pixels", "data.dir", "data.list.", "data.download", "data.threads",
               "data.workers", "data.cache", "run.", "teacher.run")  # fmt: skip
 
+# Bounds that no work comes near. What a run takes in memory is estimated (`costs`); far beyond these it would also
+# never begin, or its tables, one row an epoch, would be what fills the memory.
+EPOCHS = 10**6
+SIDE, CHANNELS = 2**14, 2**14  # pixels; channels of the first stage, numbers of a projected feature
+LAYERS = 1202  # the deepest of He et al. 2016
+EXPERTS, COPIES = 32, 32  # each is a part of the program
+
 RUN = {
     "seed": Field(0, "random seed of initial weights, order and augmentation; the long-tailed subset does not depend "
                   "on it", at_least=0, at_most=2**32 - 1),
-    "epochs": Field(400, "number of training epochs", AUTHORS, at_least=1),
+    "epochs": Field(400, "number of training epochs", AUTHORS, at_least=1, at_most=EPOCHS),
     "eval_every": Field(10, "epochs between evaluations; the last epoch is always evaluated", at_least=1),
     "checkpoint_every": Field(10, "epochs between checkpoints; the last epoch is always saved", at_least=1),
     "precision": Field("float32", "number format that the backbone computes in", choices=("float32", "bfloat16")),
@@ -39,28 +46,30 @@ DATA = {
                             "temperature=val", at_least=0, below=1),
     "data.skip_unreadable": Field(False, "skip files that cannot be read; otherwise they stop the run"),
     "data.image_size": Field(0, "side of the square that the network sees, in pixels; 0: that of the images, if all "
-                             "have the same", at_least=0),
+                             "have the same", at_least=0, at_most=SIDE),
     "data.resize": Field(0, "shorter side, in pixels, before the centre is cut out for testing; 0: image_size",
-                         at_least=0),
+                         at_least=0, at_most=SIDE),
     "data.feed": Field("auto", "data loader: resident (decoded once, kept on the devices), stream (decoded when "
                        "needed), auto (by size)", choices=("auto", "resident", "stream")),
     "data.threads": Field(0, "threads that decode a stream, in each process or worker; 0: one for each core",
-                          at_least=0),
-    "data.workers": Field(0, "processes that decode a stream; 0: threads of this process", at_least=0),
+                          at_least=0, at_most=1024),
+    "data.workers": Field(0, "processes that decode a stream; 0: threads of this process", at_least=0,
+                          at_most=256),
     "data.interpolation": Field("bilinear", "how images are scaled", "torchvision",
                                 choices=INTERPOLATIONS),
     "data.cached_views": Field(4, "training views of each image whose features are cached, with a frozen backbone",
-                               at_least=1),
+                               at_least=1, at_most=64),
     "data.flip": Field(True, "flip cached training views left to right in half of the draws; not for text or classes "
                        "that differ by the side"),
     "data.cache": Field("", "folder of cached features; empty: the user's cache directory; none: nothing is kept"),
     "data.mixup": Field(0.0, "a of the distribution Beta(a, a) by which pairs of images are mixed; 0: no mixing",
-                        "mixup, arXiv 1710.09412", at_least=0),
+                        "mixup, arXiv 1710.09412", at_least=0, at_most=1000),
     "data.mean": Field((0.4914, 0.4822, 0.4465), "mean of red, green and blue, in [0, 1]", AUTHORS),
     "data.std": Field((0.2023, 0.1994, 0.2010), "standard deviation of red, green and blue", AUTHORS),
     "data.augment": Field("autoaugment", "augmentation pipeline of the classifier", AUTHORS, choices=VIEWS),
     "data.list.train": Field("", "list of training images, for data.name=list: text, CSV or JSON; a path, or a name in "
-                             "data.dir"),
+                             "data.dir. For data.name=folder the folder of the training images in data.dir, if its "
+                             "name does not say so; . is data.dir itself"),
     "data.list.val": Field("", "list of validation images, likewise"),
     "data.list.test": Field("", "list of test images, likewise"),
     "data.list.classes": Field("", "file of class names, one a line; otherwise they follow from labels or paths"),
@@ -68,13 +77,14 @@ DATA = {
 MODEL = {
     "model.backbone": Field("cifar_resnet", "network; cifar_resnet is for small images", AUTHORS, choices=BACKBONES),
     "model.depth": Field(32, "layers of the network: 6 n + 2 for cifar_resnet; 18, 34, 50, 101 or 152 for resnet; 50 "
-                         "for resnext", AUTHORS),
+                         "for resnext", AUTHORS, at_least=1, at_most=LAYERS),
     "model.width": Field(16, "channels of the first stage: 16 for cifar_resnet, 64 for resnet", "He et al. 2016",
-                         at_least=1),
+                         at_least=1, at_most=CHANNELS),
     "model.classifier": Field("linear", "classifier; normed is cosine without a bias", AUTHORS, choices=HEADS),
     "model.cosine_scale": Field(16.0, "factor of a cosine or normed classifier's scores", "authors, ImageNet-LT",
                                 above=0),
-    "model.num_experts": Field(3, "experts: networks that learn the task together", "NCL, experiments", at_least=1),
+    "model.num_experts": Field(3, "experts: networks that learn the task together", "NCL, experiments", at_least=1,
+                               at_most=EXPERTS),
     "model.pretrained": Field("", "weights to start from: a file, a run's directory or ORG/NAME of the hub"),
     "model.pretrained_expert": Field(-1, "expert of a run in model.pretrained that all start from; -1: each from its "
                                      "own", at_least=-1),
@@ -106,7 +116,7 @@ LOSS = {
                                         "1/(E(E-1)) (equations); ncl and dbm only", AUTHORS,
                                         choices=("per_expert", "mean_pair")),
     "loss.copies": Field(1, "augmented copies of each image: 1 for ncl, 2 or more for nclpp (authors: 4)", AUTHORS,
-                         at_least=1),
+                         at_least=1, at_most=COPIES),
     "loss.label_smoothing": Field(0.0, "share of the target that is spread over all classes", "arXiv 1512.00567",
                                   at_least=0, below=1),
     "loss.ramp_steps": Field(0, "steps over which the three weights above grow from 0; 0: at once", AUTHORS,
@@ -119,25 +129,25 @@ CONTRAST = {
                                 choices=("moco", "authors")),
     "contrast.augment": Field("moco_key", "augmentation pipeline of the key encoder", AUTHORS, choices=VIEWS),
     "contrast.momentum": Field(0.999, "momentum of the key encoder, per step", AUTHORS, at_least=0, below=1),
-    "contrast.queue": Field(1024, "keys per expert in the queue", "authors, CIFAR", at_least=1),
+    "contrast.queue": Field(1024, "keys per expert in the queue", "authors, CIFAR", at_least=1, at_most=2**24),
     "contrast.temperature": Field(0.2, "temperature of the contrastive scores", AUTHORS, above=0),
-    "contrast.dim": Field(64, "numbers of a projected feature", "authors, CIFAR", at_least=1),
+    "contrast.dim": Field(64, "numbers of a projected feature", "authors, CIFAR", at_least=1, at_most=CHANNELS),
 }  # fmt: skip
 TEACHER = {
     "teacher.run": Field("", "run whose ensemble one network learns from; ncl-jax distill sets this section"),
     "teacher.backbone": Field("", "the teacher's network, as in model"),
-    "teacher.depth": Field(0, "likewise"),
-    "teacher.width": Field(0, "likewise"),
+    "teacher.depth": Field(0, "likewise", at_least=0, at_most=LAYERS),
+    "teacher.width": Field(0, "likewise", at_least=0, at_most=CHANNELS),
     "teacher.classifier": Field("", "likewise"),
-    "teacher.cosine_scale": Field(0.0, "likewise"),
-    "teacher.adapter": Field(0, "likewise"),
+    "teacher.cosine_scale": Field(0.0, "likewise", at_least=0),
+    "teacher.adapter": Field(0, "likewise", at_least=0, at_most=CHANNELS),
     "teacher.standardize": Field(False, "likewise"),
-    "teacher.num_experts": Field(0, "likewise"),
+    "teacher.num_experts": Field(0, "likewise", at_least=0, at_most=EXPERTS),
 }
 OPTIM = {
-    "optim.batch_size": Field(64, "images per step, over all devices", AUTHORS, at_least=1),
+    "optim.batch_size": Field(64, "images per step, over all devices", AUTHORS, at_least=1, at_most=2**20),
     "optim.accumulate": Field(1, "micro-batches that a batch is processed in, if it does not fit in memory; each has "
-                              "its own batch statistics", at_least=1),
+                              "its own batch statistics", at_least=1, at_most=1024),
     "optim.name": Field("sgd", "optimizer: sgd with Nesterov momentum (authors), or adamw", AUTHORS,
                         choices=OPTIMIZERS),
     "optim.learning_rate": Field(0.1, "base learning rate", AUTHORS, above=0),
@@ -155,7 +165,7 @@ DEVICES = {
                       choices=("auto", "xla", "native"), developer=True),
     "run.strategy": Field("auto", "how the experts are applied", choices=("auto", *STRATEGIES), developer=True),
     "run.steps_per_call": Field(0, "training steps in one device call; 0: the platform's default", at_least=0,
-                                developer=True),
+                                at_most=1000, developer=True),
     "run.eval_batch": Field(500, "test images per step", at_least=1),
     "run.data_devices": Field(0, "devices that share a batch; 0: all that are not taken by experts", at_least=0),
     "run.expert_devices": Field(1, "devices that the experts are spread over; must divide the number of experts",

@@ -1,6 +1,8 @@
 """Configuration files: found by path or by name, and run with errors that name the file and the line."""
 
+import hashlib
 import importlib.util
+import os
 import pathlib
 import traceback
 from types import ModuleType
@@ -10,6 +12,7 @@ import ml_collections
 from ncl_jax.errors import ConfigError, NclError, did_you_mean
 from ncl_jax.runtime.files import expand
 
+LONGEST_NAME = 255  # bytes of a directory's name
 INSTALLED = pathlib.Path(__file__).parent.parent / "configs"
 
 
@@ -34,9 +37,16 @@ def find(name: str) -> pathlib.Path:
 
 
 def run_name(config: str) -> str:
-    """The name of a run's directory: `configs/cifar100lt.py:imbalance=50` gives `cifar100lt-imbalance=50`."""
+    """The name of a run's directory: `configs/cifar100lt.py:imbalance=50` gives `cifar100lt-imbalance=50`.
+
+    One that is too long for a directory is cut, and ends in a checksum of the whole.
+    """
     path, _, arguments = config.partition(":")
-    return "-".join(filter(None, [pathlib.Path(path).stem, arguments.replace("/", "_")]))
+    name = "-".join(filter(None, [pathlib.Path(path).stem, arguments.replace("/", "_")]))
+    whole = os.fsencode(name)
+    if len(whole) <= LONGEST_NAME:
+        return name
+    return f"{whole[: LONGEST_NAME - 30].decode(errors='ignore')}-{hashlib.sha256(whole).hexdigest()[:8]}"
 
 
 def load(config: str) -> ml_collections.ConfigDict:

@@ -190,6 +190,12 @@ def initial_state(plan: TrainingPlan) -> steps.TrainState:
     return steps.TrainState(*start, opt_state=opt_state, memory=memory)
 
 
+def state_shapes(plan: TrainingPlan) -> steps.TrainState:
+    """The shapes of the state."""
+    shapes: steps.TrainState = jax.eval_shape(functools.partial(initial_state, plan))
+    return shapes
+
+
 def teacher_shapes(plan: TrainingPlan) -> dict[str, Any]:
     """The shapes of the teacher's variables, as a run's model has them."""
     assert plan.teacher is not None

@@ -58,12 +58,15 @@ def folder(arguments: str | None) -> ml_collections.ConfigDict:
     """A recipe for a folder of images, chosen by what it holds: the size of the images, their number, the classes.
 
     Args:
-      arguments: `dir`, the folder (`sources.folder.read` says what it may look like); `image_size`, in pixels, 0 for
-        the one of 32, 64, 128 and 224 that suits the images; `imbalance` to cut the data to a profile, 0 for the data
-        as it is; `backbone`, a name of `models.named.NAMED`, and `pretrained`, see `backbone.use`: photographs take
-        the pretrained backbone `named.DEFAULT` if its weights are installed; `method`, `semantics`, `epochs`, `seed`.
+      arguments: `dir`, the folder (`sources.folder.read` says what it may look like); `train`, `val` and `test`, the
+        names of the splits' folders in it where they are not clear (the fields of data.list); `image_size`, in pixels,
+        0 for the one of 32, 64, 128 and 224 that suits the images; `imbalance` to cut the data to a profile, 0 for the
+        data as it is; `method`, `semantics`, `epochs`, `seed`; `backbone`, a name of `models.named.NAMED`, and
+        `pretrained`, see `backbone.use`: photographs take the pretrained backbone `named.DEFAULT` if its weights are
+        installed.
     """
-    return _own_images("folder", parse_arguments(arguments, dir="", **OWN), {})
+    args = parse_arguments(arguments, dir="", train="", val="", test="", **OWN)
+    return _own_images("folder", args, {name: args[name] for name in ("train", "val", "test")})
 
 
 def listed(arguments: str | None) -> ml_collections.ConfigDict:
@@ -83,7 +86,10 @@ def _own_images(name, args, lists):
     source = sources.load(request)
     train, num_classes = source.splits["train"], len(source.class_names)
     if num_classes < 2:
-        raise ConfigError(f"{args.dir} has one class, {source.class_names[0]}: a classifier needs two or more")
+        raise ConfigError(
+            f"{args.dir} has one class, {source.class_names[0]}: a classifier needs two or more; if its folders are "
+            f"the classes, pass dir={args.dir}/{source.class_names[0]}"
+        )
     if args.imbalance:
         train, _ = dataset.long_tailed(train, args.imbalance, source.class_names, request)
     size = args.image_size or suitable_size(train)
@@ -130,8 +136,9 @@ def num_hard(num_classes: int) -> int:
 
 
 def fit_batch(config: ml_collections.ConfigDict, num_images: int) -> None:
-    """Halves the batch, and the learning rate with it, until an epoch has ten steps or the batch is 8."""
-    while config.optim.batch_size > 8 and num_images < 10 * config.optim.batch_size:
+    """Halves the batch, and the learning rate with it, until an epoch has ten steps or the batch is 8, and further
+    where there are fewer images than 8."""
+    while config.optim.batch_size > min(8, num_images) and num_images < 10 * config.optim.batch_size:
         config.optim.batch_size //= 2
         config.optim.learning_rate /= 2
     config.contrast.queue = min(config.contrast.queue, 16 * config.optim.batch_size)
@@ -160,17 +167,19 @@ SCALED = ("eval_every", "checkpoint_every", "optim.warmup_epochs", "optim.milest
 def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigDict:
     """Reads the arguments of a configuration file, `imbalance=50,method=ncl`, each in its default's type.
 
+    Commas separate them; one that begins no argument belongs to the text before it, `dir=red,green`.
+
     Raises:
       ConfigError: for an unknown argument (listing the valid ones), a repeated one or a value of another type.
     """
     values: dict[str, Any] = {}
-    for item in filter(None, (text or "").split(",")):
+    for item in _items(text or "", defaults):
         name, equals, value = item.partition("=")
         if name not in defaults or not equals:
             valid = ", ".join(f"{key}={value}" for key, value in defaults.items())
             raise ConfigError(
                 f"unknown argument {item!r}{did_you_mean(name, defaults)}; the arguments with their defaults are: "
-                f"{valid}. Commas separate them, so that no value can contain one"
+                f"{valid}. Commas separate them"
             )
         if name in values:
             raise ConfigError(f"argument {name!r} is given twice")
@@ -180,6 +189,17 @@ def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigD
             kind = type(defaults[name]).__name__
             raise ConfigError(f"argument {name}={value!r} is not a number of type {kind}") from error
     return ml_collections.ConfigDict(defaults | values)
+
+
+def _items(text, defaults):
+    """The arguments, `name=value` each: a part without an equals sign continues the text before it."""
+    items: list[str] = []
+    for part in text.split(","):
+        if items and "=" not in part and isinstance(defaults.get(items[-1].partition("=")[0]), str):
+            items[-1] += f",{part}"
+        else:
+            items.append(part)
+    return [item.rstrip(",") for item in items if item.strip(",")]
 
 
 def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_collections.ConfigDict:

@@ -45,10 +45,10 @@ class Facts(NamedTuple):
         return json.dumps(self._asdict(), indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Facts":
-        """Reads what `to_json` wrote."""
-        fields: dict[str, Any] = json.loads(text)
-        return cls(**fields | {name: tuple(v) for name, v in fields.items() if isinstance(v, list)})
+    def of(cls, content: dict[str, Any]) -> "Facts":
+        """From what `to_json` wrote, read; what only later versions know is left out."""
+        known: dict[str, Any] = {name: value for name, value in content.items() if name in cls._fields}
+        return cls(**known | {name: tuple(v) for name, v in known.items() if isinstance(v, list)})
 
 
 class Data(NamedTuple):
@@ -171,7 +171,8 @@ def count_classes(labels: np.ndarray, class_names: Sequence[str], request: Reque
     if empty:
         raise DataError(
             f"{request.name} in {request.directory} has no training image of {len(empty)} classes "
-            f"({', '.join(empty[:5])}): it is incomplete; unpack or download it again"
+            f"({', '.join(empty[:5])}): add images or leave these classes out; an archive that should have them is "
+            "incomplete: download it again"
         )
     return tuple(counts.tolist())
 

@@ -14,7 +14,8 @@ class Request(NamedTuple):
       name: of the source.
       directory: folder of the data.
       download: whether the network may be used.
-      lists: files of lists by split, and of class names (`classes`); a source that has no lists does not look.
+      lists: files of lists by split, and of class names (`classes`); of a folder of images the splits' folders, where
+        their names do not say so. Other sources do not look.
       test_share: of each class, cut off for testing where the data has neither a test nor a val split.
     """
 

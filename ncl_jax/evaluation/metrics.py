@@ -108,14 +108,17 @@ def summarize(sums: Sums, groups: dict[str, dict[str, np.ndarray]]) -> dict:
 
     Returns:
       `ensemble` and `experts` (a list): each with `accuracy`, `many`, `medium`, `few`, a dictionary for every further
-      convention, `nll` (nats), `ece` and `per_class`; `disagreement`: `kl` (nats) and `top1`, overall, by group and
-      per class, None for a single expert.
+      convention, `nll` (nats), `ece` and `per_class`; `class_means`, with an `ensemble` and `experts` of its own: the
+      accuracies again, overall and by group, as means over classes rather than over images (`shot_acc` of classifier
+      balancing; the same where all classes have as many test images); `disagreement`: `kl` (nats) and `top1`, overall,
+      by group and per class, None for a single expert.
     """
     sums = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
     predictors = [_summarize_predictor(sums, index, groups) for index in range(len(sums.nll))]
     return {
         "ensemble": predictors[0],
         "experts": predictors[1:],
+        "class_means": _class_means(sums, groups),
         "disagreement": _summarize_disagreement(sums, groups) if len(predictors) > 2 else None,
     }
 
@@ -136,6 +139,14 @@ def _summarize_predictor(sums, index, groups):
         "ece": float(np.abs(confidence - right).sum() / images.sum()),
         "per_class": [_share(c, n) for c, n in zip(correct, sums.count, strict=True)],
     }
+
+
+def _class_means(sums, groups):
+    """Every predictor's accuracy as the mean of its classes', of those that have test images."""
+    tested = (sums.count > 0).astype(np.float64)
+    shares = sums.correct / np.maximum(sums.count, 1)
+    ensemble, *experts = [{"accuracy": _share(of, tested), **_by_group(of, tested, groups)} for of in shares]
+    return {"ensemble": ensemble, "experts": experts}
 
 
 def _summarize_disagreement(sums, groups):

@@ -1,10 +1,11 @@
 """What a run's model says of every image that it was evaluated on, kept for its report."""
 
 import io
+import math
 import pathlib
 import zipfile
 import zlib
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -14,7 +15,7 @@ from ncl_jax.data.images import parallel
 from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
 from ncl_jax.evaluation.metrics import Answers
-from ncl_jax.runtime.files import write_bytes
+from ncl_jax.runtime.files import open_regular, write_bytes
 
 CONFIDENT = 12  # mistakes that are shown
 WORST, OF_EACH = 5, 3  # classes of the tail that are shown, and mistakes of each
@@ -106,10 +107,77 @@ def write(path: pathlib.Path, predictions: Predictions) -> None:
     write_bytes(path, file.getvalue())
 
 
-def read(path: pathlib.Path) -> Predictions | None:
-    """Reads what `write` wrote; None where there is no such file, or a damaged one."""
+MOST_BYTES = 2**29  # of all arrays together, unpacked
+MOST_SHOWN = 1000  # images
+# Type, number of axes and the range of every array.
+_ARRAYS: dict[str, tuple[type, int, float, float]] = {
+    "labels": (np.int32, 1, 0, 2**31 - 1), "top": (np.int32, 2, 0, 2**31 - 1), "confidence": (np.float32, 2, 0, 1.001),
+    "rows": (np.int32, 1, 0, 2**31 - 1), "thumbnails": (np.uint8, 4, 0, 255),
+}  # fmt: skip
+
+
+def read(path: pathlib.Path, num_classes: int = 2**31 - 1, num_predictors: int | None = None) -> Predictions | None:
+    """Reads what `write` wrote; None where there is no such file, or one that is damaged or of another run.
+
+    Args:
+      path: of the file.
+      num_classes: C.
+      num_predictors: P; None: any.
+    """
     try:
-        with np.load(path) as file:
-            return Predictions(**{name: file[name] for name in Predictions._fields})
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            found = Predictions(**_arrays(archive))
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+        DataError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ):
         return None
+    return found if _belongs(found, num_classes, num_predictors) else None
+
+
+def _arrays(archive: zipfile.ZipFile) -> dict[str, np.ndarray]:
+    """The arrays by name; what they would take is known before it is taken."""
+    members = {name: archive.getinfo(f"{name}.npy") for name in Predictions._fields}
+    if sum(member.file_size for member in members.values()) > MOST_BYTES:
+        raise ValueError("the arrays are larger than a run's")
+    found = {}
+    for name, member in members.items():
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{name} is packed as NumPy packs nothing")
+        with archive.open(member) as file:
+            found[name] = _array(file, member.file_size, *_ARRAYS[name])
+    return found
+
+
+def _array(file: IO[bytes], size: int, kind: type, axes: int, least: float, most: float) -> np.ndarray:
+    """An array of a file of `size` bytes, once its header says that it is one of ours."""
+    version = np.lib.format.read_magic(file)
+    if version != (1, 0):
+        raise ValueError(f"the array is of format {version}")
+    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+    length = math.prod(shape) * dtype.itemsize
+    if dtype.kind != np.dtype(kind).kind or len(shape) != axes or min(shape) < 0 or length > size:
+        raise ValueError(f"the array is {dtype} {shape}")
+    array = np.frombuffer(file.read(length), dtype).reshape(shape, order="F" if by_columns else "C")
+    if array.size and not (array.min() >= least and array.max() <= most):
+        raise ValueError("the array is out of its range")
+    return array.astype(kind)
+
+
+def _belongs(found: Predictions, num_classes: int, num_predictors: int | None) -> bool:
+    """Whether the arrays fit each other, and the run."""
+    number, shown = len(found.labels), len(found.rows)
+    wanted = found.top.shape[:1] if num_predictors is None else (num_predictors,)
+    shapes = found.top.shape == found.confidence.shape == (*wanted, number) and number and wanted[0]
+    pictures = found.thumbnails.shape
+    fits = pictures[0] == shown <= MOST_SHOWN and 0 < pictures[1] == pictures[2] <= THUMBNAIL and pictures[3] == 3
+    if not (shapes and fits):
+        return False
+    return bool(max(found.labels.max(), found.top.max()) < num_classes and (found.rows < number).all())

@@ -1,7 +1,7 @@
 """An exported model for use: `ncl_jax.load_exported(FILE)`. It needs JAX, flatbuffers, NumPy and Pillow."""
 
 import hashlib
-import json
+import os
 import pathlib
 from typing import Any
 
@@ -9,9 +9,20 @@ import jax
 import numpy as np
 
 from ncl_jax.data.images.decode import Images, prepare
-from ncl_jax.errors import ExportError
+from ncl_jax.errors import DataError, ExportError, one_line
+from ncl_jax.runtime import schema, settings
+from ncl_jax.runtime.files import open_regular
 
 VERSION = 1  # of the description beside a program
+MOST_DESCRIPTION, MOST_BYTES = 2**26, 2**31  # of the description, and of a program, whose format has no more
+BYTECODE = b"ML\xefR"  # what MLIR's begins with; of other bytes its reader may crash
+MOST_SIDE, MOST_PIXELS = 2**14, 2**26  # of the images that a program sees
+DESCRIPTION = schema.record(
+    {
+        "sha256": schema.text(64), "format": schema.text(100), "class_names": schema.list_of(schema.text(), 1),
+        "image_shape": schema.list_of(schema.integer(1, MOST_SIDE), 3, 3), "resize": schema.integer(1, MOST_SIDE),
+    }
+)  # fmt: skip
 
 
 def description_of(path: pathlib.Path) -> pathlib.Path:
@@ -31,16 +42,23 @@ class Exported:
         self._program, self.about = program, about
         self.class_names = tuple(about["class_names"])
 
+    @settings.holding
     def __call__(self, images: Images) -> np.ndarray:
         """Probabilities of images, float32 `[B, C]`; see `decode.prepare` for what may be given.
 
         Raises:
           ValueError: for an array of another type or shape.
           DataError: a file cannot be read.
+          ExportError: the program cannot be run here.
         """
         about, shape = self.about, tuple(self.about["image_shape"])
-        pixels = prepare(images, shape, about["resize"], shape[0], about.get("interpolation", "bilinear"))
-        return np.asarray(self._program.call(pixels))
+        prepared = prepare(images, shape, about["resize"], shape[0], about.get("interpolation", "bilinear"))
+        try:
+            return np.asarray(self._program.call(prepared))
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" in str(error):  # of this machine, not of the program
+                raise
+            raise ExportError(f"the exported program cannot be run here: {one_line(error)}") from error
 
 
 def load_exported(file: str | pathlib.Path) -> Exported:
@@ -50,21 +68,77 @@ def load_exported(file: str | pathlib.Path) -> Exported:
       ExportError: one of the files is missing, damaged, or of another version; flatbuffers is not installed.
     """
     path = pathlib.Path(file).expanduser()
+    about = _description(path)
+    program = _deserialize(path, _content(path, about))
+    _check_program(path, program, about)
+    return Exported(program, about)
+
+
+def _description(path: pathlib.Path) -> dict[str, Any]:
+    """What stands beside a program. Raises ExportError."""
+    beside = description_of(path)
     try:
-        content, about = path.read_bytes(), json.loads(description_of(path).read_text())
-        version, digest = about["version"], about["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        about = schema.read_json(beside, MOST_DESCRIPTION, schema.record({"version": schema.integer()}))
+        if about["version"] != VERSION:
+            raise ExportError(
+                f"{path} is of version {about['version']}, this ncl_jax reads version {VERSION}: export the run again"
+            )
+        DESCRIPTION(about, "")
+        height, width, channels = about["image_shape"]
+        if channels != 3 or height * width > MOST_PIXELS:
+            schema.refuse(channels, "image_shape[2]", f"3, and H times W at most {MOST_PIXELS:,}")
+    except (OSError, ValueError, DataError) as error:
         raise ExportError(
-            f"{path} or the description beside it, {description_of(path)}, cannot be read: {error}"
+            f"{beside}, the description beside {path.name}, cannot be read ({one_line(error)}): export the run again"
         ) from error
-    if version != VERSION:
-        raise ExportError(f"{path} is of version {version}, this ncl_jax reads version {VERSION}: export the run again")
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise ExportError(f"{path} was changed or cut short since it was exported: export the run again")
+    return about
+
+
+def _content(path: pathlib.Path, about: dict[str, Any]) -> bytearray:
+    """The bytes of the program that the description is of. Raises ExportError before they take any memory."""
+    again = "export the run again"
+    try:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise ExportError(f"{path} is larger than {MOST_BYTES:,} bytes, which no program is: {again}")
+            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            if digest != about["sha256"]:
+                raise ExportError(f"{path} was changed or cut short since it was exported: {again}")
+            file.seek(0)
+            content = bytearray(file.read(MOST_BYTES))
+    except (OSError, DataError) as error:
+        raise ExportError(f"{path} cannot be read ({one_line(error)}): {again}") from error
     if about["format"] != "stablehlo":
         raise ExportError(f"{path} holds {about['format']}, no program for JAX: export the run with --format=stablehlo")
+    return content
+
+
+def _deserialize(path: pathlib.Path, content: bytearray) -> jax.export.Exported:
     try:
-        program = jax.export.deserialize(bytearray(content))
+        return jax.export.deserialize(content)
     except ImportError as error:
         raise ExportError(f"{path} cannot be read ({error}): pip install flatbuffers") from error
-    return Exported(program, about)
+    except Exception as error:  # whatever bytes provoke that are no program
+        raise _no_program(path, error) from error
+
+
+def _check_program(path: pathlib.Path, program: jax.export.Exported, about: dict[str, Any]) -> None:
+    """Raises ExportError for a program that is not the one of the description, or that JAX cannot read."""
+    shape, number = tuple(about["image_shape"]), len(about["class_names"])
+    try:
+        if not program.mlir_module_serialized.startswith(BYTECODE):
+            raise ValueError("its operations are no bytecode")
+        (takes,), (gives,) = ([aval.shape[1:] for aval in avals] for avals in (program.in_avals, program.out_avals))
+        jax.jit(program.call).lower(jax.ShapeDtypeStruct((1, *shape), np.uint8))
+    except Exception as error:  # as above
+        raise _no_program(path, error) from error
+    if takes != shape or gives != (number,):
+        raise ExportError(
+            f"{path} takes images {takes} and gives {gives} probabilities, its description says {shape} and {number}: "
+            "export the run again"
+        )
+
+
+def _no_program(path: pathlib.Path, error: Exception) -> ExportError:
+    words = f"{type(error).__name__}: {one_line(error, 100)}"
+    return ExportError(f"{path} holds no program that this JAX can read ({words}): export the run again")

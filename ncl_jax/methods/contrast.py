@@ -28,4 +28,5 @@ def contrast(*, weight: float, temperature: float, queue: int) -> Objective:
         return momentum.init_queue(key, num_experts, queue, dim)
 
     spec: Any = momentum.KeyQueue
-    return Objective(compute, init_memory, spec(keys=P("expert"), position=P()))
+    of_terms = {"contrast": ("contrast.temperature", "contrast.weight")}
+    return Objective(compute, init_memory, spec(keys=P("expert"), position=P()), fields=of_terms)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ncl_jax import losses
-from ncl_jax.methods.ncl import ramped
+from ncl_jax.methods.ncl import TERMS, ramped
 from ncl_jax.methods.objective import Memory, Objective, Outputs, Parts
 
 
@@ -45,4 +45,4 @@ def distilled(
         parts["nbod_hard"] = weights["hard_distill_weight"] * divergence(*of_hard)
         return parts, memory
 
-    return Objective(compute, prior_power=float(not balanced))
+    return Objective(compute, prior_power=float(not balanced), fields=TERMS)

@@ -41,7 +41,7 @@ def adjusted(
         return {"nil": losses.cross_entropy(moved, targets, label_smoothing).mean(-1).sum()}, memory
 
     own = 1 - statistics.fmean(prior_weights or [1.0])
-    return Objective(compute, prior_power=own)
+    return Objective(compute, prior_power=own, fields={"nil": ("loss.prior_weights", "model.cosine_scale")})
 
 
 def even_weights(num_experts: int) -> list[float]:

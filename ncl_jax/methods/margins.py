@@ -14,6 +14,11 @@ from ncl_jax.methods.ncl import ncl
 from ncl_jax.methods.objective import Memory, Objective, Outputs, Parts
 
 LDAM_POWER = 0.25
+LDAM_TERMS = {  # see `Objective.fields`
+    "ldam": ("loss.margin", "loss.reweight_beta", "model.cosine_scale"),
+    "diversity": ("loss.diversity", "loss.diversity_temperature", "loss.diversity_spread", "model.cosine_scale"),
+}
+DBM_FIELDS = ("loss.margin", "loss.margin_power", "loss.image_margin")
 FIELDS = {
     "margin": Field(0.1, "margin of the smallest class: an angle in radians for dbm, a cosine for ldam",
                     "authors of DBM-NCL; of LDAM: 0.5", at_least=0),
@@ -82,7 +87,7 @@ def ldam(
             )
         return parts, memory
 
-    return Objective(compute, prior_power=1.0)
+    return Objective(compute, prior_power=1.0, fields=LDAM_TERMS)
 
 
 def _difference(logits, temperatures):
@@ -114,4 +119,5 @@ def dbm(
         logits = cosine_scale * margins.with_angular_margin(cosines, labels, of_classes, image_margin)
         return nested.compute({**outputs, "logits": logits}, labels, step, memory)
 
-    return nested._replace(compute=compute)
+    fed = {term: (*names, *DBM_FIELDS) for term, names in nested.fields.items()}
+    return nested._replace(compute=compute, fields=fed)

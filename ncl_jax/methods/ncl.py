@@ -11,6 +11,11 @@ from ncl_jax import losses
 from ncl_jax.methods.objective import Memory, Objective, Outputs, Parts
 
 WEIGHTS = ("hard_weight", "distill_weight", "hard_distill_weight")
+_FULL, _HARD = ("loss.distill_weight", "model.cosine_scale"), ("loss.hard_distill_weight", "model.cosine_scale")
+TERMS = {
+    "nil": ("model.cosine_scale",), "nil_hard": ("loss.hard_weight", "model.cosine_scale"), "nbod": _FULL,
+    "nbod_hard": _HARD, "inter": _FULL, "inter_hard": _HARD, "intra": _FULL, "intra_hard": _HARD,
+}  # of all losses here and of the distillation: see `Objective.fields`  # fmt: skip
 
 
 def ncl(
@@ -57,7 +62,7 @@ def _objective(
         arguments = {"class_counts": counts, "num_hard": num_hard, **semantics, **weights}
         return loss(outputs["logits"], labels, **arguments)[1], memory
 
-    return Objective(compute, prior_power=float(not balanced))
+    return Objective(compute, prior_power=float(not balanced), fields=TERMS)
 
 
 def ramp(step: jax.Array, ramp_steps: int) -> jax.Array:

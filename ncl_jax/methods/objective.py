@@ -4,7 +4,7 @@ import hashlib
 import importlib
 import importlib.util
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,12 +34,15 @@ class Objective(NamedTuple):
         for classes that are equally likely, 1 for the training images' shares. Priors at test time start from it.
       memory_spec: where the memory lives on the mesh ("data", "expert"): a pytree of PartitionSpec whose leaves may
         stand for whole branches; the default keeps a copy on every device.
+      fields: the fields of the configuration that make a loss term what it is, `{"nil": ("loss.margin",)}`: named where
+        the term is not finite.
     """
 
     compute: Callable[[Outputs, jax.Array, jax.Array, Memory], tuple[Parts, Memory]]
     init_memory: Callable[[jax.Array, Outputs], Memory] = no_memory
     memory_spec: Any = P()
     prior_power: float = 0.0
+    fields: Mapping[str, Sequence[str]] = {}
 
 
 def together(**objectives: Objective) -> Objective:
@@ -57,7 +60,8 @@ def together(**objectives: Objective) -> Objective:
         return {name: one.init_memory(key, outputs) for name, one in objectives.items()}
 
     specs = {name: one.memory_spec for name, one in objectives.items()}
-    return Objective(compute, init_memory, specs, sum(one.prior_power for one in objectives.values()))
+    fields = {term: names for one in objectives.values() for term, names in one.fields.items()}
+    return Objective(compute, init_memory, specs, sum(one.prior_power for one in objectives.values()), fields)
 
 
 def find_own(name: str) -> Callable[..., Objective]:

@@ -151,7 +151,11 @@ def disagreement(results: dict, class_names: Sequence[str]) -> Figure:
     counts = results["class_counts"]
     for ax, (kind, (label, scale)) in zip(row, labels.items(), strict=True):
         values = results["disagreement"][kind]["per_class"]
-        order = [c for c in np.argsort(-np.asarray(counts), kind="stable") if values[c] is not None]
+        order = [
+            c
+            for c in np.argsort(-np.asarray(counts), kind="stable")
+            if values[c] is not None and np.isfinite(values[c])
+        ]
         shown = np.array([scale * values[c] for c in order])
         points = ax.scatter(np.arange(1, len(order) + 1), shown, s=18)
         if len(order) <= SAID:
@@ -160,7 +164,7 @@ def disagreement(results: dict, class_names: Sequence[str]) -> Figure:
         if len(order) > SMOOTHED:
             parts = np.array_split(np.arange(len(order)), SMOOTHED)
             ax.plot([p.mean() + 1 for p in parts], [shown[p].mean() for p in parts], "--", color=COLORS[1])
-        ax.set(xlabel="rank of the class: head → tail", ylabel=label, ylim=(0, 1.05 * max(shown.max(), 1e-9)))
+        ax.set(xlabel="rank of the class: head → tail", ylabel=label, ylim=(0, 1.05 * shown.max(initial=1e-9)))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 

@@ -1,7 +1,10 @@
 """The figures of a run as a text table."""
 
+import math
+
 import numpy as np
 
+GROUPED = ("accuracy", "many", "medium", "few")
 COLUMNS = ("accuracy", "many", "medium", "few", "nll", "ece")
 
 
@@ -13,6 +16,8 @@ def table(results: dict) -> str:
     """
     lines = ["{:<18}{:>10}{:>8}{:>8}{:>8}{:>8}{:>8}".format("", "accuracy", "many", "medium", "few", "NLL", "ECE")]
     lines += [f"{name:<18}" + "".join(_cell(key, row[key]) for key in COLUMNS) for name, row in predictors(results)]
+    if means := class_means(results):
+        lines.append(f"{'mean of classes':<18}" + "".join(_cell(key, means[key]) for key in GROUPED) + "   ensemble")
     if results.get("disagreement"):
         kl, top1 = results["disagreement"]["kl"], results["disagreement"]["top1"]
         lines.append(_disagreement_line("top-1 differs", top1, 100))
@@ -50,6 +55,18 @@ def predictors(results: dict) -> list[tuple[str, dict]]:
         best = max(range(len(experts)), key=lambda i: experts[i]["accuracy"])
         rows += [("mean expert", mean_expert(experts)), (f"best expert ({best})", experts[best])]
     return rows
+
+
+def class_means(results: dict) -> dict | None:
+    """The ensemble's accuracies as means over classes, where they differ from those over images: where classes have
+    test sets of different sizes. None where they are the same, and for results of before they were computed."""
+    means, ensemble = results.get("class_means", {}).get("ensemble"), results["ensemble"]
+    differ = means and any(not _same(means[key], ensemble[key]) for key in GROUPED)
+    return means if differ else None
+
+
+def _same(left, right):
+    return left is right or math.isclose(left, right, abs_tol=1e-9)
 
 
 def _cell(key, value):

@@ -27,6 +27,21 @@ def student(run: str | pathlib.Path) -> ml_collections.ConfigDict:
     return config
 
 
+def continued(workdir: RunDir) -> ml_collections.ConfigDict:
+    """The configuration of a student whose directory has been trained in, which runs no code that it names.
+
+    Raises:
+      ConfigError: the directory holds a run that learned from no other.
+    """
+    config = own_config(workdir)
+    if not config.teacher.run or config.loss.name != "distilled":
+        raise ConfigError(
+            f"--workdir={workdir} holds a run that learned from no other (loss.name={config.loss.name!r}): choose "
+            "another directory"
+        )
+    return config
+
+
 def own_config(directory: RunDir) -> ml_collections.ConfigDict:
     """A run's configuration, without what `config.json` notes beside it."""
     return without_notes(directory.read_config())

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax
 
+from ncl_jax.config import checks
 from ncl_jax.config.plan import adjustment
 from ncl_jax.data.types import Split
 from ncl_jax.errors import CheckpointError
@@ -16,10 +17,12 @@ from ncl_jax.runs.restore import restore
 from ncl_jax.runs.results import write
 from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runs.trunk import evaluated
+from ncl_jax.runtime import settings
 from ncl_jax.storage import records
 from ncl_jax.storage.directory import RunDir
 
 
+@settings.holding
 def evaluate_run(
     workdir: str | pathlib.Path,
     step: int | Literal["best"] | None = None,
@@ -55,6 +58,7 @@ def _evaluate(
     loaded = restore(directory, step)
     config, plan, facts = loaded.config, loaded.plan, loaded.plan.facts
     assert plan.mesh is not None
+    checks.check_against_data(config, facts.num_train, facts.num_classes)
     if data_dir is not None:
         config.data.dir = data_dir
     data = same_data(config, directory)
@@ -65,9 +69,10 @@ def _evaluate(
         print(line)
     epoch = loaded.step // (facts.num_train // config.optim.batch_size)
     figures = {"step": loaded.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}
-    return Evaluated(figures, loaded.progress, answers, data.test)
+    return Evaluated(figures, records.new_progress() | loaded.progress, answers, data.test)
 
 
+@settings.holding
 def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
     """Writes the table and the plots of a stopped run, at its last checkpoint; training can be resumed.
 

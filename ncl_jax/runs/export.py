@@ -17,10 +17,12 @@ from ncl_jax.export.formats import FORMATS
 from ncl_jax.export.load import VERSION, description_of
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.temperature import find_temperature
+from ncl_jax.runtime import settings
 from ncl_jax.runtime.files import expand, write_bytes, write_text
 from ncl_jax.storage.directory import RunDir
 
 
+@settings.holding
 def export(
     run: str | pathlib.Path,
     out: str | pathlib.Path,

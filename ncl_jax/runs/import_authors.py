@@ -16,7 +16,9 @@ from ncl_jax.config.plan import TrainingPlan, initial_state
 from ncl_jax.errors import ConfigError
 from ncl_jax.methods.momentum import KeyQueue
 from ncl_jax.runs.evaluate import finish
+from ncl_jax.runtime import settings
 from ncl_jax.runtime.files import expand
+from ncl_jax.storage import records
 from ncl_jax.storage.checkpoint import Checkpoints
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.training import steps
@@ -24,6 +26,7 @@ from ncl_jax.weights import torch_names
 from ncl_jax.weights.read import digest, read_weights
 
 
+@settings.holding
 def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathlib.Path, workdir: str) -> dict:
     """Makes a run's directory of a checkpoint, and returns the content of its `results.json`.
 
@@ -51,9 +54,8 @@ def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathl
     by_xla.run.conv = "xla"  # nothing is computed
     plan = build.make_training_plan(by_xla, data.facts)
     state = make_state(plan, tensors, file)
-    progress = {
-        "seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict() | {"extend": 0},
-        "pretrained": {"name": str(file), "sha256": digest(file)},
+    progress = records.new_progress() | {
+        "config": config.to_dict() | {"extend": 0}, "pretrained": {"name": str(file), "sha256": digest(file)},
     }  # fmt: skip
     with directory.locked():
         directory.begin(config, data, {"extend": 0, "prior_power": plan.prior_power()})
@@ -98,15 +100,22 @@ def _fitting(tensors, modules, expected, file) -> Any:
 
 def _queue(tensors, state, file) -> KeyQueue:
     """The queues of all experts. Raises ConfigError where they are of another length or dimension."""
-    wanted = state.memory["contrast"].keys.shape  # [E, Q, dim]
+    num_experts, length, dim = state.memory["contrast"].keys.shape
     try:
-        keys = np.stack([tensors[f"MOCO.{e}.queue"].T for e in range(wanted[0])])
-        position = tensors["MOCO.0.queue_ptr"].item()
+        queues = [tensors[f"MOCO.{e}.queue"] for e in range(num_experts)]
+        position = tensors["MOCO.0.queue_ptr"]
     except KeyError as error:
         raise ConfigError(f"{file} lacks {error}") from error
-    if keys.shape != wanted:
+    for queue in queues:
+        if queue.ndim != 2 or queue.shape != queues[0].shape:
+            raise ConfigError(f"{file} has a queue of shape {queue.shape}, where all must be matrices of one shape")
+    if queues[0].shape != (dim, length):
+        their_dim, their_length = queues[0].shape
         raise ConfigError(
-            f"{file} has queues of {keys.shape[1]} keys of {keys.shape[2]} numbers: set contrast.queue={keys.shape[1]} "
-            f"and contrast.dim={keys.shape[2]}"
+            f"{file} has queues of {their_length} keys of {their_dim} numbers: set contrast.queue={their_length} "
+            f"and contrast.dim={their_dim}"
         )
-    return KeyQueue(jnp.asarray(keys), jnp.int32(position))
+    if position.size != 1 or not 0 <= position.item() < length:
+        raise ConfigError(f"{file} has a MOCO.0.queue_ptr that is no position in a queue of {length} keys")
+    keys = np.stack([queue.T for queue in queues]).astype(np.float32)
+    return KeyQueue(jnp.asarray(keys), jnp.int32(position.item()))

@@ -16,6 +16,7 @@ from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.evaluation.predictor import combine
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.temperature import find_temperature
+from ncl_jax.runtime import settings
 from ncl_jax.runtime.devices import make_mesh
 from ncl_jax.storage.directory import RunDir
 
@@ -34,6 +35,7 @@ class Model:
         pure function for use under `jit`, with the prior and the temperature of the model.
     """
 
+    @settings.holding
     def __init__(
         self,
         config: ml_collections.ConfigDict,
@@ -56,6 +58,7 @@ class Model:
         config, facts, *rest = self._made_of
         return Model, (config, facts, jax.device_get(self.variables), *rest)
 
+    @settings.holding
     def __call__(self, images: Images) -> np.ndarray:
         """Raw class scores of images, float32 `[B, C]`; softmax gives probabilities.
 
@@ -70,10 +73,12 @@ class Model:
         """
         return np.asarray(combine(self.experts(images), self._expert))
 
+    @settings.holding
     def experts(self, images: Images) -> np.ndarray:
         """Every expert's raw scores, float32 `[E, B, C]`; arguments and errors as for a call."""
         return np.asarray(self._outputs(self.variables, self.prepare(images))["logits"])
 
+    @settings.holding
     def features(self, images: Images) -> np.ndarray:
         """Every expert's features, what its classifier sees, float32 `[E, B, D]`; as for a call."""
         return np.asarray(self._outputs(self.variables, self.prepare(images))["features"])
@@ -87,6 +92,7 @@ class Model:
 Model.__module__ = "ncl_jax"  # a pickle does not name the file that it is in
 
 
+@settings.holding
 def load(
     workdir: str | pathlib.Path,
     *,

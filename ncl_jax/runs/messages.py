@@ -109,13 +109,21 @@ def extension(epochs: int, extend: int, rate: float) -> list[str]:
     return [text + f"learning rate, {rate:.4g}; all before is as without"] if extend else []
 
 
-def other_operations(before: str | None, now: str) -> list[str]:
-    """What it means that a run continues by other operations than it had (`TrainingPlan.operations`)."""
+def other_machine(before: dict, now: dict) -> list[str]:
+    """What it means that a run continues on another machine, number of devices or cores, or by other operations.
+
+    Args:
+      before: what the run noted of it (`convolution`, see `TrainingPlan.operations`, and `device`); older runs less.
+      now: the same of this start.
+    """
+    names = {"convolution": "run.conv=", "device": ""}
+    changed = [name for name in names if before.get(name) not in (None, now[name])]
+    parts = [f"{names[name]}{before[name]} and continues with {names[name]}{now[name]}" for name in changed]
     text = (
-        f"warning: this run had run.conv={before} and continues with {now}: its figures agree with those of an "
-        "unbroken run up to rounding; they are not bit-identical"
+        f"warning: this run had {'; it had '.join(parts)}: its figures agree with those of an unbroken run up to "
+        "rounding; they are not bit-identical"
     )
-    return [text] if before not in (None, now) else []
+    return [text] if parts else []
 
 
 def other_pixels(rule: int, of_files: bool) -> list[str]:

@@ -8,7 +8,8 @@ import ml_collections
 
 from ncl_jax.config import build
 from ncl_jax.config.plan import Plan, initial_model
-from ncl_jax.errors import CheckpointError
+from ncl_jax.data.dataset import Facts
+from ncl_jax.errors import CheckpointError, ConfigError, one_line
 from ncl_jax.runs import trunk
 from ncl_jax.runtime.devices import make_mesh, replicated
 from ncl_jax.storage.checkpoint import Checkpoints
@@ -41,11 +42,7 @@ def restore(directory: RunDir, step: int | Literal["best"] | None) -> Loaded:
       CheckpointError: there is no checkpoint, or it is damaged.
     """
     config, facts = directory.read_config(), directory.read_facts()
-    plan = build.make_plan(config, facts, make_mesh(1))
-    assert plan.mesh is not None
-    place = replicated(plan.mesh)
-    target: ModelState = jax.eval_shape(lambda: initial_model(plan))
-    target = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), target)
+    plan, target = _planned(directory, config, facts)
     with contextlib.closing(Checkpoints(directory.path, read_only=True)) as checkpoints:
         restored = checkpoints.restore(target, best_step(checkpoints) if step == "best" else step)
     if restored is None:
@@ -53,8 +50,24 @@ def restore(directory: RunDir, step: int | Literal["best"] | None) -> Loaded:
     variables = {"params": restored.state.params, "batch_stats": restored.state.batch_stats}
     if plan.trunk is not None:
         frozen = trunk.read(directory, restored.progress.get("trunk", ""))
-        variables["trunk"] = jax.device_put(frozen, place)
+        assert plan.mesh is not None
+        variables["trunk"] = jax.device_put(frozen, replicated(plan.mesh))
     return Loaded(directory, config, plan, variables, restored.step, restored.progress, restored.skipped)
+
+
+def _planned(directory: RunDir, config: ml_collections.ConfigDict, facts: Facts) -> tuple[Plan, ModelState]:
+    """The plan, and the shapes of its weights with their places. Raises ConfigError where there is no such model."""
+    mesh = make_mesh(1)
+    place = replicated(mesh)
+    try:
+        plan = build.make_plan(config, facts, mesh)
+        target: ModelState = jax.eval_shape(lambda: initial_model(plan))
+    except (ValueError, TypeError, ArithmeticError) as error:
+        raise ConfigError(
+            f"{directory.config} and {directory.facts} describe no model that can be built ({one_line(error)}): "
+            "restore them from a backup"
+        ) from error
+    return plan, jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), target)
 
 
 def best_step(checkpoints: Checkpoints) -> int:

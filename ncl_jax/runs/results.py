@@ -1,28 +1,53 @@
 """The results of a run: written at its end, read for reports."""
 
 import json
+import os
 
+from ncl_jax.config import saved
 from ncl_jax.data.types import Split
-from ncl_jax.errors import ConfigError
+from ncl_jax.errors import ConfigError, one_line
 from ncl_jax.evaluation import metrics, predictions
 from ncl_jax.report import charts, page
 from ncl_jax.report.page import RunContent
 from ncl_jax.report.plots import png
+from ncl_jax.runtime import console
 from ncl_jax.runtime.files import write_bytes, write_text
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.storage.log import read_metrics
 
 
 def read(directory: RunDir) -> RunContent:
-    """Raises ConfigError for a directory that holds no finished run."""
+    """A finished run, whoever wrote its files. Of damaged answers for single images a line on the console tells.
+
+    Raises:
+      ConfigError, CheckpointError: the directory holds no finished run, or its files do not belong together.
+    """
     directory.read_config()
-    results = directory.read_results()
-    if results is None:
+    results, facts = directory.check_results(), directory.read_facts()
+    if results["class_counts"] != list(facts.class_counts):
         raise ConfigError(
-            f"{directory} has no results yet: let the run end, or ncl-jax evaluate --run={directory} --finish"
+            f"{directory.results} and {directory.facts} differ in class_counts: they are of different runs; restore "
+            "them from a backup"
         )
-    facts, found = directory.read_facts(), predictions.read(directory.predictions)
-    return RunContent(directory.path.name, results, facts, read_metrics(directory.metrics), found)
+    whole = {"split": facts.split, **results, "config": _configuration(directory, results)}
+    found = predictions.read(directory.predictions, facts.num_classes, 1 + len(results["experts"]))
+    if found is None and os.path.lexists(directory.predictions):
+        console.say(
+            f"note: {directory.predictions} is damaged or not this run's: the page goes without its sections on single "
+            f"images; ncl-jax evaluate --run={directory} --finish writes the file again"
+        )
+    return RunContent(directory.path.name, whole, facts, read_metrics(directory.metrics), found)
+
+
+def _configuration(directory: RunDir, results: dict) -> dict:
+    """The configuration that the results come from, with every field. Raises ConfigError."""
+    try:
+        return saved.read(results["config"]).to_dict()
+    except (ValueError, TypeError, ConfigError) as error:
+        raise ConfigError(
+            f"{directory.results}: its config is not the configuration of a run ({one_line(error)}): restore it from a "
+            "backup"
+        ) from error
 
 
 def write(directory: RunDir, results: dict, answers: list[metrics.Answers], test: Split) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import NamedSharding
 
-from ncl_jax.config import build, loading
+from ncl_jax.config import build, costs, loading
 from ncl_jax.config import plan as plans
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
@@ -54,6 +54,8 @@ class Run:
     feed: Feed
     advance: Callable  # (state, history, key, source, steps left) -> (state, history, last metrics, steps done)
     evaluate: Callable  # (variables) -> metrics.Evaluation
+    are_finite: Callable  # (state) -> bool [leaves], see `steps.are_finite`
+    term_fields: Mapping[str, Sequence[str]]  # what feeds a loss term, see `Objective.fields`
     state: steps.TrainState
     history: steps.Metrics  # [length] each: the metrics of the running epoch's steps
     known_from: int  # the first of them whose metrics are known
@@ -79,11 +81,17 @@ def prepare(
     data: dataset.Data,
     directory: RunDir,
     checkpoints: Checkpoints,
+    shapes: steps.TrainState,
     extend: int,
     start: pretrained.Start | None = None,
     tracker: str = "",
 ) -> Run:
-    """Restores or initialises the state, puts the data on the devices and compiles the training step."""
+    """Restores or initialises the state of these `shapes`, puts the data on the devices, compiles the training step.
+
+    Raises:
+      ConfigError: the compiled step would take more memory than there is.
+      CheckpointError: there are checkpoints and none can be read.
+    """
     assert plan.mesh is not None
     place, epochs, rates = replicated(plan.mesh), config.epochs + extend, plan.learning_rates
     device = records.device_name(list(plan.mesh.devices.flat))
@@ -91,20 +99,21 @@ def prepare(
         console.say(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
     frozen = trunk_of(plan, directory, checkpoints, start)
     inputs = data if frozen is None else trunk.featurize(plan, frozen, data)
-    state, progress, lines = restore_or_start(plan, config, checkpoints, start, inputs)
+    state, progress, lines = restore_or_start(plan, config, checkpoints, shapes, start, inputs)
     step, length = int(state.step), plan.steps_per_epoch
     if step > epochs * length:
         raise CheckpointError(
             f"{directory} holds a run of {step // length} epochs, more than {epochs}: pass its --extend again"
         )
     log = open_log(directory, step, epochs * length, plan.batch_size, tracker)
-    other = messages.other_operations(progress.get("convolution"), plan.operations)
+    machine = {"convolution": plan.operations, "device": device}
+    other = messages.other_machine(progress, machine)
     for line in (*lines, *log.notes, *other, messages.size(state.params)):
         log.print(line)
-    progress |= {"config": config.to_dict() | {"extend": extend}, "convolution": plan.operations}
+    progress |= {"config": config.to_dict() | {"extend": extend}} | machine
     keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
     feed = loading.training_feed(plan, inputs, keys.order)
-    train_step = plans.train_step(plan, cut=feed.cut)
+    train_step = jax.jit(plans.train_step(plan, cut=feed.cut), inline=True)  # traced once for its metrics and itself
     zeros = steps.zero_history(train_step, feed.take, state, keys.step, feed.like(), length)
     known, known_from = restore_history(zeros, progress.pop("history", {}), step % length)
     history = jax.device_put(known, place)
@@ -118,6 +127,7 @@ def prepare(
         checkpoints=checkpoints, log=log, length=length, epochs=epochs,
         learning_rates=np.append(rates, np.full(extend, rates[-1])),
         key=keys.step, feed=feed, advance=advance, evaluate=make_evaluate(predictor, test, plan.mesh),
+        are_finite=jax.jit(steps.are_finite, out_shardings=place), term_fields=plan.objective.fields,
         state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip
 
@@ -147,19 +157,21 @@ def restore_or_start(
     plan: TrainingPlan,
     config: ml_collections.ConfigDict,
     checkpoints: Checkpoints,
+    shapes: steps.TrainState,
     start: pretrained.Start | None,
     inputs: dataset.Data,
 ) -> tuple[steps.TrainState, dict, list[str]]:
     """The state to continue from, placed on the devices, the host's record, and lines that say where it came from;
     `inputs`: the data as the experts see it."""
-    initial = functools.partial(plans.initial_state, plan)
-    shapes = jax.eval_shape(initial)
+    assert plan.mesh is not None
     places = plans.state_places(plan, shapes)
     target = jax.tree.map(lambda s, place: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes, places)
     restored = checkpoints.restore(target)
     if restored is None:
-        progress = {"seconds": 0.0, "images_per_second": [], "best_on_test": None, "config": config.to_dict()}
-        state = startup.run_once(initial, places)
+        progress = records.new_progress() | {"config": config.to_dict()}
+        program = startup.compile_once(functools.partial(plans.initial_state, plan), places)
+        costs.check_program(program, plan.mesh.local_devices, "initial state")
+        state = program()
         if start is None:
             return state, progress, []
         if start.trunk is not None:
@@ -168,7 +180,11 @@ def restore_or_start(
             progress |= {"trunk": trunk.digest(start.trunk)}
         return pretrained.apply(state, start), progress | {"pretrained": start.record}, [start.note]
     checkpoints.set_aside(after=restored.step)
-    return restored.state, restored.progress, [*restored.skipped, f"continuing at step {restored.step}"]
+    return (
+        restored.state,
+        records.new_progress() | restored.progress,
+        [*restored.skipped, f"continuing at step {restored.step}"],
+    )
 
 
 def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps.Metrics, int]:
@@ -178,7 +194,8 @@ def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps
     metrics by now: then the epoch's figures are those of the steps that follow.
     """
     is_list = lambda value: isinstance(value, list)  # noqa: E731
-    if str(jax.tree.structure(zeros)) != str(jax.tree.structure(saved, is_leaf=is_list)):
+    alike = str(jax.tree.structure(zeros)) == str(jax.tree.structure(saved, is_leaf=is_list))
+    if not alike or any(len(known) != done for known in jax.tree.leaves(saved, is_leaf=is_list)):
         return zeros, done
     return jax.tree.map(
         lambda values, known: np.append(np.asarray(known, values.dtype), values[len(known) :]), zeros, saved
@@ -192,6 +209,7 @@ def compile_step(train_step: Callable, feed: Feed, limit: int, place: NamedShard
     """
     counts = [jax.device_put(np.int32(n), place) for n in range(limit + 1)]
     program = lower_step(train_step, feed, limit, arguments, counts[1]).compile()
+    costs.check_program(program, place.addressable_devices, "training step")
     return lambda *rest: (*program(*rest[:-1], counts[min(limit, rest[-1])]), min(limit, rest[-1]))
 
 

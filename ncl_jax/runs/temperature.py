@@ -17,7 +17,10 @@ from ncl_jax.runs.data import same_data
 from ncl_jax.runs.restore import Loaded
 from ncl_jax.runs.trunk import evaluated
 from ncl_jax.runtime.files import write_text
+from ncl_jax.runtime.schema import mapping, number, read_json
 from ncl_jax.storage.directory import RunDir
+
+MOST_FITTED = 2**20  # bytes of the file that keeps them
 
 
 def find_temperature(loaded: Loaded, expert: int | None, wanted: str | float | None) -> float:
@@ -57,9 +60,10 @@ def _number(text: str | float) -> float:
 
 
 def _read(directory: RunDir) -> dict[str, float]:
+    """What was fitted before; nothing where that cannot be read."""
     try:
-        return {name: _number(value) for name, value in json.loads(directory.temperature.read_text()).items()}
-    except (OSError, ValueError, AttributeError, TypeError, ConfigError):
+        return read_json(directory.temperature, MOST_FITTED, mapping(number(1e-6, 1e6)))
+    except (OSError, ValueError, DataError):
         return {}
 
 

@@ -10,18 +10,19 @@ import jax
 import ml_collections
 import numpy as np
 
-from ncl_jax.config import build, build_data, checks, choose, fields
+from ncl_jax.config import build, build_data, checks, choose, costs, fields
 from ncl_jax.config.fields import flatten
 from ncl_jax.data import dataset
-from ncl_jax.errors import CheckpointError, Diverged, Interrupted
+from ncl_jax.errors import Interrupted
 from ncl_jax.evaluation import metrics
 from ncl_jax.field import Field
 from ncl_jax.report import tables
 from ncl_jax.runs import folds as out_of_fold
 from ncl_jax.runs import heads, messages, pretrained
+from ncl_jax.runs.causes import check_finite
 from ncl_jax.runs.results import write
 from ncl_jax.runs.setup import Run, is_first, prepare
-from ncl_jax.runtime import console
+from ncl_jax.runtime import console, settings
 from ncl_jax.runtime.devices import devices
 from ncl_jax.runtime.interrupt import Interrupt
 from ncl_jax.storage import records, trackers
@@ -30,6 +31,7 @@ from ncl_jax.storage.directory import RunDir
 from ncl_jax.training import steps
 
 
+@settings.holding
 def train(
     config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend: int = 0, tracker: str = "", folds: int = 0
 ) -> dict:
@@ -52,7 +54,7 @@ def train(
       DataError: the data cannot be read.
       CheckpointError: there are checkpoints and none can be read, or one cannot be saved.
       WriteError: the log cannot be written.
-      Diverged: a loss became infinite or NaN.
+      Diverged: a loss, or a number of the state, became infinite or NaN.
       Interrupted: SIGTERM, SIGINT or SIGHUP came; the state has been saved.
     """
     config, directory = fields.without_notes(config), RunDir(workdir)
@@ -63,7 +65,7 @@ def train(
     out_of_fold.check(config, folds)
     saved = saved_config(directory)
     directory.check(config, saved=saved)
-    Field(0, "", at_least=0).check("--extend", extend)
+    Field(0, "", at_least=0, at_most=fields.EPOCHS).check("--extend", extend)
     extend = max(extend, directory.read_extend(), (saved or {}).get("extend", 0))
     devices()  # refused before anything is asked of them
     agree("the configuration or --extend", [flatten(config), extend])
@@ -82,13 +84,14 @@ def train(
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     plan = build.make_training_plan(config, data.facts, mesh)
     directory.check(config, data)
+    shapes = costs.check(plan, config, data, extend)
     start = None if directory.has_checkpoints() else pretrained.load(config, plan)
     with contextlib.ExitStack() as stack:
         stack.enter_context(begun(directory, config, data, extend, plan.prior_power()))
         interrupt = stack.enter_context(Interrupt())
         earlier = (directory.read_results() or {}).get("step")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path, results=earlier)))
-        run = prepare(plan, config, data, directory, checkpoints, extend, start, tracker)
+        run = prepare(plan, config, data, directory, checkpoints, shapes, extend, start, tracker)
         stack.callback(run.log.close)
         stack.callback(run.feed.close)
         for epoch in range(int(run.state.step) // run.length, run.epochs):
@@ -130,7 +133,7 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
     """Trains the rest of epoch `epoch` (from 0), sends an evaluation that is due after it, and logs it.
 
     Raises:
-      Diverged: a metric is not finite; nothing since the last checkpoint has been saved.
+      Diverged: a metric or the state is not finite; nothing since the last checkpoint has been saved.
       Interrupted: in the middle of the epoch; the state has been saved.
     """
     began, waited, first = time.perf_counter(), run.feed.waited, int(run.state.step) % run.length
@@ -190,24 +193,6 @@ def show(run: Run, last: steps.Metrics, steps_done: int, *, text: str) -> None:
     values = jax.device_get(last)
     parts = " ".join(f"{name} {value:.3f}" for name, value in {"loss": values["loss"], **values["parts"]}.items())
     run.log.advance(steps_done, f"{text} {parts}")
-
-
-def check_finite(run: Run, history: steps.Metrics, first_step: int) -> None:
-    """Raises Diverged where one of the metrics `[steps]` is not finite, naming the step, its parts and the way back."""
-    finite = np.all([np.isfinite(values) for values in jax.tree.leaves(history)], axis=0)
-    if finite.all():
-        return
-    bad = int(np.argmin(finite))
-    named = {"loss": history["loss"], **history["parts"], "grad_norm": history["grad_norm"]}
-    row = ", ".join(f"{name}={values[bad]:.4g}" for name, values in named.items())
-    with contextlib.suppress(CheckpointError):
-        run.checkpoints.wait()  # a save that fails leaves the list
-    saved = run.checkpoints.steps()
-    good = f"the last good checkpoint is step {saved[-1]} in {run.checkpoints.path}" if saved else "no checkpoint yet"
-    raise Diverged(
-        f"step {first_step + bad + 1} is not finite: {row}; {good}. Lower optim.learning_rate, set loss.ramp_steps "
-        "or lengthen optim.warmup_epochs, in another --workdir"
-    )
 
 
 def evaluate(run: Run, epoch: int) -> dict:

@@ -24,7 +24,8 @@ from ncl_jax.data.types import Split
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation.predictor import Predictor
 from ncl_jax.models import cpu
-from ncl_jax.runtime.files import cache_directory, expand, read_file, write_bytes
+from ncl_jax.runtime import caches
+from ncl_jax.runtime.files import expand, read_file, write_bytes
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.weights.torch_names import nest
 
@@ -106,7 +107,10 @@ def cache(name: str) -> pathlib.Path | None:
     """The folder of cached features; None where nothing is to be kept."""
     if name == "none":
         return None
-    return expand("data.cache", name) if name else cache_directory() / "features"
+    if name:
+        return expand("data.cache", name)
+    own = caches.folder()
+    return own and own / "features"
 
 
 def batch_size() -> int:

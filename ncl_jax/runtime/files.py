@@ -12,18 +12,18 @@ from ncl_jax.errors import ConfigError, DataError
 
 
 def expand(name: str, path: str | pathlib.Path) -> pathlib.Path:
-    """A path with `~` replaced. Raises ConfigError, naming the field, for one that no file system can hold."""
+    """A path with `~` replaced, unless something of the name `~...` is there and no user of it.
+
+    Raises ConfigError, naming the field, for one that no file system can hold.
+    """
+    expanded = pathlib.Path(path)
     try:
-        expanded = pathlib.Path(path).expanduser()
+        with contextlib.suppress(RuntimeError):  # no user of this name: it is a file's
+            expanded = expanded.expanduser()
         expanded.exists()
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{name}={path} cannot be used: {error}") from error
     return expanded
-
-
-def cache_directory() -> pathlib.Path:
-    """The package's folder in the user's cache directory; it may not exist yet."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "ncl_jax"
 
 
 def partial_of(path: pathlib.Path) -> pathlib.Path:

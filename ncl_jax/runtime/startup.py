@@ -1,5 +1,6 @@
 """What a program does before its first computation: compiled programs are kept, and what is needed once is quick."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from ncl_jax.runtime.files import cache_directory
+from ncl_jax.runtime import caches, compiled, xla_flags
 
 HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead
 
@@ -36,7 +37,9 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
 
 
 def prepare() -> None:
-    """To be called once by a command, before the first computation."""
+    """To be called once by a command, before `connect` and the first computation. Raises ConfigError for XLA_FLAGS that
+    are none."""
+    xla_flags.check(os.environ.get("XLA_FLAGS", ""))
     quiet_orbax()
     keep_compiled_programs()
 
@@ -57,13 +60,21 @@ def quiet_orbax() -> None:
 def keep_compiled_programs() -> None:
     """Keeps compiled programs in the user's cache directory, unless JAX was told where."""
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", str(cache_directory()))
+        folder = caches.folder()
+        jax.config.update("jax_compilation_cache_dir", str(folder) if folder else None)
+    compiled.heal()
 
 
-def run_once(function: Callable[[], Any], places: Any = None) -> Any:
-    """`jax.jit(function, out_shardings=places)()`, compiled in less time.
+def compile_once(function: Callable[[], Any], places: Any = None) -> jax.stages.Compiled:
+    """`jax.jit(function, out_shardings=places)` of a program that is called once, compiled in less time.
 
     At its last level of optimization the compiler takes several times as long over random draws. The numbers are the
     same without (docs/benchmarks.md).
     """
-    return jax.jit(function, out_shardings=places, compiler_options={"xla_backend_optimization_level": 1})()
+    options = {"xla_backend_optimization_level": 1}
+    return jax.jit(function, out_shardings=places, compiler_options=options).lower().compile()
+
+
+def run_once(function: Callable[[], Any], places: Any = None) -> Any:
+    """What the program of `compile_once` makes."""
+    return compile_once(function, places)()

@@ -18,6 +18,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from ncl_jax.errors import CheckpointError, one_line
+from ncl_jax.runtime import settings
+from ncl_jax.storage import untrusted
 from ncl_jax.storage.directory import RunDir
 
 
@@ -30,6 +32,7 @@ class Restored(NamedTuple):
     skipped: list[str]  # a line for every later checkpoint that could not be used
 
 
+@settings.holding
 def fingerprint(state: Any) -> list[int]:
     """One number a leaf: the sum of its bits modulo 2 ** 32, the same on any number of devices.
 
@@ -83,9 +86,10 @@ class Checkpoints:
         )
         if self.path.exists() and not self.path.is_dir():
             raise CheckpointError(f"{self.path} is not a folder: move it away, the run's checkpoints go there")
+        untrusted.check_files(self.path)
         try:
             self._manager = self._open()
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever Orbax makes of files that are not its own
             raise CheckpointError(f"{self.path} cannot be used for checkpoints: {_one_line(error)}") from error
 
     def _open(self) -> ocp.CheckpointManager:
@@ -146,10 +150,8 @@ class Checkpoints:
     def peek(self) -> dict | None:
         """The record of the newest checkpoint whose record can be read, None without any."""
         for step in reversed(self.steps()):
-            try:
-                return json.loads((self.path / str(step) / "progress" / "metadata").read_text())
-            except (OSError, ValueError):
-                continue
+            with contextlib.suppress(CheckpointError):
+                return untrusted.read_progress(self.path / str(step))
         return None
 
     def restore(self, target: Any, step: int | None = None) -> Restored | None:
@@ -187,21 +189,17 @@ class Checkpoints:
         return None
 
     def _read(self, step: int, target: Any) -> tuple[Any, dict]:
-        parts = target._asdict()
+        folder, parts = self.path / str(step), target._asdict()
+        saved, progress = untrusted.read_fingerprint(folder), untrusted.read_progress(folder)
+        untrusted.check_description(folder / "state")
+        untrusted.check_size(folder / "state", parts)
         places = ocp.checkpoint_utils.construct_restore_args(parts)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeRestore(parts, restore_args=places, partial_restore=True),
-                fingerprint=ocp.args.JsonRestore(),
-                progress=ocp.args.JsonRestore(),
-            ),
-        )
-        state = type(target)(**restored["state"])
+        wanted = ocp.args.PyTreeRestore(parts, restore_args=places, partial_restore=True)
+        state = type(target)(**self._manager.restore(step, args=ocp.args.Composite(state=wanted))["state"])
         numbers = fingerprint(state)
-        if numbers != restored["fingerprint"][: len(numbers)]:
+        if numbers != saved[: len(numbers)]:
             raise CheckpointError("its content is not what was saved: a file is missing or was changed")
-        return state, restored["progress"]
+        return state, progress
 
     def set_aside(self, after: int) -> None:
         """Moves the checkpoints later than step `after`, found to be damaged, to `damaged-checkpoints/`."""

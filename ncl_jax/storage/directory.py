@@ -4,17 +4,23 @@ import contextlib
 import fcntl
 import gzip
 import json
+import os
 import pathlib
+import stat
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import ml_collections
 
-from ncl_jax.config.fields import complete, differences
+from ncl_jax.config import saved as saved_config
+from ncl_jax.config.fields import differences
 from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.images import pixels
-from ncl_jax.errors import CheckpointError, ConfigError, WriteError
-from ncl_jax.runtime.files import expand, write_bytes, write_text
+from ncl_jax.errors import CheckpointError, ConfigError, DataError, NclError, WriteError, one_line
+from ncl_jax.runtime.files import expand, open_regular, write_bytes, write_text
+from ncl_jax.runtime.schema import anything, mapping, read_bytes, read_json
+from ncl_jax.storage import contents
 
 VERSION = 1  # of the training state: a run of another one can be used, but not continued
 
@@ -47,7 +53,7 @@ class RunDir:
         """
         if not self.has_begun() or (not self.config.exists() and saved is None):
             return
-        stored = self.read_config() if saved is None or self.config.exists() else complete(saved)
+        stored = self.read_config() if saved is None or self.config.exists() else self._configuration(saved)
         differing = differences(stored, config)
         if data is not None and self.facts.exists() and self.read_facts() != data.facts:
             changed = changes(self.read_files(), data.listing())
@@ -103,11 +109,21 @@ class RunDir:
         if not self.path.is_dir():
             raise ConfigError(f"{self} is not a directory: pass the one of a run")
         try:
-            return complete(json.loads(self.config.read_text()))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+            return saved_config.read(read_json(self.config, contents.MOST_CONFIG, mapping(anything)))
+        except (OSError, ValueError, TypeError, NclError) as error:
             raise ConfigError(
-                f"{self.config} is not the configuration of a run ({error}): give the run's directory, or bring the "
-                "file back from a copy"
+                f"{self.config} is not the configuration of a run ({one_line(error)}): pass the run's directory, or "
+                "restore the file from a backup"
+            ) from error
+
+    def _configuration(self, stored: dict) -> ml_collections.ConfigDict:
+        """The configuration that a checkpoint's record holds. Raises ConfigError."""
+        try:
+            return saved_config.read(stored)
+        except (ValueError, TypeError, NclError) as error:
+            raise ConfigError(
+                f"{self.checkpoints}: the newest checkpoint holds no configuration of a run ({one_line(error)}): "
+                f"restore {self.config} from a backup"
             ) from error
 
     def read_extend(self) -> int:
@@ -124,21 +140,23 @@ class RunDir:
     def read_facts(self) -> Facts:
         """What the run's data was. Raises CheckpointError where nothing was written down yet."""
         try:
-            return Facts.from_json(self.facts.read_text())
+            return Facts.of(read_json(self.facts, contents.MOST_FACTS, contents.facts))
         except FileNotFoundError as error:
             raise CheckpointError(f"{self.facts} does not exist: {self} holds no run that has started") from error
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, DataError) as error:
             raise ConfigError(
-                f"{self.facts} is not what a run writes ({error}): bring it back from a copy, or give the run's "
-                "command again after moving it away"
+                f"{self.facts} is not what a run writes ({one_line(error)}): restore it from a backup, or move it away "
+                "and pass the run's command again"
             ) from error
 
     def read_files(self) -> list[str]:
         """The lines of the run's image files, see `Data.listing`; none where they were not written down."""
         try:
-            text = gzip.decompress(self.files.read_bytes()).decode("utf-8", "surrogateescape")
-        except (OSError, EOFError, ValueError, zlib.error):
+            with open_regular(self.files) as packed, gzip.GzipFile(fileobj=packed) as file:
+                content = file.read(contents.MOST_LISTING + 1)
+        except (OSError, EOFError, ValueError, zlib.error, DataError):
             return []
+        text = "" if len(content) > contents.MOST_LISTING else content.decode("utf-8", "surrogateescape")
         return text.split("\n")[1:-1]
 
     def tracker(self, name: str) -> pathlib.Path:
@@ -146,8 +164,15 @@ class RunDir:
         return self.path / f"{name}.id"
 
     def read_tracker(self, name: str) -> str:
-        """What the run is called in a tracker; nothing where it has not been there."""
-        return self.tracker(name).read_text().strip() if self.tracker(name).exists() else ""
+        """What the run is called in a tracker; nothing where it has not been there. Raises ConfigError."""
+        try:
+            return read_bytes(self.tracker(name), 1000).decode().strip()
+        except FileNotFoundError:
+            return ""
+        except (OSError, ValueError, DataError) as error:
+            raise ConfigError(
+                f"{self.tracker(name)} is not what the run is called in {name} ({one_line(error)}): move it away"
+            ) from error
 
     def write_tracker(self, name: str, value: str) -> None:
         """Keeps what the run is called in a tracker."""
@@ -156,10 +181,22 @@ class RunDir:
     def read_results(self) -> dict | None:
         """The final figures, written last; None without them, and for a file that is cut short or something else."""
         try:
-            results = json.loads(self.results.read_text())
-            return results if {"ensemble", "experts", "epoch", "step"} <= results.keys() else None
-        except (OSError, ValueError, AttributeError):
+            return self.check_results()
+        except ConfigError:
             return None
+
+    def check_results(self) -> dict:
+        """The final figures. Raises ConfigError, saying what is wrong with the file."""
+        again = f"let the run end, or ncl-jax evaluate --run={self} --finish"
+        try:
+            return read_json(self.results, contents.MOST_RESULTS, contents.results, finite=False)
+        except FileNotFoundError as error:
+            raise ConfigError(f"{self} has no results yet: {again}") from error
+        except (OSError, ValueError, DataError) as error:
+            raise ConfigError(
+                f"{self.results} is not what a run writes ({one_line(error)}): restore it from a backup, or move it "
+                f"away and {again}"
+            ) from error
 
     def is_finished(self, epochs: int) -> bool:
         """Whether the run has its results after `epochs` epochs, and the checkpoint that they come from."""
@@ -184,7 +221,7 @@ class RunDir:
         """Keeps a second run out. Raises ConfigError if there is one already."""
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / "lock").open("w")
+            file = _open_lock(self.path / "lock")
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -193,6 +230,16 @@ class RunDir:
             except OSError as error:
                 raise WriteError(f"{self} cannot be locked ({error}): its file system must allow locks") from error
             yield
+
+
+def _open_lock(path: pathlib.Path) -> BinaryIO:
+    """The file to lock, created if need be; it has no content. Raises OSError where something else has its name."""
+    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    file = os.fdopen(number, "rb")
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        file.close()
+        raise OSError(f"{path} is not a regular file: move it away")
+    return file
 
 
 def changes(before: list[str], after: list[str]) -> str:

@@ -1,6 +1,7 @@
 """What a run writes while it goes on: console, progress bar, and writers: JSON lines, TensorBoard events."""
 
 import contextlib
+import itertools
 import json
 import pathlib
 import sys
@@ -13,8 +14,11 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
+from ncl_jax.errors import ConfigError, DataError, one_line
 from ncl_jax.runtime import console
-from ncl_jax.runtime.files import write_text
+from ncl_jax.runtime.files import open_regular, write_text
+from ncl_jax.runtime.schema import Check, parse
+from ncl_jax.storage import contents
 from ncl_jax.storage.directory import RunDir
 
 
@@ -181,27 +185,48 @@ def scalars(record: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict]:
-    """The objects of a `metrics.jsonl`; lines that are none, cut off or damaged, are left out."""
-    return _read_lines(path)[0]
+    """The objects of a `metrics.jsonl` that charts can show; lines that are none, cut off or damaged, are left out.
+
+    Raises:
+      ConfigError: it is no file that a run writes: a pipe, a folder, or larger than any log.
+    """
+    return _read_lines(path, contents.shown)[0]
 
 
-def _read_lines(path):
+def _read_lines(path: pathlib.Path, check: Check) -> tuple[list[dict], int]:
     """The objects, and the number of lines that are none."""
-    records, damaged = [], 0
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    records: list[dict] = []
+    damaged = 0
+    for line in _lines(path):
         try:
-            record = json.loads(line)
-            if not {"kind", "step", "epoch"} <= record.keys():
-                raise ValueError("no record of a run")
+            record = parse(line, finite=False)
+            check(record, "")
             records.append(record)
-        except (ValueError, AttributeError):
+        except ValueError:
             damaged += 1
     return records, damaged
 
 
+def _lines(path: pathlib.Path) -> Iterator[bytes]:
+    """The lines of the file, none without it. Raises ConfigError."""
+    try:
+        with open_regular(path) as file:
+            for number in itertools.count(1):
+                line = file.readline(contents.MOST_LINE)
+                if number > contents.MOST_RECORDS or file.tell() > contents.MOST_METRICS:
+                    raise ValueError("it is longer than any run's log")
+                if not line:
+                    return
+                yield line
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, DataError) as error:
+        raise ConfigError(f"{path} is not a run's log ({one_line(error)}): move it away") from error
+
+
 def _drop_after(path, step):
     """Drops the lines after `step` and those that cannot be read; returns lines that say so."""
-    records, damaged = _read_lines(path)
+    records, damaged = _read_lines(path, contents.logged)
     if path.exists():
         write_text(path, "".join(json.dumps(r) + "\n" for r in records if r["step"] <= step))
     notes = []

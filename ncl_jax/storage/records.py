@@ -15,6 +15,11 @@ from ncl_jax.data.dataset import Facts
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")  # whose versions the figures depend on
 
 
+def new_progress() -> dict:
+    """The host-side record of a run that has done nothing yet."""
+    return {"seconds": 0.0, "images_per_second": [], "best_on_test": None}
+
+
 def device_name(devices: Sequence[jax.Device]) -> str:
     """The kind and number of the run's devices; for CPUs the processor and the cores that it may use."""
     if devices[0].platform != "cpu":
@@ -64,6 +69,7 @@ def final(results: dict, facts: Facts, progress: dict, device: str, config: dict
         "seconds": progress["seconds"],
         "images_per_second": float(np.median(speeds)) if (speeds := progress["images_per_second"]) else None,
         "device": device,
+        "operations": progress.get("convolution"),
         "versions": {"ncl-jax": __version__, **{name: metadata.version(name) for name in LIBRARIES}},
         "config": config,
     }

@@ -213,6 +213,16 @@ def _encode_keys(model, state, images, strategy, mesh):
     return apply_experts(one, variables, images, strategy=strategy, mesh=mesh)[0]
 
 
+def is_inexact(leaf: Any) -> bool:
+    """Whether a leaf of the state can hold anything that is not finite."""
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
+def are_finite(state: TrainState) -> jax.Array:
+    """Whether all numbers of each leaf of the state for which `is_inexact` holds are finite: bool [leaves]."""
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state) if is_inexact(leaf)])
+
+
 def make_advance(train_step: Callable, take: Callable, *, several: bool) -> Callable:
     """Makes the program of a run: `advance(state, history, key, source, count) -> (state, history, last metrics)`.
 

@@ -111,11 +111,11 @@ def describe(tensors: Mapping[str, np.ndarray]) -> str:
     """What network a state dictionary of torchvision's or timm's is of, in our fields; for messages."""
     stem = tensors.get("conv1.weight")
     blocks = {name.rpartition(".conv1.weight")[0] for name in tensors if name.endswith(".conv1.weight")}
-    if stem is None or not blocks:
+    if stem is None or stem.ndim != 4 or not blocks:
         return f"of {len(tensors)} tensors ({', '.join(sorted(tensors)[:3])})"
     per_block = 3 if "layer1.0.conv3.weight" in tensors else 2
     inner = tensors.get("layer1.0.conv2.weight", stem)
-    kind = "resnext" if per_block == 3 and inner.shape[1] < inner.shape[0] else "resnet"
+    kind = "resnext" if per_block == 3 and inner.ndim == 4 and inner.shape[1] < inner.shape[0] else "resnet"
     kind = kind if stem.shape[-1] == 7 else "cifar_resnet"
     return f"of model.backbone={kind} model.depth={per_block * len(blocks) + 2} model.width={stem.shape[0]}"
 
@@ -176,7 +176,7 @@ def _check(experts, modules, tensors):
         first = ", ".join(sorted(tensors)[:3])
         raise ValueError(f"no tensors of the modules {missing} among {len(tensors)} (the first: {first})")
     if sorted(experts) != list(range(len(experts))) or len({frozenset(p) for p in experts.values()}) != 1:
-        raise ValueError(f"the experts {sorted(experts)} do not all have the same tensors")
+        raise ValueError(f"the experts {sorted(experts)[:20]} do not all have the same tensors")
 
 
 def nest(flat: Mapping[tuple[str, ...], np.ndarray]) -> Variables:
@@ -186,5 +186,7 @@ def nest(flat: Mapping[tuple[str, ...], np.ndarray]) -> Variables:
         node = tree
         for name in path[:-1]:
             node = node.setdefault(name, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"the tensor {'.'.join(path)} has a name that begins with the whole name of another")
         node[path[-1]] = value
     return tree

@@ -1,5 +1,6 @@
 """Batches of features: on the devices like a resident dataset, or from the host's memory where they do not fit."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -88,8 +89,8 @@ class HostFeatures(OnDevice):
     def like(self) -> Any:
         """See `Feed`."""
         shape = (self._batch_size, self._number, self._features.shape[-1])
-        images = jax.ShapeDtypeStruct(shape, np.float32, sharding=self._place)
-        return Batch(images, jax.ShapeDtypeStruct(shape[:1], np.int32, sharding=self._place))
+        struct: Any = functools.partial(jax.ShapeDtypeStruct, sharding=self._place)
+        return Batch(struct(shape, np.float32), struct(shape[:1], np.int32))
 
     def _put(self, array):
         return jax.make_array_from_callback(array.shape, self._place, lambda part: array[part])

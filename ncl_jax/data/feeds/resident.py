@@ -121,6 +121,17 @@ def alike(shapes: np.ndarray) -> bool:
     return bool((shapes == shapes[:1]).all())
 
 
+def stored_bytes(split: Split, *, feed: str, size: int, resizes: bool) -> int | None:
+    """The least that `stored` makes of a split, in bytes, before any image is read: 0 where that follows from the
+    images, None where they are to be streamed."""
+    in_memory = isinstance(split.images, np.ndarray)
+    if feed == "stream" or (feed == "auto" and not in_memory and decoded_bytes(len(split), size) > LARGEST_RESIDENT):
+        return None
+    if not resizes:
+        return decoded_bytes(len(split), size)
+    return split.images.nbytes if in_memory else 0
+
+
 def stored(
     split: Split, *, feed: str, size: int, resize: int, resizes: bool, text: str, interpolation: str = "bilinear"
 ) -> np.ndarray | None:
@@ -138,9 +149,9 @@ def stored(
     Returns:
       uint8 [N, H, W, 3]: of the network's size, unless the views resize.
     """
-    in_memory = isinstance(split.images, np.ndarray)
-    if feed == "stream" or (feed == "auto" and not in_memory and decoded_bytes(len(split), size) > LARGEST_RESIDENT):
+    if stored_bytes(split, feed=feed, size=size, resizes=resizes) is None:
         return None
+    in_memory = isinstance(split.images, np.ndarray)
     if in_memory and (resizes or split.images.shape[1:3] == (size, size)):
         return split.images
     if not resizes:

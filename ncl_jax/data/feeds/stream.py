@@ -25,6 +25,8 @@ from ncl_jax.data.feeds.feed import Batch
 from ncl_jax.data.images import transforms
 from ncl_jax.data.images.parallel import needed
 from ncl_jax.data.types import Split
+from ncl_jax.errors import one_line
+from ncl_jax.runtime import console
 
 ENDLESS = 2**40  # batches; a run ends before
 
@@ -156,11 +158,9 @@ class Stream:
 
     def batches(self, first_step: int) -> Iterator[tuple[Any, int]]:
         """See `Feed`: a batch for each step; goes on reading ahead where it is asked for the step that comes next."""
-        if self._iterator is None or self._next != first_step:
-            self._open(first_step)
         for step in range(first_step, len(self._batches)):
             began = time.perf_counter()
-            batch = next(self._iterator)
+            batch = self._read(step)
             self.waited += time.perf_counter() - began
             self._next = step + 1
             yield self._put(batch), 1
@@ -181,6 +181,27 @@ class Stream:
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
+
+    def _read(self, step):
+        """A step's batch. Where the worker processes fail, threads of this process decode it and all that follow: the
+        batches are the same. What an image is at fault for comes again, from there."""
+        try:
+            return self._read_once(step)
+        except (OSError, RuntimeError) as error:
+            if not self._workers:
+                raise
+            console.say(
+                f"note: the worker processes failed ({one_line(error)}): threads decode instead. "
+                f"data.workers={self._workers} needs memory, and room in /dev/shm (in Docker: --shm-size)"
+            )
+            self._workers = 0
+            self.close()
+            return self._read_once(step)
+
+    def _read_once(self, step):
+        if self._iterator is None or self._next != step:
+            self._open(step)
+        return next(self._iterator)
 
     def _open(self, first_step):
         self.close()

@@ -1,7 +1,6 @@
 """What the images of a data set are, found by decoding every one of them."""
 
 import hashlib
-from collections import defaultdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,20 +43,27 @@ def is_flat(image: np.ndarray) -> bool:
     return all(high - low < FLAT for low, high in extrema)
 
 
-def shared(first: Examined, second: Examined) -> list[tuple[int, int]]:
-    """Pairs of rows, one of each split, with the same pixels."""
-    rows: dict[bytes, list[int]] = defaultdict(list)
-    for row, content in enumerate(first.contents):
-        rows[content].append(row)
-    return [(mine, row) for row, content in enumerate(second.contents) if content for mine in rows.get(content, ())]
+Pairs = list[tuple[int, int]]  # (row of the first image with these pixels, row of another one): an image stands once
 
 
-def in_two_classes(split: Split, examined: Examined) -> list[tuple[int, int]]:
-    """Pairs of rows of one split with the same pixels and different labels; the earlier one is the first such image."""
-    first: dict[bytes, int] = {}
-    pairs = []
+def shared(first: Examined, second: Examined) -> Pairs:
+    """The images of the second split whose pixels an image of the first has too, each with the first such image."""
+    rows = _first_rows(first)
+    return [(rows[content], row) for row, content in enumerate(second.contents) if content in rows]
+
+
+def repeated(split: Split, examined: Examined) -> tuple[Pairs, Pairs]:
+    """The images of a split whose pixels an earlier one has: of the same class, and of another one."""
+    rows = _first_rows(examined)
+    pairs = [(rows[content], row) for row, content in enumerate(examined.contents) if rows.get(content, row) != row]
+    same = [pair for pair in pairs if split.labels[pair[0]] == split.labels[pair[1]]]
+    return same, [pair for pair in pairs if split.labels[pair[0]] != split.labels[pair[1]]]
+
+
+def _first_rows(examined: Examined) -> dict[bytes, int]:
+    """The first row of every content."""
+    rows: dict[bytes, int] = {}
     for row, content in enumerate(examined.contents):
-        earlier = first.setdefault(content, row)
-        if content and split.labels[earlier] != split.labels[row]:
-            pairs.append((earlier, row))
-    return pairs
+        if content:
+            rows.setdefault(content, row)
+    return rows

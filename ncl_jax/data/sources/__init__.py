@@ -31,7 +31,12 @@ def load(request: Request) -> Source:
     """
     if request.name not in SOURCES:
         raise DataError(f"data set {request.name!r} is not known: give one of {', '.join(SOURCES)}")
-    return _checked(SOURCES[request.name](request), f"{request.name} in {request.directory}")
+    place = f"{request.name} in {request.directory}"
+    try:
+        source = _checked(SOURCES[request.name](request), place)
+        return source._replace(notes=tuple(line.replace("\n", "\\n") for line in source.notes))
+    except OSError as error:
+        raise DataError(f"{place} cannot be read ({error})") from error
 
 
 def _checked(source: Source, place: str) -> Source:

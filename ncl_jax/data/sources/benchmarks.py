@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ncl_jax.data.longtail import count_labels
-from ncl_jax.data.sources import lists, tfds_files
+from ncl_jax.data.sources import labels, lists, tfds_files
 from ncl_jax.data.sources.tfds import read_folder
 from ncl_jax.data.types import Request, Source
 from ncl_jax.errors import DataError
@@ -82,13 +82,12 @@ def read(request: Request) -> Source:
         raise DataError(f"{request.name}: {root} lacks {lacking}. Put there {benchmark.help} (docs/data.md)")
     entries = {split: lists.parse(path) for split, path in found.items() if path}
     names = lists.class_names(entries)
-    labels = {
-        split: lists.numbers(e.labels, names, split, lists.are_numbers(entries)).astype(np.int64)
-        for split, e in entries.items()
-    }
+    numeric = labels.are_numbers(entries)
+    of_splits = {s: labels.numbers(e, names, s, numeric).astype(np.int64) for s, e in entries.items()}
     notes = tuple(identity(path) for path in found.values() if path)
-    check(request.name, labels, "; ".join(notes))
-    return lists.build(request, entries, names)._replace(notes=notes)
+    check(request.name, of_splits, "; ".join(notes))
+    source = lists.build(request, entries, names)
+    return source._replace(notes=(*notes, *source.notes))
 
 
 def _list(root: Path, names: tuple[str, ...]) -> Path | None:

@@ -1,31 +1,31 @@
 """CIFAR's Python archives: found, downloaded, and read without trusting them.
 
 An archive is a tar file of pickles, and both formats can be made to do harm: a pickle can call any function, a tar
-member can point anywhere. So pickles are read by an unpickler that can build nothing but plain values and arrays, and
-the tar file is never unpacked, only read member by member.
+member can point anywhere or never end. So pickles are read by an interpreter that can build nothing but plain values
+and arrays (`cifar_pickle`), the tar file is never unpacked, only read member by member, and nothing may be much larger
+than it is in CIFAR.
 """
 
-import gzip
 import hashlib
 import http.client
-import io
-import math
 import os
 import sys
 import tarfile
 import tempfile
 import urllib.request
-import zlib
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
 
-from ncl_jax.errors import DataError
-from ncl_jax.runtime.pickles import RestrictedUnpickler
+from ncl_jax.data.sources import cifar_pickle, tarball
+from ncl_jax.errors import DataError, one_line
+from ncl_jax.runtime import compressed
+from ncl_jax.runtime.files import open_regular, read_file
 
 CONNECT_SECONDS = 10
-MAX_MEMBER_BYTES = 1 << 30
+MOST_OF_A_FILE = 1 << 28  # bytes; CIFAR-100's train has 155 MB, and the archives 170 MB
+MOST_OF_ALL = 1 << 29  # bytes of an archive, expanded; both have 186 MB
 
 
 class Layout(NamedTuple):
@@ -97,7 +97,7 @@ def read(layout: Layout, place: Path) -> tuple[np.ndarray, np.ndarray, np.ndarra
       DataError: something is missing, damaged, or holds what a CIFAR archive does not.
     """
     contents = _read_folder(layout, place) if place.is_dir() else _read_tar(layout, place)
-    unpickled = {name: _unpickle(contents.pop(name), f"{name} in {place}") for name in layout.files}
+    unpickled = {name: cifar_pickle.load(contents.pop(name), f"{name} in {place}") for name in layout.files}
     train_images, train_labels = _split(layout, [unpickled[name] for name in layout.train_files], place)
     test_images, test_labels = _split(layout, [unpickled[layout.test_file]], place)
     try:
@@ -105,7 +105,7 @@ def read(layout: Layout, place: Path) -> tuple[np.ndarray, np.ndarray, np.ndarra
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise DataError(
             f"{layout.names_file} in {place} does not list class names under {layout.names_key!r} "
-            f"({error!r}): unpack or download it again"
+            f"({type(error).__name__}: {one_line(error)}): unpack or download it again"
         ) from error
     return train_images, train_labels, test_images, test_labels, names
 
@@ -113,12 +113,12 @@ def read(layout: Layout, place: Path) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def _split(layout: Layout, batches: list, place: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images [N, 32, 32, 3] and labels [N] of one split, from its batches in order."""
     try:
-        rows = [np.asarray(batch[b"data"], np.uint8).reshape(-1, 3, 32, 32) for batch in batches]
-        labels = np.concatenate([np.asarray(batch[layout.label_key], np.int32) for batch in batches])
+        rows = [cifar_pickle.array(batch[b"data"]).reshape(-1, 3, 32, 32) for batch in batches]
+        labels = np.concatenate([cifar_pickle.numbers(batch[layout.label_key]) for batch in batches])
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise DataError(
-            f'{place} does not hold CIFAR batches: {error!r}; expected b"data" with rows of 3072 bytes '
-            f"and {layout.label_key!r}: unpack or download it again"
+            f"{place} does not hold CIFAR batches ({type(error).__name__}: {one_line(error)}): expected b'data' with "
+            f"rows of 3072 bytes and {layout.label_key!r}; unpack or download it again"
         ) from error
     images = np.empty((sum(map(len, rows)), 32, 32, 3), np.uint8)
     start = 0
@@ -134,22 +134,24 @@ def _read_folder(layout: Layout, folder: Path) -> dict[str, bytes]:
     missing = [name for name in layout.files if not (folder / name).is_file()]
     if missing:
         raise DataError(f"{folder} lacks {', '.join(missing)}: unpack {layout.archive} there again")
-    return {name: (folder / name).read_bytes() for name in layout.files}
+    return {name: read_file(folder / name, MOST_OF_A_FILE) for name in layout.files}
 
 
 def _read_tar(layout: Layout, archive: Path) -> dict[str, bytes]:
     """Contents of the files in a .tar.gz. Refuses an archive with members outside its folder, links or devices."""
-    contents = {}
+    contents: dict[str, bytes] = {}
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            for member in tar:
-                name = _member_name(layout, member, archive)
-                if name in layout.files and member.isreg():
-                    contents[name] = tar.extractfile(member).read()  # type: ignore[union-attr]
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        with open_regular(archive) as file:
+            stream = compressed.Expanded(file, MOST_OF_ALL, archive)
+            for name, content in tarball.members(stream, lambda member: _member_name(layout, member, archive)):
+                if name in layout.files and content:
+                    contents[name] = content
+    except (tarfile.TarError, *compressed.ERRORS) as error:
         raise DataError(
             f"{archive} is cut short or damaged ({error}): move it away and download it again from {layout.url}"
         ) from error
+    except OSError as error:
+        raise DataError(f"{archive} cannot be read ({error.strerror})") from error
     missing = [name for name in layout.files if name not in contents]
     if missing:
         raise DataError(f"{archive} lacks {', '.join(missing)}: move it away and download it again from {layout.url}")
@@ -159,7 +161,8 @@ def _read_tar(layout: Layout, archive: Path) -> dict[str, bytes]:
 def _member_name(layout: Layout, member: tarfile.TarInfo, archive: Path) -> str:
     """Name of a member within the archive's folder ('' for the folder itself). Raises DataError for any other."""
     parts = [part for part in member.name.split("/") if part != "."]
-    plain = (member.isreg() or member.isdir()) and not member.issparse() and member.size <= MAX_MEMBER_BYTES
+    kinds = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
+    plain = member.type in kinds and 0 <= member.size <= MOST_OF_A_FILE
     if not plain or parts[:1] != [layout.folder] or ".." in parts:
         kind = "file or folder" if plain else "link, device or too large"
         raise DataError(
@@ -167,72 +170,6 @@ def _member_name(layout: Layout, member: tarfile.TarInfo, archive: Path) -> str:
             f"do not unpack it; get {layout.url} instead"
         )
     return "/".join(parts[1:])
-
-
-def _unpickle(content: bytes, place: str):
-    """The values in a pickle. Raises DataError for one that is damaged or asks for more than values and arrays."""
-    try:
-        return RestrictedUnpickler(io.BytesIO(content), _ALLOWED, _REASON, encoding="bytes").load()
-    except DataError as error:
-        raise DataError(f"{place}: {error}") from error
-    except Exception as error:  # The unpickler lets through whatever a malformed stream provokes.
-        raise DataError(f"{place} is cut short or damaged ({error!r}): unpack or download it again") from error
-
-
-class _Array:
-    """Stands in for an array of bytes while it is unpickled; `np.asarray` then makes the real one."""
-
-    def __setstate__(self, state):
-        _, shape, _, fortran_order, content = state
-        # Sizes are compared before any array is made: nothing is allocated on the pickle's word.
-        if not isinstance(content, bytes) or len(content) != math.prod(shape):
-            raise DataError(f"refused to unpickle an array of shape {shape} whose content does not fill it")
-        self._array = np.frombuffer(content, np.uint8).reshape(shape, order="F" if fortran_order else "C")
-
-    def __array__(self, dtype=None, copy=None):
-        return np.array(self._array, dtype, copy=copy)
-
-
-class _Bytes:
-    """Stands in for the dtype of an array of bytes: numpy's own would accept a state that describes anything."""
-
-    def __setstate__(self, state):
-        pass
-
-
-class _Arrays:
-    """What stands in for NumPy's constructors: bound methods, through which a pickle reaches no class."""
-
-    __slots__ = ()
-
-    def make(self, *_: Any) -> _Array:
-        return _Array()
-
-    def refuse(self, *_: Any) -> NoReturn:
-        raise DataError("refused to unpickle an array without _reconstruct")
-
-    def dtype(self, code: Any, *_: Any) -> _Bytes:
-        if code not in ("u1", b"u1"):
-            raise DataError(f"refused to unpickle an array of type {code!r}: images are bytes, and labels are lists")
-        return _Bytes()
-
-    def encode(self, text: str, encoding: Any) -> bytes:
-        if encoding not in ("latin1", b"latin1"):
-            raise DataError(f"refused to unpickle bytes encoded as {encoding!r}")
-        return text.encode("latin1")
-
-
-_ALLOWED = {
-    ("numpy.core.multiarray", "_reconstruct"): _Arrays().make,  # numpy 1, and Python 2's pickles
-    ("numpy._core.multiarray", "_reconstruct"): _Arrays().make,  # numpy 2
-    ("numpy", "ndarray"): _Arrays().refuse,
-    ("numpy", "dtype"): _Arrays().dtype,
-    ("_codecs", "encode"): _Arrays().encode,  # bytes, as Python 3 writes them in protocol 2
-}
-_REASON = (
-    "a CIFAR archive holds values and arrays only, so this file is not one, and opening it otherwise may run what it "
-    "contains"
-)
 
 
 def fetch(layout: Layout, directory: Path, *, allowed: bool) -> Path:
@@ -261,6 +198,7 @@ def fetch(layout: Layout, directory: Path, *, allowed: bool) -> Path:
 
 def _download(layout: Layout, target: Path) -> None:
     """Downloads to a temporary name and renames, so that no run ever sees half a file."""
+    later = f"try again, or get the file from elsewhere and put it at {target}"
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         digest = hashlib.md5(usedforsecurity=False)
@@ -268,10 +206,11 @@ def _download(layout: Layout, target: Path) -> None:
             while chunk := response.read(1 << 20):
                 digest.update(chunk)
                 file.write(chunk)
+                if file.tell() > MOST_OF_A_FILE:
+                    raise DataError(f"{layout.url} sends more than {MOST_OF_A_FILE:,} bytes: it was not kept; {later}")
         if digest.hexdigest() != layout.md5:
             raise DataError(
-                f"{layout.url} has MD5 sum {digest.hexdigest()}, not {layout.md5}: it was not kept; try "
-                f"again, or get the file from elsewhere and put it at {target}"
+                f"{layout.url} has MD5 sum {digest.hexdigest()}, not {layout.md5}: it was not kept; {later}"
             )
         Path(temporary).chmod(0o644)
         Path(temporary).replace(target)

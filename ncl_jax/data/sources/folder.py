@@ -1,74 +1,94 @@
 """A folder of images, a folder for each class."""
 
 import os
-import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from ncl_jax.data.sources import names as class_names
+from ncl_jax.data.sources import splits as layout
 from ncl_jax.data.sources.files import Files
+from ncl_jax.data.sources.splits import SPLITS
+from ncl_jax.data.sources.walk import SUFFIXES, Unused, entries, image_files, is_image
 from ncl_jax.data.types import Request, Source, Split
-from ncl_jax.errors import DataError
+from ncl_jax.errors import DataError, did_you_mean
 
-SUFFIXES = (
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif",
-    ".jp2",
-)  # fmt: skip
-SPLITS = ("train", "val", "test")
+__all__ = ["SPLITS", "SUFFIXES", "cut", "image_files", "list_classes", "read", "stratified", "takes"]
 
 
 def read(request: Request) -> Source:
     """`DIR/train/<class>/...`, `DIR/test/<class>/...` and `DIR/val/<class>/...`, of which one of the last two may be
     missing; or classes alone, `DIR/<class>/...` or `DIR/train/<class>/...`, from which a test part is cut.
 
-    Classes are sorted by name. Images may lie at any depth below their class; what has no suffix of an image is passed
-    over, and so is what begins with a dot. The test part has `test_share` of every class, chosen by a generator seeded
-    with 0; a class of one image keeps it for training.
+    The folders of splits may have other names (`splits.find`); `request.lists` names them where that is not clear.
+    Classes are sorted by name. Images may lie at any depth below their class; what has no suffix of an image is not
+    used, and neither is what begins with a dot or belongs to the system: the source's notes count it. The test part has
+    `test_share` of every class, chosen by a generator seeded with 0; a class of one image keeps it for training.
 
     Raises:
-      DataError: there is no such folder, no class, a class without an image or only in test, or two of one name.
+      DataError: there is no such folder, one that may not be read, no class, a class without an image or only in test,
+        two of one name, or it is not clear which folders are splits.
     """
     root = request.directory
     if not root.is_dir():
         raise DataError(f"data.dir={root} is not a folder: give the one that holds train/<class>/ or <class>/")
-    present = [name for name in SPLITS if (root / name).is_dir()]
-    classes = {name: list_classes(root / name) for name in present} or {"train": list_classes(root)}
-    if "train" not in classes:
-        raise DataError(f"{root} has {' and '.join(present)}, but no train: put the training images into {root}/train")
+    found, unused = layout.find(root, request.lists), Unused()
+    if found.folders and root not in found.folders.values():
+        unused.folders += found.beside
+        unused.beside += sum(map(is_image, entries(root)[1]))
+    if found.folders and "train" not in found.folders:
+        raise DataError(f"{root}: no folder of training images is given: pass train=FOLDER too (data.list.train)")
+    classes = {name: list_classes(place, unused) for name, place in (found.folders or {"train": root}).items()}
     names = tuple(classes["train"])
-    for name, found in classes.items():
-        if strangers := [c for c in found if c not in names]:
-            raise DataError(f"{root}/{name} has classes that train has not: {', '.join(strangers[:5])}")
-    splits = {name: _split(root, found, names) for name, found in classes.items()}
-    return Source(names, cut(splits, len(names), request.test_share))
+    for name, of_split in classes.items():
+        if strangers := [c for c in of_split if c not in names]:
+            place, near = found.folders[name], did_you_mean(strangers[0], names)
+            raise DataError(f"{place} has classes that train has not: {', '.join(strangers[:5])}{near}")
+    splits = {name: _split(root, of_split, names, unused) for name, of_split in classes.items()}
+    notes = (*found.notes, *class_names.remarks(names), *unused.lines(root))
+    return Source(names, cut(splits, len(names), request.test_share), notes=notes)
 
 
-def takes(root: Path, path: Path) -> bool:
+def takes(root: Path, path: Path, given: Mapping[str, str] | None = None) -> bool:
     """Whether what lies in the folder `path` would be taken for classes or images of `root`."""
     if not path.is_relative_to(root):
         return False
-    split = any((root / name).is_dir() for name in SPLITS)
-    return not split or path.relative_to(root).parts[:1] in {(name,) for name in SPLITS}
+    folders = layout.find(root, given).folders if root.is_dir() else {}
+    return not folders or any(path.is_relative_to(place) for place in folders.values())
 
 
-def list_classes(folder: Path) -> dict[str, Path]:
-    """The folders of a split's classes by name, sorted. Raises DataError without any, or for two of one name."""
-    found = sorted(e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+def list_classes(folder: Path, unused: Unused | None = None) -> dict[str, Path]:
+    """The folders of a split's classes by name, sorted; `unused` counts the rest.
+
+    Raises DataError without any, for two of one name, or one that cannot be the name of a class.
+    """
+    unused = Unused() if unused is None else unused
+    folders, files = entries(folder)
+    found = [name for name in folders if not unused.skips(str(folder / name))]
+    unused.beside += sum(map(is_image, files))
     if not found:
-        raise DataError(f"{folder} has no folder of a class: the images of each class belong in {folder}/<class>/")
-    names = [unicodedata.normalize("NFC", name) for name in found]
+        itself = ", or pass train=. if it is a class itself" if folder.name.lower() in layout.WORDS else ""
+        raise DataError(
+            f"{folder} has no folder of a class: the images of each class belong in {folder}/<class>/{itself}"
+        )
+    names = [class_names.clean(name) for name in found]
+    for name, entry in zip(names, found, strict=True):
+        if fault := class_names.fault(name):
+            raise DataError(f"{str(folder / entry)!r:.300} would be {fault}: rename the folder")
+        if (folder / entry).is_symlink() and folder.resolve().is_relative_to((folder / entry).resolve()):
+            raise DataError(f"{folder / entry} is a link to a folder above it, and would hold every image: remove it")
     if double := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"{folder} has two folders of the name {double[0]!r} (written in two ways): rename one")
     return {name: folder / entry for name, entry in zip(names, found, strict=True)}
 
 
-def _split(root, classes, names):
+def _split(root, classes, names, unused):
     """The images of one split."""
     paths, sizes, labels = [], [], []
     for name, place in classes.items():
-        found = sorted(image_files(place))
+        found = sorted(image_files(place, unused))
         if not found:
             kinds = "no image" if not any(place.iterdir()) else f"no file that ends in {', '.join(SUFFIXES)}"
             raise DataError(f"class {name!r} has {kinds} in {place}: add images, or remove the folder")
@@ -76,19 +96,6 @@ def _split(root, classes, names):
         sizes += [size for _, size in found]
         labels += [names.index(name)] * len(found)
     return Split(Files(root, np.array(paths, object), np.array(sizes, np.int64)), np.array(labels, np.int32))
-
-
-def image_files(folder: Path) -> Iterator[tuple[str, int]]:
-    """The path and size in bytes of every image file below a folder, in no order."""
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):  # noqa: PTH122 - speed
-                path = os.path.join(place, name)  # noqa: PTH118
-                try:
-                    yield path, os.stat(path).st_size  # noqa: PTH116
-                except OSError:  # a link that leads nowhere: an unreadable file, as one that is empty
-                    yield path, 0
 
 
 def cut(splits: dict[str, Split], num_classes: int, share: float) -> dict[str, Split]:

@@ -1,15 +1,20 @@
 """Where the files of a list are: paths are checked, and mapped between the known forms of the benchmarks."""
 
+import bisect
 import difflib
 import os
 import re
-from collections.abc import Callable, Sequence
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ncl_jax.data.sources.walk import SUFFIXES
 from ncl_jax.errors import DataError
 
 # The same images under other paths; each takes a list's path and gives another one, or the same.
@@ -38,23 +43,55 @@ class Located(NamedTuple):
 
     names: np.ndarray  # paths [N] relative to the root
     sizes: np.ndarray  # int64 [N], bytes
+    notes: tuple[str, ...] = ()  # lines to be shown
 
 
-def locate(root: Path, paths: Sequence[str]) -> Located:
-    """The files of a list, in whichever layout its first one is found.
+def locate(root: Path, paths: Sequence[str], place: Callable[[int], str] = lambda row: f"row {row + 1}") -> Located:
+    """The files of a list, in whichever layout its first one is found; `place` says where a row stands.
+
+    A path that leads to no file is tried with / for \\, in the other Unicode form and with its ending in the other
+    case of letters.
 
     Raises:
       DataError: a path leads out of the root, or a file is not there.
     """
-    inside = [_below(root, path) for path in paths]
-    layout = next((f for f in LAYOUTS.values() if (root / f(inside[0])).is_file()), None) or _by_name(root)
+    inside = [_below(root, path, place, row) for row, path in enumerate(paths)]
+    layout = next((f for f in LAYOUTS.values() if os.path.isfile(root / f(inside[0]))), None) or _by_name(root)  # noqa: PTH113
     names = [layout(path) for path in inside]
     with ThreadPoolExecutor(16) as pool:  # of use where the files are far away
         sizes = list(pool.map(lambda name: _size(root, name), names, chunksize=256))
-    for name, size in zip(names, sizes, strict=True):
-        if size is None:
-            raise DataError(_missing(root, name))
-    return Located(np.array(names, object), np.array(sizes, np.int64))
+        lost = [row for row, size in enumerate(sizes) if size is None]
+        found = list(pool.map(lambda row: _respelt(root, paths[row], layout), lost))
+    if missing := [row for row, name in zip(lost, found, strict=True) if name is None]:
+        raise DataError(_missing(root, names, missing, paths, place))
+    for row, name in zip(lost, found, strict=True):
+        names[row], sizes[row] = name, _size(root, name)
+    how = Counter(_difference(paths[row]) for row in lost)
+    notes = tuple(f"paths of the list that are found {text}: {count:,}" for text, count in how.items())
+    return Located(np.array(names, object), np.array(sizes, np.int64), notes)
+
+
+def _respelt(root, path, layout):
+    """The same path as another program would write it, if there is such a file."""
+    for spelling in _spellings(path):
+        name = layout(_below(root, spelling))
+        if _size(root, name) is not None:
+            return name
+    return None
+
+
+def _spellings(path: str) -> Iterator[str]:
+    for slashes in dict.fromkeys((path, path.replace("\\", "/"))):
+        for form in (slashes, *(unicodedata.normalize(kind, slashes) for kind in ("NFC", "NFD"))):
+            stem, ending = os.path.splitext(form)  # noqa: PTH122
+            yield from (stem + other for other in (ending, ending.lower(), ending.upper()))
+
+
+def _difference(path):
+    """What is changed in a path that was found in another spelling."""
+    if "\\" in path:
+        return "with / for \\"
+    return "in another spelling (its ending in other letters, or another Unicode form)"
 
 
 def _by_name(root):
@@ -68,27 +105,59 @@ def _by_name(root):
     return find
 
 
-def _below(root, path):
+def _below(root, path, place=None, row=0):
     """The path relative to the root; absolute ones and `..` are allowed as far as they stay below it."""
     full = os.path.normpath(os.path.join(root, path))  # noqa: PTH118 - does not follow links
     relative = os.path.relpath(full, root)
-    if relative.startswith(".."):
-        raise DataError(f"the path {path!r} of the list leads out of data.dir={root}: give a root above all images")
+    if relative.split(os.sep, 1)[0] == os.pardir:
+        where = f"{place(row)}: " if place else ""
+        raise DataError(
+            f"{where}the path {path!r} of the list leads out of data.dir={root}: give a root above all images"
+        )
     return relative
 
 
 def _size(root, name):
+    """A file's bytes; None where there is none."""
     try:
-        return os.stat(os.path.join(root, name)).st_size  # noqa: PTH116, PTH118 - a hundred thousand times
-    except OSError:
+        found = os.stat(os.path.join(root, name))  # noqa: PTH116, PTH118 - a hundred thousand times
+    except (OSError, ValueError):
         return None
+    return None if stat.S_ISDIR(found.st_mode) else found.st_size
 
 
-def _missing(root, name):
-    """Says which path was tried and what is there instead."""
-    path = root / name
-    parent = next(p for p in path.parents if p.is_dir())
-    wanted = path.relative_to(parent).parts[0]
-    near = difflib.get_close_matches(wanted, sorted(os.listdir(parent)), n=1, cutoff=0)  # noqa: PTH208
-    instead = f"the nearest that exists is {parent / near[0]}" if near else f"{parent} is empty"
-    return f"{path} of the list does not exist; {instead}: set data.dir to the folder that the lists' paths start from"
+def _missing(root, names, lost, paths, place):
+    """Says how many files are missing, which path was tried, what is there instead, and what to do."""
+    path = root / names[lost[0]]
+    parent = next(p for p in path.parents if os.path.isdir(p))  # noqa: PTH112
+    near = _nearest(parent, path.relative_to(parent).parts[0])
+    instead = f"the nearest that exists is {near}" if near else f"{parent} is empty"
+    count = f"{len(lost):,} of {len(names):,} files of the list are missing: " if len(names) > 1 else ""
+    advice = _advice(paths[lost[0]], path, len(lost) == len(names))
+    shown = str(path).replace("\n", "\\n")
+    return f"{place(lost[0])}: {count}{shown} of the list does not exist; {instead}: {advice}"
+
+
+def _nearest(folder, wanted):
+    """The entry of a folder that is most like a name, of those near it in order."""
+    every = sorted(os.listdir(folder))  # noqa: PTH208
+    place = bisect.bisect(every, wanted)
+    near = difflib.get_close_matches(wanted, every[max(0, place - 1000) : place + 1000], n=1, cutoff=0)
+    return folder / near[0] if near else None
+
+
+def _advice(given, path, every):
+    """What to do about a path that leads to no file."""
+    if re.match(r"[a-z]{2,}://", given):
+        return "download the images; a list names files, not addresses on the web"
+    if re.match(r"[A-Za-z]:[\\/]|\\\\", given):
+        return "write paths that start from data.dir, with /, instead of those of a Windows computer"
+    if any("\ud800" <= letter <= "\udfff" for letter in given):
+        return "the path is not UTF-8, but perhaps Windows-1252: save the list as UTF-8"
+    if os.path.isdir(path):  # noqa: PTH112
+        return "it is a folder; a list names files"
+    if ending := next((end for end in SUFFIXES if os.path.isfile(f"{path}{end}")), ""):  # noqa: PTH113
+        return f"add the ending {ending} to the paths of the list"
+    if every:
+        return "set data.dir to the folder that the lists' paths start from"
+    return "restore the missing files, or remove their lines from the list"

@@ -3,19 +3,19 @@
 import contextlib
 import hashlib
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from ncl_jax.data.sources import lists, tfds_files
+from ncl_jax.data.sources import labels, lists, tfds_files
 from ncl_jax.data.sources.folder import cut
 from ncl_jax.data.sources.layouts import LAYOUTS
 from ncl_jax.data.types import Request, Source, Split
 from ncl_jax.errors import DataError
-from ncl_jax.runtime.files import cache_directory
+from ncl_jax.runtime import caches
+from ncl_jax.runtime.files import open_regular, read_file
 
 SPLITS = {"train": ("train",), "val": ("validation", "val"), "test": ("test",)}
 
@@ -94,12 +94,11 @@ def read_lists(request: Request) -> Source:
     for theirs in there:
         for row, name in enumerate(read_columns(folder, theirs, ("filename",))["filename"].tolist()):
             rows[name] = theirs, row
-    numeric = lists.are_numbers(entries)
-    splits = {
-        split: Split(_pick(folder, e.paths, rows), lists.numbers(e.labels, names, split, numeric))
-        for split, e in entries.items()
-    }
-    return Source(names, cut(splits, len(names), request.test_share))
+    numbers = labels.of_splits(entries, names)
+    splits = {split: Split(_pick(folder, e.paths, rows), numbers[split]) for split, e in entries.items()}
+    labels.check_classes(entries, numbers["train"], names)
+    notes = tuple(note for e in entries.values() for note in e.notes)
+    return Source(names, cut(splits, len(names), request.test_share), notes=notes)
 
 
 def _pick(folder, paths, rows):
@@ -117,22 +116,38 @@ def _pick(folder, paths, rows):
 
 def read_columns(folder: Path, split: str, features: tuple[str, ...]) -> dict[str, np.ndarray]:
     """A split's features but the image, each `[N]`; read once and kept in the user's cache directory."""
-    info = (folder / "dataset_info.json").read_bytes() + str(folder.absolute()).encode()
+    info = read_file(folder / "dataset_info.json") + str(folder.absolute()).encode()
     key = hashlib.sha256(info + f"{split} {features}".encode()).hexdigest()[:32]
-    cached = cache_directory() / "tfds" / f"{key}.npz"
-    with contextlib.suppress(OSError, ValueError, zipfile.BadZipFile), np.load(cached, allow_pickle=False) as file:
-        return dict(file)
+    cache = caches.folder()
+    cached = cache and cache / "tfds" / f"{key}.npz"
+    if cached and (kept := _kept(cached, features)) is not None:
+        return kept
     with tfds_files.opened(folder):
         source = open_split(folder, split)
         bar = tqdm(range(len(source)), desc=f"reading {', '.join(features)} of {split}", disable=None, leave=False)
         rows = [[_plain(example[name]) for name in features] for example in (source[i] for i in bar)]
     columns: dict[str, Any] = {name: np.array([row[i] for row in rows]) for i, name in enumerate(features)}
+    if cached is None:
+        return columns
     with contextlib.suppress(OSError):  # the labels can be read again
         cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=cached.parent, suffix=".npz", delete=False) as file:
             np.savez(file, **columns)
         Path(file.name).replace(cached)
     return columns
+
+
+def _kept(path, features):
+    """What was kept of a split; None where there is nothing, or something damaged."""
+    try:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as arrays:
+            if sum(part.file_size for part in arrays.zip.infolist()) > path.stat().st_size:
+                raise ValueError("it was never compressed")
+            columns = {name: arrays[name] for name in features}
+    except Exception:  # of many types; the columns can be read again
+        return None
+    shapes = {column.shape for column in columns.values()}
+    return columns if len(shapes) == 1 and len(shapes.pop()) == 1 else None
 
 
 def _plain(value):

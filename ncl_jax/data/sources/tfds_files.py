@@ -14,6 +14,10 @@ from typing import Any
 import numpy as np
 
 from ncl_jax.errors import DataError
+from ncl_jax.runtime.files import read_file
+
+MOST_OF_INFO = 1 << 26  # bytes of dataset_info.json; with the names of a million classes it has a few
+CIFAR_SHAPE = (32, 32, 3)
 
 
 def find(name: str, directory: Path) -> Path | None:
@@ -27,9 +31,14 @@ def find(name: str, directory: Path) -> Path | None:
 def prepared_name(folder: Path) -> str | None:
     """The name of the data set that a folder holds; None if it is not a prepared one."""
     try:
-        return json.loads((folder / "dataset_info.json").read_text())["name"]
-    except (OSError, ValueError, KeyError, TypeError):
+        name = _info(folder)["name"]
+    except (DataError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return name if isinstance(name, str) else None
+
+
+def _info(folder: Path) -> dict[str, Any]:
+    return json.loads(read_file(folder / "dataset_info.json", MOST_OF_INFO))
 
 
 def _version(folder: Path) -> tuple[int, ...]:
@@ -45,7 +54,7 @@ def opened(folder: Path) -> Iterator[Any]:
       DataError: tensorflow-datasets is not installed, or the folder is in another format, incomplete or damaged; also
         for what goes wrong while the caller reads from it.
     """
-    info = json.loads((folder / "dataset_info.json").read_text())
+    info = _info(folder)
     name, file_format = info["name"], info.get("fileFormat", "tfrecord")
     again = f"tfds.builder('{name}', file_format='array_record').download_and_prepare()"
     if file_format != "array_record":
@@ -72,7 +81,7 @@ def read_in_order(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     """Reads CIFAR as prepared, rows in the order of the archive. Raises DataError, see `opened`.
 
     Returns:
-      train_images uint8 [N, H, W, 3], train_labels int32 [N], test_images, test_labels, class_names.
+      train_images uint8 [N, 32, 32, 3], train_labels int32 [N], test_images, test_labels, class_names.
     """
     with opened(folder) as builder:
         train, test = (_split(builder.as_data_source(split), split) for split in ("train", "test"))
@@ -80,13 +89,14 @@ def read_in_order(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 
 
 def _split(source, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images [N, H, W, 3] and labels [N] of a data source, each in the row that its id names."""
+    """Images [N, 32, 32, 3] and labels [N] of a data source, each in the row that its id names."""
     num_rows = len(source)
-    shape = source[0]["image"].shape
-    images, labels = np.empty((num_rows, *shape), np.uint8), np.full(num_rows, -1, np.int32)
+    images, labels = np.empty((num_rows, *CIFAR_SHAPE), np.uint8), np.full(num_rows, -1, np.int32)
     for example in source:
         row = int(example["id"].decode().removeprefix(f"{split}_"))
         if not 0 <= row < num_rows or labels[row] >= 0:
             raise ValueError(f"id {example['id'].decode()!r} occurs twice, or does not fit {num_rows} images")
+        if example["image"].shape != CIFAR_SHAPE:
+            raise ValueError(f"an image has the shape {example['image'].shape}, not {CIFAR_SHAPE}")
         images[row], labels[row] = example["image"], example["label"]
     return images, labels

@@ -1,0 +1,178 @@
+"""A file that lists images: text, CSV with a header, or JSON, compressed or not."""
+
+import codecs
+import csv
+import gzip
+import io
+import re
+import zlib
+from pathlib import Path
+
+from ncl_jax.data.sources import list_json
+from ncl_jax.data.sources.entries import LABEL_COLUMNS, PATH_COLUMNS, Entries, cleaned, columns
+from ncl_jax.data.sources.names import first_few
+from ncl_jax.data.sources.walk import SUFFIXES
+from ncl_jax.errors import DataError
+from ncl_jax.runtime.files import open_regular
+
+MOST = 2**31  # bytes of a list, when it is unpacked: eight times the longest published one
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "|"}
+LINES = re.compile(r"\r\n|\r|\n")
+ANOTHER_IMAGE = re.compile(rf"(?:{'|'.join(re.escape(suffix) for suffix in SUFFIXES)})\b", re.IGNORECASE)
+
+
+def parse(path: Path) -> Entries:
+    """A list's paths and labels, whatever its format. Raises DataError, naming the line, where it is damaged."""
+    text, notes = read_text(path)
+    kind = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
+    if kind.lower() == ".json":
+        entries = list_json.parse(text, path)
+    elif kind.lower() in (".jsonl", ".ndjson"):
+        entries = list_json.parse_lines(LINES.split(text), path)
+    elif kind.lower() == ".csv" or _delimiter(text):
+        entries = _parse_csv(text, path)
+    else:
+        entries = _parse_text(text, path)
+    if not entries.paths:
+        raise DataError(f"the list {path} names no image")
+    return cleaned(entries._replace(notes=(*notes, *entries.notes)))
+
+
+def read_text(path: Path) -> tuple[str, tuple[str, ...]]:
+    """A file's text, UTF-8 or UTF-16 with its mark, and lines to be shown; bytes of file names that are no UTF-8 are
+    kept as Python keeps them. Raises DataError for what cannot be read or is no text."""
+    raw, notes = _content(path), tuple[str, ...]()
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            text, notes = raw.decode("utf-16"), (f"{path} is read as UTF-16",)
+        except UnicodeDecodeError as error:
+            raise DataError(f"the list {path} cannot be read ({error}): save it as UTF-8") from error
+    else:
+        text = raw.decode("utf-8-sig", "surrogateescape")
+    if "\0" in text:
+        line = len(LINES.findall(text[: text.index("\0")])) + 1
+        raise DataError(
+            f"{path}, line {line} has zero bytes: the file is damaged, is no text, or is UTF-16 without its mark; save "
+            "it again as UTF-8"
+        )
+    return text, notes
+
+
+def _content(path):
+    """The bytes of a list, unpacked."""
+    try:
+        with open_regular(path) as file:
+            source = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file
+            raw = bytearray()
+            while (part := source.read(2**24)) and len(raw) <= MOST:
+                raw += part
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise DataError(f"the list {path} cannot be read ({error})") from error
+    if len(raw) > MOST:
+        raise DataError(f"the list {path} has more than {MOST:,} bytes, which no list has")
+    return bytes(raw)
+
+
+def _parse_text(text, path):
+    """`path label` a line: the label is what follows the tab, where each line has one, or else the last space."""
+    lines = [(number, line.strip()) for number, line in enumerate(LINES.split(text), 1) if line.strip()]
+    tabs = all(line.count("\t") == 1 for _, line in lines)
+    rows = [[part.strip() for part in line.split("\t")] if tabs else line.rsplit(None, 1) for _, line in lines]
+    for (number, line), row in zip(lines, rows, strict=True):
+        if len(row) == 1:
+            raise DataError(
+                f"{path}, line {number}: {line[:200]!r} has no label; a line must be: path label (with commas: a "
+                "header, path,label, in the first line)"
+            )
+    first = int(bool(rows) and None not in columns(rows[0]))  # a header
+    numbers = [number for number, _ in lines[first:]]
+    return Entries([row[0] for row in rows[first:]], [row[1] for row in rows[first:]], file=path, rows=numbers)
+
+
+def _first_line(text):
+    return LINES.split(text[:65536], maxsplit=1)[0]
+
+
+def _split_line(line, delimiter):
+    try:
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+    except csv.Error:
+        return []
+
+
+def _delimiter(text):
+    """What separates the columns, by the header; nothing where the first line is no header."""
+    line = _first_line(text)
+    return next((mark for mark in DELIMITERS if None not in columns(_split_line(line, mark))), "")
+
+
+def _parse_csv(text, path):
+    """Columns by the names in the header."""
+    delimiter = _delimiter(text)
+    if not delimiter:
+        raise DataError(_no_header(path, _first_line(text)))
+    header = _split_line(_first_line(text), delimiter)
+    chosen = columns(header)
+    found, numbers = [], []
+    for number, row in _rows(text, delimiter, path):
+        _check_row(row, chosen, header, f"{path}, line {number}")
+        found.append([row[column].strip() for column in chosen])
+        numbers.append(number)
+    notes = () if delimiter == "," else (f"{path} is read with {DELIMITERS[delimiter]} between its columns",)
+    return Entries([row[0] for row in found], [row[1] for row in found], file=path, rows=numbers, notes=notes)
+
+
+def _no_header(path, line):
+    """Says what is wrong with a first line."""
+    header = max((_split_line(line, mark) for mark in DELIMITERS), key=len)
+    if any(cell.strip().lower().endswith(SUFFIXES) for cell in header):
+        return f"{path}, line 1: {line[:100]!r} is an image and no header: put the line path,label above it"
+    advice = f"name one of them {' or '.join(PATH_COLUMNS[:2])}, and one {' or '.join(LABEL_COLUMNS[:2])}"
+    if columns(header)[0] is not None and len(header) > 2:
+        advice += " (a column for each class cannot be read: write the class's name into one)"
+    return f"{path} has the columns {first_few([cell.strip() for cell in header], 8)}: {advice}"
+
+
+def _rows(text, delimiter, path):
+    """The rows below the header, each with the number of its first line; blank ones are left out."""
+    reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, skipinitialspace=True, strict=True)
+    number = 1
+    try:
+        for row in reader:
+            if row and number > 1:
+                yield number, row
+            number = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {number} cannot be read ({error}): is a quotation mark too many, or not closed?"
+        ) from error
+
+
+def _check_row(row, chosen, header, where):
+    """Raises DataError for a row that a stray quotation mark or delimiter may have made."""
+    swallowed = any(
+        "\n" in cell and (index in chosen or ANOTHER_IMAGE.search(cell.partition("\n")[2]))
+        for index, cell in enumerate(row)
+    )
+    if swallowed:
+        raise DataError(f"{where}: a field goes over several lines: is a quotation mark too many, or not closed?")
+    if any(cell.strip() for cell in row[len(header) :]):
+        raise DataError(f"{where} has {len(row)} fields, the header {len(header)}: put names with commas in quotes")
+    for column, name in zip(chosen, ("path", "label"), strict=True):
+        if column >= len(row) or not row[column].strip():
+            raise DataError(f"{where}: the {name} is missing")
+
+
+def read_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of classes, one a line, and lines to be shown. Raises DataError for an empty line among them."""
+    text, notes = read_text(path)
+    lines = [line.strip() for line in LINES.split(text.rstrip())]
+    if "" in lines:
+        raise DataError(
+            f"data.list.classes={path}, line {lines.index('') + 1} is empty: the first line names class 0, the second "
+            "class 1; remove the line, or write the name"
+        )
+    numbered = [line.split(None, 1)[0].strip(":,.") for line in lines]
+    if len(lines) > 1 and numbered in ([str(i) for i in range(len(lines))], [str(i + 1) for i in range(len(lines))]):
+        notes += (f"the names in {path} begin with numbers, which are taken for a part of them",)
+    return tuple(lines), notes
