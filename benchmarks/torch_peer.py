@@ -1,4 +1,4 @@
-"""The PyTorch process of step_time.py, seen from there."""
+"""The PyTorch process of step_time.py or features.py, seen from there."""
 
 import json
 import os
@@ -11,9 +11,9 @@ import numpy as np
 class Peer:
     """The PyTorch process; it sleeps until it is asked."""
 
-    def __init__(self, python, variables, folder):
+    def __init__(self, python, variables, folder, script="torch_step.py"):
         self.folder = pathlib.Path(folder)
-        script = pathlib.Path(__file__).with_name("torch_step.py")
+        script = pathlib.Path(__file__).with_name(script)
         environment = os.environ | dict(item.split("=", 1) for item in variables.split(",") if item)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
         self.process = subprocess.Popen([python, str(script)], env=environment, **pipes)
