@@ -17,7 +17,7 @@ from ncl_jax.methods import METHODS
 from ncl_jax.report.ablation import plot, table
 from ncl_jax.report.plots import png
 from ncl_jax.runtime import console
-from ncl_jax.runtime.files import write_bytes, write_text
+from ncl_jax.runtime.files import valid_utf8, write_together
 from ncl_jax.storage.directory import RunDir
 
 
@@ -83,8 +83,8 @@ def main(args: argparse.Namespace) -> None:
         console.say(f"\n{workdir}/table.md is left as it was, because runs failed")
     elif any(results.values()):
         with RunDir(workdir).writing():
-            write_text(workdir / "table.md", text + "\n")
-            write_bytes(workdir / "per_class.png", png(plot(results)))
+            table_file = {workdir / "table.md": valid_utf8(text + "\n")}
+            write_together(table_file | {workdir / "per_class.png": png(plot(results))})
         console.say(f"\n{workdir}/table.md, {workdir}/per_class.png")
     if failed:
         raise NclError("failed: " + "; ".join(failed))

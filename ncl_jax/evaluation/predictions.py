@@ -14,7 +14,6 @@ from ncl_jax.data.images import parallel
 from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
 from ncl_jax.evaluation.metrics import Answers
-from ncl_jax.runtime.files import write_bytes
 
 CONFIDENT = 12  # mistakes that are shown
 WORST, OF_EACH = 5, 3  # classes of the tail that are shown, and mistakes of each
@@ -99,15 +98,15 @@ def _mistakes(labels, top, confidence) -> list[int]:
     return wrong[np.argsort(-confidence[wrong], kind="stable")].tolist()
 
 
-def write(path: pathlib.Path, predictions: Predictions) -> None:
-    """Writes them as an `.npz`, whole or not at all."""
+def packed(predictions: Predictions) -> bytes:
+    """The content of an `.npz` file of them."""
     file = io.BytesIO()
     np.savez_compressed(file, **predictions._asdict())
-    write_bytes(path, file.getvalue())
+    return file.getvalue()
 
 
 def read(path: pathlib.Path) -> Predictions | None:
-    """Reads what `write` wrote; None where there is no such file, or a damaged one."""
+    """Reads a file of what `packed` gave; None where there is no such file, or a damaged one."""
     try:
         with np.load(path) as file:
             return Predictions(**{name: file[name] for name in Predictions._fields})

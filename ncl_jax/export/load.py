@@ -1,5 +1,6 @@
 """An exported model for use: `ncl_jax.load_exported(FILE)`. It needs JAX, flatbuffers, NumPy and Pillow."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -10,6 +11,7 @@ import numpy as np
 
 from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.errors import ExportError
+from ncl_jax.runtime.files import partial_of
 
 VERSION = 1  # of the description beside a program
 
@@ -42,6 +44,20 @@ class Exported:
         return np.asarray(self._program.call(prepare(images, shape, *sizes)))
 
 
+def _described(path: pathlib.Path, digest: str) -> dict[str, Any]:
+    """What is written about an artifact of this digest, or else about the one that was there.
+
+    The two files are renamed one after the other. Where the program that wrote them was killed in between, the new
+    description still lies in its partial file.
+    """
+    about = json.loads(description_of(path).read_text())
+    if about["sha256"] != digest:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            newer = json.loads(partial_of(description_of(path)).read_text())
+            return newer if newer["sha256"] == digest else about
+    return about
+
+
 def load_exported(file: str | pathlib.Path) -> Exported:
     """Loads what `ncl-jax export --format=stablehlo` wrote, with the description beside it.
 
@@ -50,7 +66,8 @@ def load_exported(file: str | pathlib.Path) -> Exported:
     """
     path = pathlib.Path(file).expanduser()
     try:
-        content, about = path.read_bytes(), json.loads(description_of(path).read_text())
+        content = path.read_bytes()
+        about = _described(path, hashlib.sha256(content).hexdigest())
         version, digest = about["version"], about["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(

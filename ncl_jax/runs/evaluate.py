@@ -15,6 +15,7 @@ from ncl_jax.runs.data import same_data
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.results import write
 from ncl_jax.runs.temperature import find_temperature
+from ncl_jax.runtime import console
 from ncl_jax.storage import records
 from ncl_jax.storage.directory import RunDir
 
@@ -61,7 +62,7 @@ def _evaluate(
     feed = test_feed(plan, data.test, facts.split)
     sums, answers = make_evaluate(model, feed, plan.mesh)(loaded.variables)
     for line in loaded.skipped:
-        print(line)
+        console.say(line)
     epoch = loaded.step // (facts.num_train // config.optim.batch_size)
     figures = {"step": loaded.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}
     return Evaluated(figures, loaded.progress, answers, data.test)

@@ -5,6 +5,8 @@ import os
 import sys
 from typing import TextIO
 
+from ncl_jax.errors import printable
+
 
 def survive_closed_streams() -> None:
     """Gives the program something to write to where it was started without standard output or error, and lets it write
@@ -17,13 +19,21 @@ def survive_closed_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def say(line: str, *, error: bool = False) -> None:
-    """Prints a line; where that is not possible the program goes on without that output."""
-    stream = sys.stderr if error else sys.stdout
+def say(text: str, *, error: bool = False) -> None:
+    """Prints a line, or several; where that is not possible the program goes on without that output."""
     try:
-        print(line, file=stream, flush=True)
+        show(text, error=error)
     except (OSError, ValueError):  # full, closed by the reader, closed by the program
-        mute(stream)
+        mute(sys.stderr if error else sys.stdout)
+
+
+def show(text: str, *, error: bool = False) -> None:
+    """As `say`, for a program whose output is its work: raises OSError where it cannot be written.
+
+    Nothing in it steers the terminal (`printable`), whatever names it holds; line breaks stay.
+    """
+    lines = "\n".join(map(printable, text.split("\n")))
+    print(lines, file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def flush() -> None:

@@ -35,7 +35,7 @@ class RunDir:
         )
 
     def __str__(self) -> str:
-        return str(self.path)
+        return printable(str(self.path))
 
     def check(self, config: ml_collections.ConfigDict, data: Data | None = None, saved: dict | None = None) -> None:
         """Raises ConfigError if the directory holds another run than of this configuration and these data.
