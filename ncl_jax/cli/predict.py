@@ -14,7 +14,7 @@ import pathlib
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, at_least, check_writable, new_file
@@ -22,7 +22,7 @@ from ncl_jax.errors import ConfigError, DataError, Interrupted, WriteError, prin
 from ncl_jax.runs.load import Model, load
 from ncl_jax.runs.predict import find_files, predict
 from ncl_jax.runtime import console, startup
-from ncl_jax.runtime.files import name_text, partial_of, writing_whole
+from ncl_jax.runtime.files import partial_of, writing_whole
 
 MOST_INPUT = 2**28  # bytes of names on standard input
 
@@ -76,14 +76,14 @@ def run(model: Model, files: Sequence[str], top: int, expert: int | None, out: p
     """
     top, failed = min(top, len(model.class_names)), 0
     if out is None:
-        for answer in answers(model, files, top, expert):
+        for answer in predict(model, files, top, expert):
             failed += "error" in answer
             _show(answer)
         return failed
     try:
         with writing_whole(out) as file:
             write = WRITERS[out.suffix.lower()](file, top)
-            for answer in answers(model, files, top, expert):
+            for answer in predict(model, files, top, expert):
                 failed += "error" in answer
                 write(answer)
                 if "error" in answer:
@@ -94,16 +94,6 @@ def run(model: Model, files: Sequence[str], top: int, expert: int | None, out: p
         raise WriteError(f"--out={out} cannot be written: {error}{kept}") from error
     console.say(f"wrote {out}: {len(files) - failed} of {len(files)} files")
     return failed
-
-
-def answers(model: Model, files: Sequence[str], top: int, expert: int | None) -> Iterator[dict]:
-    """The answers of `runs.predict.predict`, whose names are valid UTF-8."""
-    for answer in predict(model, files, top, expert):
-        yield (
-            answer
-            | {"file": name_text(answer["file"])}
-            | {"top": [c | {"label": name_text(c["label"])} for c in answer["top"]] for _ in answer.keys() & {"top"}}
-        )
 
 
 def _show(answer):
@@ -132,8 +122,7 @@ def read_names() -> list[str]:
         names = content.split(b"\0")
     else:
         raise DataError(
-            "standard input holds no list of names, but binary data: pass the names of images, one a line or each ended "
-            "by NUL, not an image itself"
+            "standard input holds binary data, not a list of names: pass names of images, one a line or each ended by NUL"
         )
     return [os.fsdecode(name) for name in names if name]
 

@@ -12,8 +12,8 @@ import ml_collections
 
 from ncl_jax.config.fields import complete, differences
 from ncl_jax.data.dataset import Data, Facts
-from ncl_jax.errors import CheckpointError, ConfigError, WriteError
-from ncl_jax.runtime.files import expand, write_bytes, write_text
+from ncl_jax.errors import CheckpointError, ConfigError, WriteError, printable
+from ncl_jax.runtime.files import expand, valid_utf8, write_bytes, write_text
 
 VERSION = 1  # of the training state: a run of another one can be used, but not continued
 
@@ -48,7 +48,7 @@ class RunDir:
         stored = self.read_config() if saved is None or self.config.exists() else complete(saved)
         differing = differences(stored, config)
         if data is not None and self.facts.exists() and self.read_facts() != data.facts:
-            changed = changes(self.read_files(), data.listing())
+            changed = changes(self.read_files(), [valid_utf8(line).decode() for line in data.listing()])
             differing.append(f"the data: {changed}" if changed else f"the data: another than in {self.facts}")
         if differing:
             raise ConfigError(
@@ -82,7 +82,7 @@ class RunDir:
             write_text(self.facts, data.facts.to_json())
             if listing := data.listing():
                 text = "split\tclass\tpath\tbytes\n" + "\n".join(listing) + "\n"
-                write_bytes(self.files, gzip.compress(text.encode("utf-8", "surrogateescape"), mtime=0))
+                write_bytes(self.files, gzip.compress(valid_utf8(text), mtime=0))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -126,7 +126,7 @@ class RunDir:
     def read_files(self) -> list[str]:
         """The lines of the run's image files, see `Data.listing`; none where they were not written down."""
         try:
-            text = gzip.decompress(self.files.read_bytes()).decode("utf-8", "surrogateescape")
+            text = gzip.decompress(self.files.read_bytes()).decode("utf-8", "backslashreplace")
         except (OSError, EOFError, ValueError, zlib.error):
             return []
         return text.split("\n")[1:-1]
