@@ -65,6 +65,7 @@ def main(args: argparse.Namespace) -> None:
     check(args)
     read_config(args)  # a bad one is reported once, not by every run
     workdir = RunDir(args.workdir or pathlib.Path("runs") / f"ablation-{config_files.run_name(args.config)}").path
+    RunDir(workdir).check_name()
     with RunDir(workdir).writing():
         workdir.mkdir(parents=True, exist_ok=True)
     launcher = launch.Here(args.jobs) if args.slurm is None else launch.Slurm(args.slurm, workdir / "slurm")

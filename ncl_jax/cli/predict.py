@@ -122,7 +122,7 @@ def read_names() -> list[str]:
         names = content.split(b"\0")
     else:
         raise DataError(
-            "standard input holds binary data, not a list of names: pass names of images, one a line or each ended by NUL"
+            "standard input holds binary data, not names: pass the names of images, one a line or each ended by NUL"
         )
     return [os.fsdecode(name) for name in names if name]
 

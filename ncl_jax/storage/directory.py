@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import gzip
 import json
+import os
 import pathlib
 import zlib
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ import ml_collections
 from ncl_jax.config.fields import complete, differences
 from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.errors import CheckpointError, ConfigError, WriteError, printable
-from ncl_jax.runtime.files import expand, valid_utf8, write_bytes, write_text
+from ncl_jax.runtime.files import expand, valid_utf8, write_text, write_together
+from ncl_jax.storage import place
 
 VERSION = 1  # of the training state: a run of another one can be used, but not continued
 
@@ -23,6 +25,8 @@ class RunDir:
 
     def __init__(self, path: str | pathlib.Path):
         self.path = expand("--workdir", path)
+        self._held: int | None = None  # a descriptor of the directory while it is locked
+        self._begun: dict[pathlib.Path, bytes] = {}  # what `begin` wrote
         self.config, self.facts = self.path / "config.json", self.path / "dataset.json"
         self.files, self.checkpoints = self.path / "files.tsv.gz", self.path / "checkpoints"
         self.damaged = self.path / "damaged-checkpoints"
@@ -77,12 +81,14 @@ class RunDir:
           WriteError: it cannot be written.
         """
         content = config.to_dict() | {"version": VERSION} | noted
+        self._begun = {
+            self.config: json.dumps(content, indent=1).encode() + b"\n", self.facts: data.facts.to_json().encode()
+        }  # fmt: skip
+        if listing := data.listing():
+            text = "split\tclass\tpath\tbytes\n" + "\n".join(listing) + "\n"
+            self._begun[self.files] = gzip.compress(valid_utf8(text), mtime=0)
         with self.writing():
-            write_text(self.config, json.dumps(content, indent=1) + "\n")
-            write_text(self.facts, data.facts.to_json())
-            if listing := data.listing():
-                text = "split\tclass\tpath\tbytes\n" + "\n".join(listing) + "\n"
-                write_bytes(self.files, gzip.compress(valid_utf8(text), mtime=0))
+            write_together(self._begun)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -164,10 +170,22 @@ class RunDir:
         """Whether there is anything that would be lost: checkpoints, good or damaged, or results."""
         return self.has_checkpoints() or self.damaged.exists() or self.results.exists()
 
-    def check_exists(self) -> None:
-        """Raises CheckpointError if the directory of the running run was deleted."""
-        if not self.config.exists():
-            raise CheckpointError(f"{self} was deleted while its run was going on: nothing more can be saved there")
+    def check_name(self) -> None:
+        """Raises ConfigError for a path below which no checkpoint can be saved."""
+        place.check_name(self.path)
+
+    def whereabouts(self) -> pathlib.Path | None:
+        """Where the directory of the running run is now; None where it was deleted, see `place.whereabouts`."""
+        if self._held is None:  # not the first process of the run
+            return self.path if self.config.exists() else None
+        return place.whereabouts(self._held, self.path)
+
+    def rewrite_missing(self) -> list[pathlib.Path]:
+        """Writes again what `begin` wrote and somebody deleted; returns which files."""
+        missing = {path: content for path, content in self._begun.items() if not path.exists()}
+        with self.writing():
+            write_together(missing)
+        return list(missing)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -175,7 +193,7 @@ class RunDir:
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / "lock").open("w")
-        with file:
+        with file, self._holding():
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -183,6 +201,17 @@ class RunDir:
             except OSError as error:
                 raise WriteError(f"{self} cannot be locked ({error}): its file system must allow locks") from error
             yield
+
+    @contextlib.contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Keeps the directory open, by which it can be told from one that takes its name."""
+        with self.writing():
+            self._held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield
+        finally:
+            os.close(self._held)
+            self._held = None
 
 
 def changes(before: list[str], after: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import sys
 import time
@@ -14,7 +15,7 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from ncl_jax.runtime import console
-from ncl_jax.runtime.files import write_text
+from ncl_jax.runtime.files import write_bytes, write_text
 from ncl_jax.storage.directory import RunDir
 
 
@@ -26,6 +27,10 @@ class Writer:
 
     def flush(self) -> None:
         """Puts everything on disk."""
+
+    def rewrite_missing(self) -> list[pathlib.Path]:
+        """Writes again what somebody deleted since it was written, where that can be; returns which files."""
+        return []
 
     def finish(self, results: dict) -> None:
         """The content of `results.json`, of a run that has come to its end."""
@@ -39,11 +44,25 @@ class JsonLines(Writer):
 
     def __init__(self, directory: RunDir, step: int):
         self.notes = _drop_after(directory.metrics, step)
-        self._file = directory.metrics.open("a")
+        self._path = directory.metrics
+        self._written = bytearray(self._path.read_bytes() if self._path.exists() else b"")
+        self._file = self._path.open("ab")
 
     def write(self, kind: str, record: dict) -> None:
-        self._file.write(json.dumps({"kind": kind, **record}) + "\n")
+        line = json.dumps({"kind": kind, **record}).encode() + b"\n"
+        self._written += line
+        self._file.write(line)
         self._file.flush()
+
+    def rewrite_missing(self) -> list[pathlib.Path]:
+        with contextlib.suppress(FileNotFoundError):
+            found = self._path.stat()
+            if os.path.samestat(found, os.fstat(self._file.fileno())) and found.st_size == len(self._written):
+                return []
+        write_bytes(self._path, bytes(self._written))
+        self._file.close()
+        self._file = self._path.open("ab")
+        return [self._path]
 
     def close(self) -> None:
         self._file.close()
@@ -129,6 +148,11 @@ class RunLog:
             for writer in self._writers:
                 writer.flush()
 
+    def rewrite_missing(self) -> list[pathlib.Path]:
+        """See `Writer.rewrite_missing`."""
+        with self._directory.writing():
+            return [path for writer in self._writers for path in writer.rewrite_missing()]
+
     def finish(self, results: dict) -> None:
         """The content of `results.json`, once it is written."""
         for writer in self._writers:
@@ -162,6 +186,9 @@ class SilentLog(RunLog):
     def write(self, kind: str, record: dict) -> None: ...
 
     def flush(self) -> None: ...
+
+    def rewrite_missing(self) -> list[pathlib.Path]:
+        return []
 
     def finish(self, results: dict) -> None: ...
 
