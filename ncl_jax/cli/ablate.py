@@ -79,13 +79,13 @@ def main(args: argparse.Namespace) -> None:
         else:
             failed.append(f"{one.name}: {'ended without an exit code' if code is None else f'exit code {code}'}")
     text = table(results)
-    console.say(text)
+    console.say_text(text)
     if failed and (workdir / "table.md").exists():
-        console.say(f"\n{workdir}/table.md is left as it was, because runs failed")
+        console.say_text(f"\n{RunDir(workdir)}/table.md is left as it was, because runs failed")
     elif any(results.values()):
         with RunDir(workdir).writing():
             table_file = {workdir / "table.md": valid_utf8(text + "\n")}
             write_together(table_file | {workdir / "per_class.png": png(plot(results))})
-        console.say(f"\n{workdir}/table.md, {workdir}/per_class.png")
+        console.say_text(f"\n{RunDir(workdir)}/table.md, {RunDir(workdir)}/per_class.png")
     if failed:
         raise NclError("failed: " + "; ".join(failed))

@@ -140,21 +140,21 @@ def inspect(config: ml_collections.ConfigDict, file: pathlib.Path) -> list[str]:
     whole.data.skip_unreadable = False  # they are to be found
     whole.data.image_size = config.data.image_size or 1  # not needed here, and perhaps not known yet
     data = build_data.data(whole)
-    console.say(class_table(data))
+    console.say_text(class_table(data))
     examined = {name: examine.examine(split, f"decoding {name}") for name, split in data.splits().items()}
-    console.say(summary(data, examined))
+    console.say_text(summary(data, examined))
     for line in suggestions(config, data, examined["train"].sizes):
         console.say(line)
     for line in remarks(data, examined):
-        console.say(f"note: {line}")
+        console.say_text(f"note: {line}")
     found = problems(config, data, examined)
     for line in found:
-        console.say(f"problem: {line}")
+        console.say_text(f"problem: {line}")
     try:
         write_bytes(file, drawn(charts.class_sizes(data.facts.name, data.facts.class_counts), file.suffix[1:].lower()))
     except OSError as error:
-        others = f"; {len(found)} problems are listed above" if found else ""
-        raise WriteError(f"cannot write --picture={file} ({error}): pass another file{others}") from error
+        above = f"; {len(found)} problem{'s' * (len(found) > 1)} above" if found else ""
+        raise WriteError(f"cannot write --picture={file} ({error}): pass another file{above}") from error
     console.say(f"picture of the class sizes: {file}")
     return found
 

@@ -65,7 +65,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend
     if directory.is_finished(config.epochs + extend):
         results = directory.read_results() or {}
         if is_first():
-            console.say(f"{directory} holds this run, finished:\n{tables.table(results)}")
+            console.say_text(f"{directory} holds this run, finished:\n{tables.table(results)}")
         return results
     directory.check_version()
     directory.check_name()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sys
 from typing import TextIO
 
@@ -19,8 +20,13 @@ def survive_closed_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def say(text: str, *, error: bool = False) -> None:
-    """Prints a line, or several; where that is not possible the program goes on without that output."""
+def say(line: str, *, error: bool = False) -> None:
+    """Prints a line; where that is not possible the program goes on without that output."""
+    say_text(printable(line), error=error)
+
+
+def say_text(text: str, *, error: bool = False) -> None:
+    """Prints text of several lines in the same way; what names it holds are `printable` already."""
     try:
         show(text, error=error)
     except (OSError, ValueError):  # full, closed by the reader, closed by the program
@@ -28,11 +34,11 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 def show(text: str, *, error: bool = False) -> None:
-    """As `say`, for a program whose output is its work: raises OSError where it cannot be written.
+    """As `say_text`, for a program whose output is its work: raises OSError where it cannot be written.
 
-    Nothing in it steers the terminal (`printable`), whatever names it holds; line breaks stay.
+    Whatever it holds, nothing but line breaks and tabs steers the terminal.
     """
-    lines = "\n".join(map(printable, text.split("\n")))
+    lines = re.sub(r"[^\n\t]+", lambda part: printable(part[0]), text)
     print(lines, file=sys.stderr if error else sys.stdout, flush=True)
 
 

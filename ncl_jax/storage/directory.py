@@ -193,24 +193,25 @@ class RunDir:
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
             file = (self.path / "lock").open("w")
-        with file, self._holding():
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ConfigError(f"another process is training in {self}: wait for it, or stop it") from error
             except OSError as error:
                 raise WriteError(f"{self} cannot be locked ({error}): its file system must allow locks") from error
-            yield
+            with self._holding():
+                yield
 
     @contextlib.contextmanager
     def _holding(self) -> Iterator[None]:
         """Keeps the directory open, by which it can be told from one that takes its name."""
         with self.writing():
-            self._held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._held = held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             yield
         finally:
-            os.close(self._held)
+            os.close(held)
             self._held = None
 
 

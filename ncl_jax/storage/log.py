@@ -126,9 +126,9 @@ class RunLog:
         self._writers.append(writer)
 
     def print(self, line: str) -> None:
-        """A line on the console, above the progress bar."""
+        """A line on the console, or several, above the progress bar."""
         with self._surviving(), self._bar.external_write_mode(file=sys.stdout):
-            console.say(line)
+            console.say_text(line)
 
     def advance(self, steps: int, text: str) -> None:
         """Moves the progress bar on."""
