@@ -76,10 +76,12 @@ def writing_whole(path: pathlib.Path) -> Iterator[TextIO]:
     What has been written before an error stays in `partial_of(path)`.
     """
     with _partial(path, keep=True) as partial:
-        file = io.TextIOWrapper(partial, "utf-8", "backslashreplace", newline="")
-        yield file
-        file.flush()
-        _sync(partial)
+        file = io.TextIOWrapper(partial, "utf-8", "backslashreplace", newline="", write_through=True)
+        try:
+            yield file
+        finally:
+            file.detach()
+        _complete(partial, path)
         partial_of(path).replace(target_of(path))
 
 
@@ -103,7 +105,8 @@ def write_together(contents: Mapping[pathlib.Path, bytes]) -> None:
         partials = [stack.enter_context(_partial(path)) for path in contents]
         for file, content in zip(partials, contents.values(), strict=True):
             file.write(content)
-            _sync(file)
+        for file, path in zip(partials, contents, strict=True):
+            _complete(file, path)
         for path in contents:
             partial_of(path).replace(target_of(path))
 
@@ -115,8 +118,6 @@ def _partial(path: pathlib.Path, *, keep: bool = False) -> Iterator[BinaryIO]:
     if target.exists() and not target.is_file():
         raise OSError(errno.EINVAL, "it is a directory, pipe or device, not a file", str(path))
     with os.fdopen(_open_alone(partial), "wb") as file:
-        if target.exists():
-            os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
         try:
             yield file
         except BaseException:
@@ -145,9 +146,14 @@ def _open_alone(path: pathlib.Path) -> int:
     return number
 
 
-def _sync(file: BinaryIO) -> None:
-    """Puts a file's content on the disk: a machine that loses power could leave it empty under its final name."""
+def _complete(file: BinaryIO, path: pathlib.Path) -> None:
+    """Puts a file's content on the disk, with the permissions of the file that it replaces.
+
+    Without that a machine that loses power could leave it empty under its final name.
+    """
     file.flush()
+    with contextlib.suppress(OSError):  # there is none, or the file system knows no permissions
+        os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
     try:
         os.fsync(file.fileno())
     except OSError as error:

@@ -6,6 +6,7 @@ Nothing that was there is lost, and nothing half-written stands under a final na
 
 import contextlib
 import csv
+import gzip
 import hashlib
 import io
 import itertools
@@ -28,12 +29,14 @@ from PIL import Image
 import ncl_jax
 from ncl_jax import cli
 from ncl_jax.cli import predict as predict_command
+from ncl_jax.config import build_data
+from ncl_jax.config import files as config_files
 from ncl_jax.errors import DataError, printable
 from ncl_jax.export.load import description_of
 from ncl_jax.runs import messages
 from ncl_jax.runtime import console, files
 from ncl_jax.storage.checkpoint import Checkpoints
-from ncl_jax.storage.directory import RunDir
+from ncl_jax.storage.directory import RunDir, changes
 from ncl_jax.storage.log import read_metrics
 from ncl_jax.training.steps import TrainState
 
@@ -176,6 +179,14 @@ def test_an_error_leaves_what_was_there(tmp_path, monkeypatch):
     monkeypatch.undo()
     files.write_text(path, "new")
     assert path.read_text() == "new" and path.stat().st_mode & 0o777 == 0o600
+
+
+def test_lines_before_an_error_are_kept_beside(tmp_path):
+    path = tmp_path / "a.csv"
+    with pytest.raises(OSError, match="full"), files.writing_whole(path) as file:
+        file.write("answer\n")
+        raise OSError("full")
+    assert files.partial_of(path).read_text() == "answer\n" and not path.exists()
 
 
 def test_a_link_stays_and_nothing_but_a_file_is_replaced(tmp_path):
@@ -375,6 +386,26 @@ def test_findings_are_shown_before_a_picture_fails(tmp_path, capfd):
     message, code = cli.attempt("inspect", command)
     printed = capfd.readouterr().out
     assert code == 1 and "--picture" in message and "imbalance factor" in printed and "suggested:" in printed
+
+
+def test_odd_names_of_images_in_a_dataset(image, tmp_path, capfd):
+    """They steer neither the terminal nor a line of what inspect finds, and the list of images is valid UTF-8."""
+    for split, name in itertools.product(("train", "test"), ("cat", "dog")):
+        for number, odd in enumerate(("", ESC, "\nproblem: none", LATIN)):
+            path = tmp_path / "data" / split / name / f"{number}{odd}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image, path)
+    arguments = f"--config=folder:dir={tmp_path / 'data'},image_size=28"
+    _, code = cli.attempt("inspect", [arguments, f"--picture={tmp_path}/p.png"])
+    printed = capfd.readouterr().out
+    assert code == 1 and ESC not in printed and "\nproblem: none" not in printed
+    assert r"train/cat/1\x1b[31m.png" in printed and r"train/cat/2\nproblem: none.png" in printed
+    config = config_files.load(arguments.removeprefix("--config="))
+    data = build_data.data(config)
+    directory = RunDir(tmp_path)
+    directory.begin(config, data, {})
+    assert r"3caf\xe9.png" in gzip.decompress(directory.files.read_bytes()).decode("utf-8")
+    assert changes(directory.read_files(), [files.valid_utf8(line).decode() for line in data.listing()]) == ""
 
 
 # A run's directory.
