@@ -71,12 +71,12 @@ def load_exported(file: str | pathlib.Path) -> Exported:
     path = pathlib.Path(file).expanduser()
     again = "export the run again"
     try:
-        with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+        with open_regular(path) as opened:
+            if os.fstat(opened.fileno()).st_size > MOST_BYTES:
                 raise ExportError(f"{path} is larger than {MOST_BYTES:,} bytes, which no program is: {again}")
-            about = _description(path, hashlib.file_digest(file, "sha256").hexdigest())  # type: ignore[arg-type]
-            file.seek(0)
-            content = bytearray(file.read(MOST_BYTES))
+            about = _description(path, hashlib.file_digest(opened, "sha256").hexdigest())  # type: ignore[arg-type]
+            opened.seek(0)
+            content = bytearray(opened.read(MOST_BYTES))
     except (OSError, DataError) as error:
         raise ExportError(f"{path} cannot be read ({one_line(error)}): {again}") from error
     program = _deserialize(path, content)
