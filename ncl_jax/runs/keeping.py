@@ -18,9 +18,9 @@ def check_place(run: Run) -> None:
     if place == run.directory.path:
         return
     if place is None:
+        replaced = " and replaced by another one" if run.directory.path.exists() else ""
         raise CheckpointError(
-            f"{run.directory} was deleted, or another directory took its place, while its run was going on: nothing "
-            "more can be saved there. Pass the same command again: the run begins anew"
+            f"{run.directory} was deleted{replaced} while its run was going on: nothing more can be saved there"
         )
     where = f"{run.directory} was moved to {place} while its run was going on"
     again = f"the same command with --workdir={place} continues the run"

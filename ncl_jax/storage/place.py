@@ -18,7 +18,7 @@ def check_name(path: pathlib.Path, *, reading: bool = False) -> None:
         raise ConfigError(f"{path} is not a directory but an address ({address[0]}...): pass a directory")
     place = path.absolute()
     if reason := _reason(place, PATTERN if not reading else ""):
-        raise ConfigError(f"{place} cannot hold checkpoints: {reason}. Give another directory, or rename it")
+        raise ConfigError(f"{place} cannot hold checkpoints: {reason}. Pass another directory, or rename it")
 
 
 def _reason(place: pathlib.Path, pattern: str) -> str:
