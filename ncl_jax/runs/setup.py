@@ -90,7 +90,7 @@ def prepare(
     place, epochs, rates = replicated(plan.mesh), config.epochs + extend, plan.learning_rates
     device = records.device_name(list(plan.mesh.devices.flat))
     if is_first():
-        console.say(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
+        console.say_text(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
     state, progress, lines = restore_or_start(plan, config, checkpoints, shapes, start)
     step, length = int(state.step), plan.steps_per_epoch
     if step > epochs * length:
