@@ -3,6 +3,7 @@
 import io
 import math
 import pathlib
+import tokenize
 import zipfile
 import zlib
 from typing import IO, NamedTuple
@@ -134,6 +135,8 @@ def read(path: pathlib.Path, num_classes: int = 2**31 - 1, num_predictors: int |
         EOFError,
         RuntimeError,
         MemoryError,
+        SyntaxError,  # of an array's header, which NumPy reads as Python's literals
+        tokenize.TokenError,
         DataError,
         zipfile.BadZipFile,
         zlib.error,
