@@ -4,6 +4,7 @@ import importlib
 import itertools
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -195,6 +196,7 @@ def test_a_wheel_of_another_version_is_refused(tmp_path, monkeypatch):
     file.parent.mkdir(parents=True)
     (tmp_path / package / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, package, raising=False)
     importlib.invalidate_caches()
     with pytest.raises(ConfigError, match="ncl-jax\\[lite\\].* installs them"):
         pretrained.find("efficientnet_lite0")

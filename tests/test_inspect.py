@@ -13,6 +13,7 @@ from ncl_jax.config import files as config_files
 from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError
 
+PICTURES = True
 COUNTS = {"cat": 120, "dog": 30, "fish": 6}
 
 
@@ -144,7 +145,7 @@ def test_small_images_get_the_cifar_network(clean):
 @pytest.mark.parametrize(("num_images", "depth"), [(1000, 18), (30_000, 50)])
 def test_photographs_get_a_resnet(clean, monkeypatch, num_images, depth):
     monkeypatch.setattr(Split, "__len__", lambda self: num_images)
-    config = config_of(f"folder:dir={clean},image_size=128,method=ncl,seed=3,epochs=200")
+    config = config_of(f"folder:dir={clean},image_size=128,pretrained=none,method=ncl,seed=3,epochs=200")
     assert (config.model.backbone, config.model.depth, config.data.resize) == ("resnet", depth, 146)
     assert (config.data.augment, config.contrast.augment, config.contrast.weight) == ("imagenet", "places", 1)
     assert (config.seed, config.epochs, config.loss.ramp_steps) == (3, 200, 0)

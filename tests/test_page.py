@@ -177,7 +177,7 @@ def test_only_the_pictures_that_are_shown_are_kept(tmp_path):
     images = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
     answers = metrics.Answers(LABELS, LABELS >= 0, TOP[None].astype(np.int32), CONFIDENCE[None].astype(np.float32))
     made = predictions.make(answers, Split(images, LABELS), COUNTS, 4, 4)
-    predictions.write(tmp_path / "p.npz", made)
+    (tmp_path / "p.npz").write_bytes(predictions.packed(made))
     found = predictions.read(tmp_path / "p.npz")
     assert isinstance(found, Predictions) and found.rows.tolist() == [0, 1, 2, 4, 5, 6]
     assert found.picture(4).max() == 4 and all((a == b).all() for a, b in zip(found, made, strict=True))

@@ -77,7 +77,8 @@ def test_csv_and_the_console(trained, tmp_path, capfd):
 def test_names_from_standard_input(trained, capfd, monkeypatch):
     run, folder = trained
     names = [folder / "test" / "cat" / f"{i}.jpg" for i in (2, 0)]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{name}\n" for name in names)))
+    content = "".join(f"{name}\n" for name in names).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
     code, printed, _ = predict(capfd, run, "-", "--top=1", "--expert=1", "--step=best")
     assert code == 0 and [line.partition(": ")[0] for line in printed.splitlines()] == [str(name) for name in names]
     code, _, output = predict(capfd, run, "-")
@@ -89,7 +90,7 @@ def test_names_that_no_encoding_has_letters_for(trained, tmp_path, capfd):
     odd = os.fsdecode(bytes(tmp_path) + b"/caf\xe9.jpg")
     shutil.copy(folder / "test" / "cat" / "0.jpg", odd)
     assert predict(capfd, run, odd, f"--out={tmp_path}/a.csv")[0] == 0
-    assert b"caf\xe9.jpg" in (tmp_path / "a.csv").read_bytes()
+    assert r"caf\xe9.jpg" in (tmp_path / "a.csv").read_text(encoding="utf-8")
 
 
 def test_unreadable_files_are_named_and_passed_over(trained, tmp_path, capfd):

@@ -17,7 +17,7 @@ from ncl_jax.methods import METHODS
 from ncl_jax.report.ablation import plot, table
 from ncl_jax.report.plots import png
 from ncl_jax.runtime import console
-from ncl_jax.runtime.files import write_bytes, write_text
+from ncl_jax.runtime.files import valid_utf8, write_together
 from ncl_jax.storage.directory import RunDir
 
 
@@ -65,6 +65,7 @@ def main(args: argparse.Namespace) -> None:
     check(args)
     read_config(args)  # a bad one is reported once, not by every run
     workdir = RunDir(args.workdir or pathlib.Path("runs") / f"ablation-{config_files.run_name(args.config)}").path
+    RunDir(workdir).check_name()
     with RunDir(workdir).writing():
         workdir.mkdir(parents=True, exist_ok=True)
     launcher = launch.Here(args.jobs) if args.slurm is None else launch.Slurm(args.slurm, workdir / "slurm")
@@ -79,13 +80,13 @@ def main(args: argparse.Namespace) -> None:
             ended = "ended without an exit code" if code is None else f"exit code {code}"
             failed.append(f"{one.name}: {ended if code != 0 else f'{one.directory} holds no results'}")
     text = table(results)
-    console.say(text)
+    console.say_text(text)
     if failed and (workdir / "table.md").exists():
-        console.say(f"\n{workdir}/table.md is left as it was, because runs failed")
+        console.say_text(f"\n{RunDir(workdir)}/table.md is left as it was, because runs failed")
     elif any(results.values()):
         with RunDir(workdir).writing():
-            write_text(workdir / "table.md", text + "\n")
-            write_bytes(workdir / "per_class.png", png(plot(results)))
-        console.say(f"\n{workdir}/table.md, {workdir}/per_class.png")
+            table_file = {workdir / "table.md": valid_utf8(text + "\n")}
+            write_together(table_file | {workdir / "per_class.png": png(plot(results))})
+        console.say_text(f"\n{RunDir(workdir)}/table.md, {RunDir(workdir)}/per_class.png")
     if failed:
         raise NclError("failed: " + "; ".join(failed))

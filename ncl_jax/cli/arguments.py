@@ -1,6 +1,7 @@
 """What the commands share: one parser, fields of the configuration on the command line, arguments that several take."""
 
 import argparse
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
@@ -12,8 +13,8 @@ from ml_collections import config_flags
 from ncl_jax.config import files as config_files
 from ncl_jax.config.fields import fields as declared_fields
 from ncl_jax.config.fields import flatten
-from ncl_jax.errors import ConfigError, did_you_mean
-from ncl_jax.runtime.files import expand
+from ncl_jax.errors import ConfigError, WriteError, did_you_mean
+from ncl_jax.runtime.files import expand, target_of
 
 FIELD = "--config."  # how an argument begins that sets a field
 PRIOR_HELP = (
@@ -140,11 +141,25 @@ def add_force(parser: Parser) -> None:
 
 
 def new_file(flag: str, name: str, force: bool) -> pathlib.Path:
-    """The file that a command is to write. Raises ConfigError for one that exists, unless it may be replaced."""
+    """The file that a command is to write. Raises ConfigError for one that exists, unless it may be replaced, and for
+    what is no file."""
     path = expand(flag, name)
+    if path.is_dir():
+        raise ConfigError(f"{flag}={name} is a directory: pass the name of a file in it")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{flag}={name} is a pipe, socket or device: pass the name of a file")
     if path.exists() and not force:
         raise ConfigError(f"{flag}={name} exists already: choose another name, or pass --force to overwrite it")
     return path
+
+
+def check_writable(flag: str, path: pathlib.Path) -> None:
+    """Raises WriteError, before work is done in vain, where a file cannot be written."""
+    folder = target_of(path).parent
+    if not folder.is_dir():
+        raise WriteError(f"{flag}={path} cannot be written: there is no folder {folder}; make it, or pass another name")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WriteError(f"{flag}={path} cannot be written: {folder} may not be written to; pass another name")
 
 
 def at_least(name: str, value: int, least: int) -> None:

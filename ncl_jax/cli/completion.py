@@ -35,4 +35,4 @@ def whole_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """The command."""
-    console.say(shtab.complete(whole_parser(), args.shell))
+    console.say_text(shtab.complete(whole_parser(), args.shell))

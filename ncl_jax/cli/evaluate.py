@@ -31,6 +31,6 @@ def main(args: argparse.Namespace) -> None:
         results = finish(args.run, args.data_dir)
     else:
         results = evaluate_run(args.run, args.step, args.data_dir, args.prior, args.temperature)
-    console.say(f"{args.run}, step {results['step']} (epoch {results['epoch']})\n{tables.table(results)}")
+    console.say_text(f"{RunDir(args.run)}, step {results['step']} (epoch {results['epoch']})\n{tables.table(results)}")
     if args.shift:
-        console.say("\n" + shifts.table(results, RunDir(args.run).read_facts().class_counts))
+        console.say_text("\n" + shifts.table(results, RunDir(args.run).read_facts().class_counts))

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, new_file
+from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, check_writable, new_file
 from ncl_jax.export.formats import FORMATS
 from ncl_jax.export.load import description_of
 from ncl_jax.runs.export import export
@@ -24,6 +24,7 @@ def main(args: argparse.Namespace) -> None:
     """The command."""
     path = new_file("--out", args.out, args.force)
     new_file("--out", str(description_of(path)), args.force)
+    check_writable("--out", path)
     startup.prepare()
     export(args.run, path, args.format, args.step, args.expert, args.prior, args.temperature)
     console.say(f"wrote {path} and {description_of(path)}")

@@ -8,6 +8,7 @@ import argparse
 
 from ncl_jax.cli.arguments import Parser, add_config, read_config
 from ncl_jax.config import files as config_files
+from ncl_jax.errors import printable
 from ncl_jax.report import tables
 from ncl_jax.runs.import_authors import import_checkpoint
 from ncl_jax.runtime import console, startup
@@ -26,4 +27,4 @@ def main(args: argparse.Namespace) -> None:
     startup.prepare()
     workdir = args.workdir or f"runs/{config_files.run_name(args.config)}-imported"
     results = import_checkpoint(config, args.checkpoint, workdir)
-    console.say(f"{args.checkpoint} is now the run {workdir}\n{tables.table(results)}")
+    console.say_text(f"{printable(args.checkpoint)} is now the run {printable(workdir)}\n{tables.table(results)}")

@@ -19,9 +19,8 @@ from ncl_jax.data.feeds.resident import LARGEST_RESIDENT, alike, decoded_bytes
 from ncl_jax.data.images import examine
 from ncl_jax.data.images.examine import Examined
 from ncl_jax.data.longtail import count_labels
-from ncl_jax.errors import ConfigError, DataError, WriteError
-from ncl_jax.report import charts
-from ncl_jax.report.plots import drawn
+from ncl_jax.errors import ConfigError, DataError, WriteError, printable
+from ncl_jax.report import charts, plots
 from ncl_jax.runtime import console
 from ncl_jax.runtime.files import write_bytes
 
@@ -39,7 +38,7 @@ def class_table(data: dataset.Data) -> str:
     for label in order:
         group = next(name for name, mask in groups.items() if mask[label])
         cells = "".join(f"{numbers[label]:>9,}" for numbers in counts.values())
-        lines.append(f"{data.facts.class_names[label][:30]:<32}{cells}  {group}")
+        lines.append(f"{printable(data.facts.class_names[label])[:30]:<32}{cells}  {group}")
     if len(order) > SHOWN:
         left_out = len(order) - SHOWN
         lines[1 + SHOWN // 2 : -SHOWN // 2] = [f"... {left_out} classes between, see the picture ..."]
@@ -106,7 +105,7 @@ def remarks(data: dataset.Data, examined: dict[str, Examined]) -> list[str]:
     """What should be known, but stops nothing."""
     found, names = [*data.notes], data.facts.class_names
     for name, split in data.splits().items():
-        lacking = [names[label] for label in np.flatnonzero(count_labels(split.labels, len(names)) == 0)]
+        lacking = [printable(names[label]) for label in np.flatnonzero(count_labels(split.labels, len(names)) == 0)]
         if lacking:
             found.append(
                 _listed(f"classes without an image in {name} (no figure can be given): {len(lacking)}", lacking)
@@ -136,7 +135,7 @@ def _listed(text: str, items: Sequence[str]) -> str:
 
 
 def inspect(config: ml_collections.ConfigDict, file: pathlib.Path) -> list[str]:
-    """Says what the data is, and returns what would stop or spoil a run with it.
+    """Says what the data is, draws its classes, and returns what would stop or spoil a run with it.
 
     Args:
       config: of the run.
@@ -145,28 +144,30 @@ def inspect(config: ml_collections.ConfigDict, file: pathlib.Path) -> list[str]:
     Raises:
       ConfigError: a bad value.
       DataError: the data cannot be read at all.
-      WriteError: the picture cannot be written.
+      WriteError: the picture cannot be written; all else has been said.
     """
     checks.validate(config)
     whole = ml_collections.ConfigDict(config.to_dict())
     whole.data.skip_unreadable = False  # they are to be found
     whole.data.image_size = config.data.image_size or 1  # not needed here, and perhaps not known yet
     data = build_data.data(whole)
-    console.say(class_table(data))
+    console.say_text(class_table(data))
     examined = {name: examine.examine(split, f"decoding {name}") for name, split in data.splits().items()}
-    console.say(summary(data, examined))
-    try:
-        write_bytes(file, drawn(charts.class_sizes(data.facts.name, data.facts.class_counts), file.suffix[1:].lower()))
-    except OSError as error:
-        raise WriteError(f"cannot write --picture={file} ({error}): give another file") from error
-    console.say(f"picture of the class sizes: {file}")
+    console.say_text(summary(data, examined))
     for line in suggestions(config, data, examined["train"].sizes):
         console.say(line)
     for line in remarks(data, examined):
-        console.say(f"note: {line}")
+        console.say_text(f"note: {line}")
     found = problems(config, data, examined)
     for line in found:
-        console.say(f"problem: {line}")
+        console.say_text(f"problem: {line}")
+    try:
+        sizes = charts.class_sizes(data.facts.name, data.facts.class_counts)
+        write_bytes(file, plots.drawn(sizes, file.suffix[1:].lower()))
+    except OSError as error:
+        above = f"; {len(found)} problem{'s' * (len(found) > 1)} above" if found else ""
+        raise WriteError(f"cannot write --picture={file} ({error}): pass another file{above}") from error
+    console.say(f"picture of the class sizes: {file}")
     return found
 
 

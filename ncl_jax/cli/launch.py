@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from ncl_jax.errors import ConfigError, Interrupted, NclError, one_line
 from ncl_jax.runtime import console
+from ncl_jax.runtime.files import write_text
 from ncl_jax.runtime.interrupt import SIGNALS
 from ncl_jax.runtime.schema import read_bytes
 
@@ -123,7 +124,7 @@ class Slurm:
         codes = [self._directory / f"{task}.code" for task in range(len(jobs))]
         for code in codes:
             code.unlink(missing_ok=True)
-        (self._directory / "array.sh").write_text(array_script(jobs, self._directory))
+        write_text(self._directory / "array.sh", array_script(jobs, self._directory))
         self._submit(len(jobs))
         deadline = time.monotonic() + VISIBLE
         while not self._stopped and not all(map(_read, codes)):
@@ -146,7 +147,7 @@ class Slurm:
         # A session of its own: Ctrl-C is for this program, which cancels the array.
         process = _start(["sbatch", *options, *self._options, str(self._directory / "array.sh")])
         self._number = process.stdout.readline().strip().partition(";")[0]
-        (self._directory / "job").write_text(self._number)
+        write_text(self._directory / "job", self._number)
         if self._stopped:
             self.stop()
         if self._number:

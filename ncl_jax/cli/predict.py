@@ -1,26 +1,32 @@
 """Names the classes of image files.
 
-Folders are searched at any depth; - reads names from standard input, one a line. The answer's disagreement is the share
-of the pairs of experts that name different classes: a measure of uncertainty. Files that cannot be read are listed and
-skipped; the exit code is then 1.
+Folders are searched at any depth; - reads names from standard input, one a line, or ended by NUL as find -print0 writes
+them. The answer's disagreement is the share of the pairs of experts that name different classes: a measure of
+uncertainty. Files that cannot be read are listed and skipped; the exit code is then 1. In a .csv a quote precedes names
+that a spreadsheet would take for formulas; bytes of names that are not UTF-8 are written as \\xNN.
 """
 
 import argparse
 import csv
 import json
+import os
 import pathlib
+import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
-from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, at_least, new_file
-from ncl_jax.errors import ConfigError, DataError, WriteError
+from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, at_least, check_writable, new_file
+from ncl_jax.errors import ConfigError, DataError, Interrupted, WriteError, printable
 from ncl_jax.runs import messages
 from ncl_jax.runs.load import Model, load
 from ncl_jax.runs.predict import find_files, predict
 from ncl_jax.runtime import console, startup
 from ncl_jax.runtime.files import partial_of, writing_whole
 from ncl_jax.storage.directory import RunDir
+
+MOST_INPUT = 2**28  # bytes of names on standard input
 
 
 def text_line(answer: dict) -> str:
@@ -29,7 +35,13 @@ def text_line(answer: dict) -> str:
         return answer["error"]  # which names the file
     listed = ", ".join(f"{c['label']} {100 * c['probability']:.1f} %" for c in answer["top"])
     doubt = f"  (experts disagree: {100 * answer['disagreement']:.0f} %)" if answer["disagreement"] else ""
-    return f"{answer['file']}: {listed}{doubt}"
+    return printable(f"{answer['file']}: {listed}{doubt}")
+
+
+def cell(text: str) -> str:
+    """Text for a cell of a CSV file: after a quote where a spreadsheet would take it for a formula, and where such a
+    quote stands already; a number stays as it is."""
+    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
 
 
 def csv_writer(file: TextIO, top: int) -> Callable[[dict], object]:
@@ -39,9 +51,9 @@ def csv_writer(file: TextIO, top: int) -> Callable[[dict], object]:
     writer.writerow(["file", *names, "disagreement", "error"])
 
     def write(answer: dict) -> None:
-        cells = [cell for c in answer.get("top", ()) for cell in (c["label"], c["probability"])]
+        cells = [value for c in answer.get("top", ()) for value in (cell(c["label"]), c["probability"])]
         cells += [""] * (2 * top - len(cells))
-        writer.writerow([answer["file"], *cells, answer.get("disagreement", ""), answer.get("error", "")])
+        writer.writerow([cell(answer["file"]), *cells, answer.get("disagreement", ""), cell(answer.get("error", ""))])
 
     return write
 
@@ -51,16 +63,24 @@ def jsonl_writer(file: TextIO, top: int) -> Callable[[dict], object]:
     return lambda answer: file.write(json.dumps(answer, ensure_ascii=False) + "\n")
 
 
+# What spreadsheets take for the start of a formula, after quotes that keep them from it.
+FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+NUMBER = re.compile(r"[+-]?[\d.]+")
 WRITERS = {".csv": csv_writer, ".jsonl": jsonl_writer}
 
 
 def run(model: Model, files: Sequence[str], top: int, expert: int | None, out: pathlib.Path | None) -> int:
-    """Writes the answers to `out`, or shows them; returns how many files could not be read. Raises WriteError."""
+    """Writes the answers to `out`, or shows them; returns how many files could not be read.
+
+    Raises:
+      WriteError: they cannot be written.
+      Interrupted: nobody reads them any more.
+    """
     top, failed = min(top, len(model.class_names)), 0
     if out is None:
         for answer in predict(model, files, top, expert):
             failed += "error" in answer
-            console.say(text_line(answer), error="error" in answer)
+            _show(answer)
         return failed
     try:
         with writing_whole(out) as file:
@@ -78,6 +98,37 @@ def run(model: Model, files: Sequence[str], top: int, expert: int | None, out: p
     return failed
 
 
+def _show(answer):
+    """Shows an answer. Raises Interrupted where the output's reader has gone, WriteError where it is full."""
+    if "error" in answer:
+        console.say(text_line(answer), error=True)
+        return
+    try:
+        console.show(text_line(answer))
+    except BrokenPipeError as error:
+        raise Interrupted("", signal.SIGPIPE) from error
+    except OSError as error:
+        raise WriteError(f"the answers cannot be written to standard output: {error}") from error
+
+
+def read_names() -> list[str]:
+    """The names on standard input. Raises DataError for what is no list of names."""
+    if sys.stdin is None:
+        return []
+    content = sys.stdin.buffer.read(MOST_INPUT + 1)
+    if len(content) > MOST_INPUT:
+        raise DataError(f"standard input holds more than {MOST_INPUT:,} bytes of names: pass folders, or fewer names")
+    if b"\0" not in content:
+        names = [name.removesuffix(b"\r") for name in content.split(b"\n")]
+    elif b"\0\0" not in content:
+        names = content.split(b"\0")
+    else:
+        raise DataError(
+            "standard input holds binary data, not names: pass the names of images, one a line or each ended by NUL"
+        )
+    return [os.fsdecode(name) for name in names if name]
+
+
 def arguments(parser: Parser) -> None:
     """The command's arguments."""
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files, folders, or - for standard input")
@@ -92,10 +143,12 @@ def arguments(parser: Parser) -> None:
 def main(args: argparse.Namespace) -> None:
     """The command."""
     out = new_file("--out", args.out, args.force) if args.out else None
-    if out is not None and out.suffix.lower() not in WRITERS:
-        raise ConfigError(f"--out={out} must end in {' or '.join(WRITERS)}")
+    if out is not None:
+        if out.suffix.lower() not in WRITERS:
+            raise ConfigError(f"--out={out} must end in {' or '.join(WRITERS)}")
+        check_writable("--out", out)
     at_least("top", args.top, 1)
-    names = [n for name in args.images for n in (sys.stdin.read().splitlines() if name == "-" else [name]) if n]
+    names = [n for name in args.images for n in (read_names() if name == "-" else [name]) if n]
     files = find_files(names)
     startup.prepare()
     try:

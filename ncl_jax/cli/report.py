@@ -4,7 +4,7 @@ import argparse
 import pathlib
 from collections.abc import Sequence
 
-from ncl_jax.cli.arguments import Parser, add_force, new_file
+from ncl_jax.cli.arguments import Parser, add_force, check_writable, new_file
 from ncl_jax.errors import WriteError
 from ncl_jax.report import comparison, page
 from ncl_jax.runs.results import read
@@ -29,6 +29,7 @@ def arguments(parser: Parser) -> None:
 def main(args: argparse.Namespace) -> None:
     """The command."""
     out = new_file("--out", args.out, args.force)
+    check_writable("--out", out)
     content = make(args.runs)
     try:
         write_text(out, content)

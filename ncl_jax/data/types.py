@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ncl_jax.errors import printable
+
 
 class Request(NamedTuple):
     """What a source is asked for.
@@ -72,4 +74,4 @@ class Source(NamedTuple):
 
 def name_of(images: Any, row: int) -> str:
     """Where an image is, for messages."""
-    return str(images.names[row]) if hasattr(images, "names") else f"image {row}"
+    return printable(str(images.names[row])) if hasattr(images, "names") else f"image {row}"

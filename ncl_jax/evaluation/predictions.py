@@ -3,6 +3,7 @@
 import io
 import math
 import pathlib
+import tokenize
 import zipfile
 import zlib
 from typing import IO, NamedTuple
@@ -15,7 +16,7 @@ from ncl_jax.data.images import parallel
 from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
 from ncl_jax.evaluation.metrics import Answers
-from ncl_jax.runtime.files import open_regular, write_bytes
+from ncl_jax.runtime.files import open_regular
 
 CONFIDENT = 12  # mistakes that are shown
 WORST, OF_EACH = 5, 3  # classes of the tail that are shown, and mistakes of each
@@ -100,11 +101,11 @@ def _mistakes(labels, top, confidence) -> list[int]:
     return wrong[np.argsort(-confidence[wrong], kind="stable")].tolist()
 
 
-def write(path: pathlib.Path, predictions: Predictions) -> None:
-    """Writes them as an `.npz`, whole or not at all."""
+def packed(predictions: Predictions) -> bytes:
+    """The content of an `.npz` file of them."""
     file = io.BytesIO()
     np.savez_compressed(file, **predictions._asdict())
-    write_bytes(path, file.getvalue())
+    return file.getvalue()
 
 
 MOST_BYTES = 2**29  # of all arrays together, unpacked
@@ -117,7 +118,7 @@ _ARRAYS: dict[str, tuple[type, int, float, float]] = {
 
 
 def read(path: pathlib.Path, num_classes: int = 2**31 - 1, num_predictors: int | None = None) -> Predictions | None:
-    """Reads what `write` wrote; None where there is no such file, or one that is damaged or of another run.
+    """Reads a file of what `packed` gave; None without it, and for one that is damaged or of another run.
 
     Args:
       path: of the file.
@@ -134,6 +135,8 @@ def read(path: pathlib.Path, num_classes: int = 2**31 - 1, num_predictors: int |
         EOFError,
         RuntimeError,
         MemoryError,
+        SyntaxError,  # of an array's header, which NumPy reads as Python's literals
+        tokenize.TokenError,
         DataError,
         zipfile.BadZipFile,
         zlib.error,

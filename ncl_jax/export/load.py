@@ -1,5 +1,6 @@
 """An exported model for use: `ncl_jax.load_exported(FILE)`. It needs JAX, flatbuffers, NumPy and Pillow."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -11,7 +12,7 @@ import numpy as np
 from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.errors import DataError, ExportError, one_line
 from ncl_jax.runtime import schema, settings
-from ncl_jax.runtime.files import open_regular
+from ncl_jax.runtime.files import open_regular, partial_of
 
 VERSION = 1  # of the description beside a program
 MOST_DESCRIPTION, MOST_BYTES = 2**26, 2**31  # of the description, and of a program, whose format has no more
@@ -68,15 +69,41 @@ def load_exported(file: str | pathlib.Path) -> Exported:
       ExportError: one of the files is missing, damaged, or of another version; flatbuffers is not installed.
     """
     path = pathlib.Path(file).expanduser()
-    about = _description(path)
-    program = _deserialize(path, _content(path, about))
+    again = "export the run again"
+    try:
+        with open_regular(path) as opened:
+            if os.fstat(opened.fileno()).st_size > MOST_BYTES:
+                raise ExportError(f"{path} is larger than {MOST_BYTES:,} bytes, which no program is: {again}")
+            about = _description(path, hashlib.file_digest(opened, "sha256").hexdigest())  # type: ignore[arg-type]
+            opened.seek(0)
+            content = bytearray(opened.read(MOST_BYTES))
+    except (OSError, DataError) as error:
+        raise ExportError(f"{path} cannot be read ({one_line(error)}): {again}") from error
+    program = _deserialize(path, content)
     _check_program(path, program, about)
     return Exported(program, about)
 
 
-def _description(path: pathlib.Path) -> dict[str, Any]:
-    """What stands beside a program. Raises ExportError."""
-    beside = description_of(path)
+def _description(path: pathlib.Path, digest: str) -> dict[str, Any]:
+    """What must be known of a program of this digest. Raises ExportError before the program takes any memory.
+
+    A program and its description are renamed one after the other. Where what wrote them was killed in between, the new
+    description still lies in its partial file.
+    """
+    about = _read_description(path, description_of(path))
+    if about["sha256"] != digest:
+        with contextlib.suppress(ExportError):
+            newer = _read_description(path, partial_of(description_of(path)))
+            about = newer if newer["sha256"] == digest else about
+    if about["sha256"] != digest:
+        raise ExportError(f"{path} was changed or cut short since it was exported: export the run again")
+    if about["format"] != "stablehlo":
+        raise ExportError(f"{path} holds {about['format']}, no program for JAX: export the run with --format=stablehlo")
+    return about
+
+
+def _read_description(path: pathlib.Path, beside: pathlib.Path) -> dict[str, Any]:
+    """The content of a file beside a program. Raises ExportError."""
     try:
         about = schema.read_json(beside, MOST_DESCRIPTION, schema.record({"version": schema.integer()}))
         if about["version"] != VERSION:
@@ -92,25 +119,6 @@ def _description(path: pathlib.Path) -> dict[str, Any]:
             f"{beside}, the description beside {path.name}, cannot be read ({one_line(error)}): export the run again"
         ) from error
     return about
-
-
-def _content(path: pathlib.Path, about: dict[str, Any]) -> bytearray:
-    """The bytes of the program that the description is of. Raises ExportError before they take any memory."""
-    again = "export the run again"
-    try:
-        with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size > MOST_BYTES:
-                raise ExportError(f"{path} is larger than {MOST_BYTES:,} bytes, which no program is: {again}")
-            digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-            if digest != about["sha256"]:
-                raise ExportError(f"{path} was changed or cut short since it was exported: {again}")
-            file.seek(0)
-            content = bytearray(file.read(MOST_BYTES))
-    except (OSError, DataError) as error:
-        raise ExportError(f"{path} cannot be read ({one_line(error)}): {again}") from error
-    if about["format"] != "stablehlo":
-        raise ExportError(f"{path} holds {about['format']}, no program for JAX: export the run with --format=stablehlo")
-    return content
 
 
 def _deserialize(path: pathlib.Path, content: bytearray) -> jax.export.Exported:

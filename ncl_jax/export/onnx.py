@@ -80,7 +80,11 @@ def sample(artifact: Artifact) -> np.ndarray:
     rows = np.linspace(0, len(images) - 1, sum(BATCHES)).astype(int)
     shape = artifact.image_shape
     return prepare(
-        [images[row] for row in rows], shape, artifact.about["resize"], shape[0], artifact.about.get("interpolation", "bilinear")
+        [images[row] for row in rows],
+        shape,
+        artifact.about["resize"],
+        shape[0],
+        artifact.about.get("interpolation", "bilinear"),
     )
 
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ncl_jax.errors import printable
 from ncl_jax.evaluation.metrics import CALIBRATION_BINS
 from ncl_jax.report import plots
 from ncl_jax.report.plots import COLORS, SOFT, style
@@ -129,8 +130,8 @@ def _name_classes(ax: Axes, counts: np.ndarray, accuracy: np.ndarray, class_name
 
 
 def short(name: str, most: int) -> str:
-    """A class's name, cut where there is no room for more; bytes that are no text as question marks."""
-    name = name.encode("utf-8", "replace").decode()
+    """A class's name, cut where there is no room for more."""
+    name = printable(name)
     return name if len(name) <= most else name[: most - 1] + "…"
 
 

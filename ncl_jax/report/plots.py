@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -21,6 +22,8 @@ from matplotlib.transforms import ScaledTranslation
 
 from ncl_jax.data import longtail
 
+# Pages draw letters with the browser's fonts; a picture shows boxes for those that Matplotlib's font has not.
+warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
 INK, SOFT, EDGE = "#1c1f24", "#5b6470", "#d5d9df"
 COLORS = ("#0069a8", "#c44e00", "#00785a", "#a8447f", "#7a5c00", "#444f5c")
 # In a page's SVG each colour becomes the style sheet's variable, which knows dark mode and print.

@@ -17,7 +17,7 @@ from ncl_jax.runs.restore import restore
 from ncl_jax.runs.results import write
 from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runs.trunk import evaluated
-from ncl_jax.runtime import settings
+from ncl_jax.runtime import console, settings
 from ncl_jax.storage import records
 from ncl_jax.storage.directory import RunDir
 
@@ -66,7 +66,7 @@ def _evaluate(
     model, feed = evaluated(plan, loaded.variables, data.test, facts.split, adjustment(plan, prior), divide)
     sums, answers = make_evaluate(model, feed, plan.mesh)(loaded.experts)
     for line in [*loaded.skipped, *messages.other_pixels(directory.read_pixels(), bool(data.listing()))]:
-        print(line)
+        console.say(line)
     epoch = loaded.step // (facts.num_train // config.optim.batch_size)
     figures = {"step": loaded.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}
     return Evaluated(figures, records.new_progress() | loaded.progress, answers, data.test)

@@ -18,7 +18,7 @@ from ncl_jax.export.load import VERSION, description_of
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runtime import settings
-from ncl_jax.runtime.files import expand, write_bytes, write_text
+from ncl_jax.runtime.files import expand, write_together
 from ncl_jax.storage.directory import RunDir
 
 
@@ -46,6 +46,7 @@ def export(
     Raises:
       ConfigError: an unknown format, no such expert, or a directory that holds no run.
       CheckpointError: there is no checkpoint, or it is damaged.
+      WriteError: the files cannot be written; those that were there before stay.
     """
     path = expand("--out", out)
     ending = path.suffix.removeprefix(".")
@@ -69,8 +70,7 @@ def export(
     content = FORMATS[form](Artifact(predict, facts.image_shape, variables, expert, about))
     about |= {"sha256": hashlib.sha256(content).hexdigest()}
     try:
-        write_bytes(path, content)
-        write_text(description_of(path), json.dumps(about, indent=1) + "\n")
+        write_together({path: content, description_of(path): json.dumps(about, indent=1).encode() + b"\n"})
     except OSError as error:
         raise WriteError(f"--out={path} cannot be written: {error}") from error
 

@@ -44,6 +44,7 @@ def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathl
     build_data.absolute_paths(config)
     checks.validate(config)
     choose.note_method(config)
+    directory.check_name()
     if directory.config.exists():
         raise ConfigError(f"{directory} holds a run already: give another --workdir")
     file = expand("--checkpoint", checkpoint)

@@ -11,6 +11,7 @@ from ncl_jax.config import backbone, build, recipes
 from ncl_jax.config.fields import flatten
 from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.images import decode, pixels
+from ncl_jax.errors import printable
 from ncl_jax.models.named import DEFAULT, NAMED
 from ncl_jax.report import tables
 
@@ -169,7 +170,7 @@ def left_out(facts: Facts) -> list[str]:
     lines = []
     for split, classes in facts.skipped.items():
         worst = ", ".join(
-            f"{count} of {name}" for name, count in sorted(classes.items(), key=lambda item: -item[1])[:10]
+            f"{count} of {printable(name)}" for name, count in sorted(classes.items(), key=lambda item: -item[1])[:10]
         )
         lines.append(f"unreadable {split} images that are left out: {sum(classes.values())} ({worst})")
     return lines

@@ -11,7 +11,7 @@ from ncl_jax.data.sources import folder
 from ncl_jax.errors import DataError
 from ncl_jax.evaluation.predictor import combine, disagreement
 from ncl_jax.runs.load import Model
-from ncl_jax.runtime.files import expand
+from ncl_jax.runtime.files import expand, name_text
 
 BATCH = 64
 
@@ -32,7 +32,7 @@ def find_files(names: Sequence[str]) -> list[str]:
 
 def predict(model: Model, files: Sequence[str], top: int, expert: int | None) -> Iterator[dict]:
     """For each file in order: `file`, and `top`, the likeliest classes with `label` and `probability`, and
-    `disagreement` between the experts; or `error` where it cannot be read."""
+    `disagreement` between the experts; or `error` where it cannot be read. Names are valid UTF-8 (`name_text`)."""
 
     def read(row: int) -> np.ndarray | str:
         try:
@@ -51,15 +51,16 @@ def predict(model: Model, files: Sequence[str], top: int, expert: int | None) ->
 def _predict_batch(model, batch, top, expert):
     good = [image for _, image in batch if not isinstance(image, str)]
     answers: Iterator[Any] = iter(())
+    names = [name_text(name) for name in model.class_names]
     if good:
         filled = np.stack(good + good[:1] * (BATCH - len(good)))  # one size, compiled once
         logits = model.experts(filled)[:, : len(good)]  # [E, b, C]
         answers = zip(np.asarray(jax.nn.softmax(combine(logits, expert))), disagreement(logits.argmax(-1)), strict=True)
     for file, image in batch:
         if isinstance(image, str):
-            yield {"file": file, "error": image}
+            yield {"file": name_text(file), "error": image}
         else:
             probabilities, share = next(answers)
             best = np.argsort(-probabilities, kind="stable")[:top]
-            classes = [{"label": model.class_names[c], "probability": round(float(probabilities[c]), 6)} for c in best]
-            yield {"file": file, "top": classes, "disagreement": round(float(share), 4)}
+            classes = [{"label": names[c], "probability": round(float(probabilities[c]), 6)} for c in best]
+            yield {"file": name_text(file), "top": classes, "disagreement": round(float(share), 4)}

@@ -4,14 +4,15 @@ import json
 import os
 
 from ncl_jax.config import saved
+from ncl_jax.data.dataset import Facts
 from ncl_jax.data.types import Split
-from ncl_jax.errors import ConfigError, one_line
+from ncl_jax.errors import ConfigError, one_line, printable
 from ncl_jax.evaluation import metrics, predictions
 from ncl_jax.report import charts, page
 from ncl_jax.report.page import RunContent
 from ncl_jax.report.plots import png
 from ncl_jax.runtime import console
-from ncl_jax.runtime.files import write_bytes, write_text
+from ncl_jax.runtime.files import valid_utf8, write_together
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.storage.log import read_metrics
 
@@ -36,7 +37,7 @@ def read(directory: RunDir) -> RunContent:
             f"note: {directory.predictions} is damaged or not this run's: the page goes without its sections on single "
             f"images; ncl-jax evaluate --run={directory} --finish writes the file again"
         )
-    return RunContent(directory.path.name, whole, facts, read_metrics(directory.metrics), found)
+    return _content(directory, whole, facts, read_metrics(directory.metrics), found)
 
 
 def _configuration(directory: RunDir, results: dict) -> dict:
@@ -50,8 +51,16 @@ def _configuration(directory: RunDir, results: dict) -> dict:
         ) from error
 
 
+def _content(
+    directory: RunDir, results: dict, facts: Facts, records: list[dict], found: predictions.Predictions | None
+) -> RunContent:
+    """What a page is made of, with names as they can be shown."""
+    shown = facts._replace(class_names=tuple(map(printable, facts.class_names)))
+    return RunContent(printable(directory.path.name), results, shown, records, found)
+
+
 def write(directory: RunDir, results: dict, answers: list[metrics.Answers], test: Split) -> None:
-    """Writes what a finished run shows and, last, its results: a directory that has them is complete.
+    """Writes what a finished run shows, together, and last its results: a directory that has them is complete.
 
     Args:
       directory: of the run.
@@ -61,11 +70,13 @@ def write(directory: RunDir, results: dict, answers: list[metrics.Answers], test
     """
     config, facts = directory.read_config(), directory.read_facts()
     records = read_metrics(directory.metrics)
-    write_bytes(directory.curve, png(charts.curves(records, config.loss.balanced)))
-    write_bytes(directory.per_class, png(charts.per_class(results, facts.class_names)))
     size = facts.image_shape[0]
     found = predictions.make(metrics.join(answers), test, facts.class_counts, config.data.resize or size, size)
-    predictions.write(directory.predictions, found)
-    content = page.RunContent(directory.path.name, results, facts, records, found)
-    write_text(directory.report, page.page(content))
-    write_text(directory.results, json.dumps(results, indent=1) + "\n")
+    content = _content(directory, results, facts, records, found)
+    write_together({
+        directory.curve: png(charts.curves(records, config.loss.balanced)),
+        directory.per_class: png(charts.per_class(results, facts.class_names)),
+        directory.predictions: predictions.packed(found),
+        directory.report: valid_utf8(page.page(content)),
+        directory.results: json.dumps(results, indent=1).encode() + b"\n",
+    })  # fmt: skip

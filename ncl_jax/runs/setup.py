@@ -96,7 +96,7 @@ def prepare(
     place, epochs, rates = replicated(plan.mesh), config.epochs + extend, plan.learning_rates
     device = records.device_name(list(plan.mesh.devices.flat))
     if is_first():
-        console.say(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
+        console.say_text(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
     frozen = trunk_of(plan, directory, checkpoints, start)
     inputs = data if frozen is None else trunk.featurize(plan, frozen, data)
     state, progress, lines = restore_or_start(plan, config, checkpoints, shapes, start, inputs)

@@ -18,7 +18,7 @@ from ncl_jax.evaluation import metrics
 from ncl_jax.field import Field
 from ncl_jax.report import tables
 from ncl_jax.runs import folds as out_of_fold
-from ncl_jax.runs import heads, messages, pretrained
+from ncl_jax.runs import heads, keeping, messages, pretrained
 from ncl_jax.runs.causes import check_finite
 from ncl_jax.runs.results import write
 from ncl_jax.runs.setup import Run, is_first, prepare
@@ -72,9 +72,10 @@ def train(
     if directory.is_finished(config.epochs + extend) and (not folds or directory.out_of_fold.exists()):
         results = directory.read_results() or {}
         if is_first():
-            console.say(f"{directory} holds this run, finished:\n{tables.table(results)}")
+            console.say_text(f"{directory} holds this run, finished:\n{tables.table(results)}")
         return results
     directory.check_version()
+    directory.check_name()
     checks.check_place(config, directory.path)
     mesh = build.mesh(config)
     build.operations(config, mesh)  # refused before the data is loaded
@@ -144,13 +145,13 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
     seconds = time.perf_counter() - began
     run.progress["seconds"] += seconds
     if done < run.length:
+        keeping.check_place(run)
         run.log.flush()
         values = {"history": jax.tree.map(np.ndarray.tolist, history)} if not run.known_from else {}
         run.checkpoints.save(run.state, run.progress | values)
         run.checkpoints.wait()
         stopped = f"stopped at step {int(run.state.step)}, saved: the same command continues the run"
         raise Interrupted(stopped, interrupt.number)
-    run.directory.check_exists()
     if epoch + 1 == run.epochs or (epoch + 1) % run.config.eval_every == 0:
         run.evaluation = run.evaluate(run.variables)  # the first one is compiled: not the steps' time
     run.known_from = 0
@@ -215,7 +216,7 @@ def finish(run: Run) -> dict:
     if run.is_frozen:
         results["baselines"] = heads.baselines(run.inputs)
     run.checkpoints.wait()
-    run.directory.check_exists()
+    keeping.check_place(run)
     if is_first():
         with run.directory.writing():
             write(run.directory, results, run.answers, run.test)
@@ -226,10 +227,12 @@ def finish(run: Run) -> dict:
 
 def save_if_due(run: Run, epoch: int, interrupt: Interrupt) -> None:
     """Saves a checkpoint after the epochs that ask for one. Raises Interrupted if the run was asked to stop."""
+    keeping.check_place(run)
     last = epoch == run.epochs
     stop = interrupt.requested()
     if last or epoch % run.config.checkpoint_every == 0 or stop:
         run.log.flush()
+        keeping.restore_deleted(run)
         newest = run.results if run.results and run.results["epoch"] == epoch else None
         run.checkpoints.save(run.state, run.progress, newest["ensemble"]["accuracy"] if newest else None)
     if stop and not last:

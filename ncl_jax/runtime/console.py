@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import re
 import sys
 from typing import TextIO
+
+from ncl_jax.errors import printable
 
 
 def survive_closed_streams() -> None:
@@ -19,11 +22,24 @@ def survive_closed_streams() -> None:
 
 def say(line: str, *, error: bool = False) -> None:
     """Prints a line; where that is not possible the program goes on without that output."""
-    stream = sys.stderr if error else sys.stdout
+    say_text(printable(line), error=error)
+
+
+def say_text(text: str, *, error: bool = False) -> None:
+    """Prints text of several lines in the same way; what names it holds are `printable` already."""
     try:
-        print(line, file=stream, flush=True)
+        show(text, error=error)
     except (OSError, ValueError):  # full, closed by the reader, closed by the program
-        mute(stream)
+        mute(sys.stderr if error else sys.stdout)
+
+
+def show(text: str, *, error: bool = False) -> None:
+    """As `say_text`, for a program whose output is its work: raises OSError where it cannot be written.
+
+    Whatever it holds, nothing but line breaks and tabs steers the terminal.
+    """
+    lines = re.sub(r"[^\n\t]+", lambda part: printable(part[0]), text)
+    print(lines, file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def flush() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from ncl_jax.runtime import caches, compiled, xla_flags
+from ncl_jax.runtime import caches, compiled, console, xla_flags
 
 HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead
 
@@ -27,12 +27,11 @@ def connect(coordinator: str | None, num_processes: int | None, process_id: int 
       RuntimeError: the others did not come within five minutes.
     """
     where = f"at {coordinator}" if coordinator else "that the cluster's environment names"
-    print(f"joining the other processes {where}; this waits for up to five minutes", flush=True)
+    console.say(f"joining the other processes {where}; this waits for up to five minutes")
     jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT)
-    print(
+    console.say(
         f"process {jax.process_index()} of {jax.process_count()}: should another one die, this one ends too, within "
-        f"{HEARTBEAT} s; the same command in all of them then continues the run",
-        flush=True,
+        f"{HEARTBEAT} s; the same command in all of them then continues the run"
     )
 
 

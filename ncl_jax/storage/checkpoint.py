@@ -19,7 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from ncl_jax.errors import CheckpointError, one_line
 from ncl_jax.runtime import settings
-from ncl_jax.storage import untrusted
+from ncl_jax.storage import place, untrusted
 from ncl_jax.storage.directory import RunDir
 
 
@@ -76,6 +76,7 @@ class Checkpoints:
 
     def __init__(self, directory: pathlib.Path, *, read_only: bool = False, results: int | None = None):
         self.path = pathlib.Path(directory).absolute() / "checkpoints"
+        place.check_name(self.path, reading=read_only)
         self._policy = KeepLatestAndBest(results=results)
         self._options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
@@ -127,6 +128,21 @@ class Checkpoints:
                     progress=ocp.args.JsonSave(progress),
                 ),
             )
+
+    def forget_deleted(self, progress: dict) -> list[int]:
+        """The steps whose checkpoints somebody deleted since they were saved; nothing counts on them from now on.
+
+        Of several processes, which may see the file system's changes at different times, none looks.
+        """
+        if jax.process_count() > 1:
+            return []
+        self.wait()
+        deleted = [step for step in self.steps() if not (self.path / str(step)).is_dir()]
+        if deleted:
+            self._manager.reload()
+        if progress.get("best") and progress["best"]["step"] in deleted:
+            progress["best"] = None
+        return deleted
 
     def wait(self) -> None:
         """Returns when everything is on disk. Raises CheckpointError as `save` does."""

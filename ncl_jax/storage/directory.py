@@ -17,10 +17,10 @@ from ncl_jax.config import saved as saved_config
 from ncl_jax.config.fields import differences
 from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.images import pixels
-from ncl_jax.errors import CheckpointError, ConfigError, DataError, NclError, WriteError, one_line
-from ncl_jax.runtime.files import expand, open_regular, write_bytes, write_text
+from ncl_jax.errors import CheckpointError, ConfigError, DataError, NclError, WriteError, one_line, printable
+from ncl_jax.runtime.files import UNDECODABLE, expand, name_text, open_regular, write_text, write_together
 from ncl_jax.runtime.schema import anything, mapping, read_bytes, read_json
-from ncl_jax.storage import contents
+from ncl_jax.storage import contents, place
 
 VERSION = 1  # of the training state: a run of another one can be used, but not continued
 
@@ -30,6 +30,8 @@ class RunDir:
 
     def __init__(self, path: str | pathlib.Path):
         self.path = expand("--workdir", path)
+        self._held: int | None = None  # a descriptor of the directory while it is locked
+        self._begun: dict[pathlib.Path, bytes] = {}  # what `begin` wrote
         self.config, self.facts = self.path / "config.json", self.path / "dataset.json"
         self.files, self.checkpoints = self.path / "files.tsv.gz", self.path / "checkpoints"
         self.damaged = self.path / "damaged-checkpoints"
@@ -43,7 +45,7 @@ class RunDir:
         )
 
     def __str__(self) -> str:
-        return str(self.path)
+        return printable(str(self.path))
 
     def check(self, config: ml_collections.ConfigDict, data: Data | None = None, saved: dict | None = None) -> None:
         """Raises ConfigError if the directory holds another run than of this configuration and these data.
@@ -56,7 +58,7 @@ class RunDir:
         stored = self.read_config() if saved is None or self.config.exists() else self._configuration(saved)
         differing = differences(stored, config)
         if data is not None and self.facts.exists() and self.read_facts() != data.facts:
-            changed = changes(self.read_files(), data.listing())
+            changed = changes(self.read_files(), list(map(name_text, data.listing())))
             differing.append(f"the data: {changed}" if changed else f"the data: another than in {self.facts}")
         if differing:
             raise ConfigError(
@@ -86,12 +88,14 @@ class RunDir:
           WriteError: it cannot be written.
         """
         content = config.to_dict() | {"version": VERSION, "pixels": self.read_pixels()} | noted
+        self._begun = {
+            self.config: json.dumps(content, indent=1).encode() + b"\n", self.facts: data.facts.to_json().encode()
+        }  # fmt: skip
+        if listing := data.listing():
+            text = "\n".join(["split\tclass\tpath\tbytes", *map(name_text, listing)]) + "\n"
+            self._begun[self.files] = gzip.compress(text.encode(), mtime=0)
         with self.writing():
-            write_text(self.config, json.dumps(content, indent=1) + "\n")
-            write_text(self.facts, data.facts.to_json())
-            if listing := data.listing():
-                text = "split\tclass\tpath\tbytes\n" + "\n".join(listing) + "\n"
-                write_bytes(self.files, gzip.compress(text.encode("utf-8", "surrogateescape"), mtime=0))
+            write_together(self._begun)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -150,14 +154,15 @@ class RunDir:
             ) from error
 
     def read_files(self) -> list[str]:
-        """The lines of the run's image files, see `Data.listing`; none where they were not written down."""
+        """The lines of the run's image files, `Data.listing` by `name_text`; none where they were not written down."""
         try:
             with open_regular(self.files) as packed, gzip.GzipFile(fileobj=packed) as file:
                 content = file.read(contents.MOST_LISTING + 1)
         except (OSError, EOFError, ValueError, zlib.error, DataError):
             return []
         text = "" if len(content) > contents.MOST_LISTING else content.decode("utf-8", "surrogateescape")
-        return text.split("\n")[1:-1]
+        # Older runs wrote names that are not UTF-8 as they are.
+        return [name_text(line) if UNDECODABLE.search(line) else line for line in text.split("\n")[1:-1]]
 
     def tracker(self, name: str) -> pathlib.Path:
         """The file that keeps what the run is called in a tracker."""
@@ -211,10 +216,22 @@ class RunDir:
         """Whether there is anything that would be lost: checkpoints, good or damaged, or results."""
         return self.has_checkpoints() or self.damaged.exists() or self.results.exists()
 
-    def check_exists(self) -> None:
-        """Raises CheckpointError if the directory of the running run was deleted."""
-        if not self.config.exists():
-            raise CheckpointError(f"{self} was deleted while its run was going on: nothing more can be saved there")
+    def check_name(self) -> None:
+        """Raises ConfigError for a path below which no checkpoint can be saved."""
+        place.check_name(self.path)
+
+    def whereabouts(self) -> pathlib.Path | None:
+        """Where the directory of the running run is now; None where it was deleted, see `place.whereabouts`."""
+        if self._held is None:  # not the first process of the run
+            return self.path if self.config.exists() else None
+        return place.whereabouts(self._held, self.path)
+
+    def rewrite_missing(self) -> list[pathlib.Path]:
+        """Writes again what `begin` wrote and somebody deleted; returns which files."""
+        missing = {path: content for path, content in self._begun.items() if not path.exists()}
+        with self.writing():
+            write_together(missing)
+        return list(missing)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -229,7 +246,19 @@ class RunDir:
                 raise ConfigError(f"another process is training in {self}: wait for it, or stop it") from error
             except OSError as error:
                 raise WriteError(f"{self} cannot be locked ({error}): its file system must allow locks") from error
+            with self._holding():
+                yield
+
+    @contextlib.contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Keeps the directory open, by which it can be told from one that takes its name."""
+        with self.writing():
+            self._held = held = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
             yield
+        finally:
+            os.close(held)
+            self._held = None
 
 
 def _open_lock(path: pathlib.Path) -> BinaryIO:

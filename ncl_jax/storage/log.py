@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 import pathlib
 import sys
 import time
@@ -16,7 +17,7 @@ from tqdm import tqdm
 
 from ncl_jax.errors import ConfigError, DataError, one_line
 from ncl_jax.runtime import console
-from ncl_jax.runtime.files import open_regular, write_text
+from ncl_jax.runtime.files import open_regular, write_bytes, write_text
 from ncl_jax.runtime.schema import Check, parse
 from ncl_jax.storage import contents
 from ncl_jax.storage.directory import RunDir
@@ -31,6 +32,10 @@ class Writer:
     def flush(self) -> None:
         """Puts everything on disk."""
 
+    def rewrite_missing(self) -> list[pathlib.Path]:
+        """Writes again what somebody deleted since it was written, where that can be; returns which files."""
+        return []
+
     def finish(self, results: dict) -> None:
         """The content of `results.json`, of a run that has come to its end."""
 
@@ -43,11 +48,25 @@ class JsonLines(Writer):
 
     def __init__(self, directory: RunDir, step: int):
         self.notes = _drop_after(directory.metrics, step)
-        self._file = directory.metrics.open("a")
+        self._path = directory.metrics
+        self._written = bytearray(self._path.read_bytes() if self._path.exists() else b"")
+        self._file = self._path.open("ab")
 
     def write(self, kind: str, record: dict) -> None:
-        self._file.write(json.dumps({"kind": kind, **record}) + "\n")
+        line = json.dumps({"kind": kind, **record}).encode() + b"\n"
+        self._written += line
+        self._file.write(line)
         self._file.flush()
+
+    def rewrite_missing(self) -> list[pathlib.Path]:
+        with contextlib.suppress(FileNotFoundError):
+            found = self._path.stat()
+            if os.path.samestat(found, os.fstat(self._file.fileno())) and found.st_size == len(self._written):
+                return []
+        write_bytes(self._path, bytes(self._written))
+        self._file.close()
+        self._file = self._path.open("ab")
+        return [self._path]
 
     def close(self) -> None:
         self._file.close()
@@ -111,9 +130,9 @@ class RunLog:
         self._writers.append(writer)
 
     def print(self, line: str) -> None:
-        """A line on the console, above the progress bar."""
+        """A line on the console, or several, above the progress bar."""
         with self._surviving(), self._bar.external_write_mode(file=sys.stdout):
-            console.say(line)
+            console.say_text(line)
 
     def advance(self, steps: int, text: str) -> None:
         """Moves the progress bar on."""
@@ -132,6 +151,11 @@ class RunLog:
         with self._directory.writing():
             for writer in self._writers:
                 writer.flush()
+
+    def rewrite_missing(self) -> list[pathlib.Path]:
+        """See `Writer.rewrite_missing`."""
+        with self._directory.writing():
+            return [path for writer in self._writers for path in writer.rewrite_missing()]
 
     def finish(self, results: dict) -> None:
         """The content of `results.json`, once it is written."""
@@ -166,6 +190,9 @@ class SilentLog(RunLog):
     def write(self, kind: str, record: dict) -> None: ...
 
     def flush(self) -> None: ...
+
+    def rewrite_missing(self) -> list[pathlib.Path]:
+        return []
 
     def finish(self, results: dict) -> None: ...
 

@@ -88,6 +88,8 @@ def test_code_that_a_run_names_is_never_imported(evil, tmp_path, name):
     with pytest.raises(ConfigError, match=r"loss\.name=.*evil.*prior_power"):
         student(evil)
     change(evil / "config.json", "teacher", "run", value=str(evil))
+    for field, value in (("backbone", "one_layer"), ("width", 4), ("classifier", "linear"), ("num_experts", 1)):
+        change(evil / "config.json", "teacher", field, value=value)
     code, said = attempt("distill", f"--run={evil}", f"--workdir={evil}")
     assert code == 1 and "evil" in said
     assert not (tmp_path / "imported").exists()

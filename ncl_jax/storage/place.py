@@ -1,0 +1,56 @@
+"""Where a run's directory lies: names under which no checkpoint can be saved, and directories that move in mid-run."""
+
+import contextlib
+import os
+import pathlib
+import re
+
+from ncl_jax.errors import ConfigError
+from ncl_jax.runtime.files import UNDECODABLE
+
+SCHEMES = ("gs", "s3", "az", "hf")  # Orbax takes /gs/... for the address gs://..., and so on
+PATTERN = "*?["  # reading does without patterns
+
+
+def check_name(path: pathlib.Path, *, reading: bool = False) -> None:
+    """Raises ConfigError for a directory below which Orbax and TensorStore cannot save, or read, checkpoints."""
+    if not reading and (address := re.match(r"[A-Za-z][\w+.-]+:/", str(path))):
+        raise ConfigError(f"{path} is not a directory but an address ({address[0]}...): pass a directory")
+    place = path.absolute()
+    if reason := _reason(place, PATTERN if not reading else ""):
+        raise ConfigError(f"{place} cannot hold checkpoints: {reason}. Pass another directory, or rename it")
+
+
+def _reason(place: pathlib.Path, pattern: str) -> str:
+    """What is wrong with an absolute path; empty where nothing is."""
+    text = str(place)
+    if held := [char for char in f"{pattern}\\" if char in text]:
+        return f"its path holds {' and '.join(held)}, which the library for checkpoints takes for a pattern"
+    if "**" in text:
+        return "its path holds **, which the library for checkpoints takes for a pattern"
+    if UNDECODABLE.search(text):
+        return "its path is not valid UTF-8"
+    if "gs:/" in f"{text}/" or place.parts[1:2] in {(scheme,) for scheme in SCHEMES}:
+        return "the library for checkpoints takes its path for the address of a bucket"
+    return ""
+
+
+def whereabouts(held: int, path: pathlib.Path) -> pathlib.Path | None:
+    """Where a directory lies now.
+
+    Args:
+      held: a file descriptor of the directory.
+      path: where it was opened.
+
+    Returns:
+      `path`; another one where the directory was moved and the system tells where to, as Linux does; None where it was
+      deleted.
+    """
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.fstat(held), path.stat()):
+            return path
+    with contextlib.suppress(OSError):
+        moved = pathlib.Path(f"/proc/self/fd/{held}").readlink()
+        if os.path.samestat(os.fstat(held), moved.stat()):
+            return moved
+    return None
