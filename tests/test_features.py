@@ -21,8 +21,10 @@ from ncl_jax.data.features.extract import Views, views_of
 from ncl_jax.data.feeds.features import HostFeatures
 from ncl_jax.data.types import Preprocessing
 from ncl_jax.errors import ConfigError
+from ncl_jax.evaluation import baselines
 from ncl_jax.models import FROZEN as FROZEN_ALL
 from ncl_jax.models.named import NAMED
+from ncl_jax.report.tables import worse_than
 from ncl_jax.runs import folds, messages, pretrained
 from ncl_jax.runs.evaluate import evaluate_run
 from ncl_jax.runs.export import export
@@ -106,6 +108,44 @@ def test_every_way_to_scores_has_the_same(frozen, data, tmp_path):
 def test_baselines_stand_beside_the_run(frozen):
     found = RunDir(frozen).read_results()["baselines"]
     assert len(found) == 6 and all(0 <= row["accuracy"] <= 1 for row in found.values())
+    page = RunDir(frozen).report.read_text()
+    assert "Simple classifiers on the same features" in page and "ridge regression" in page
+
+
+def test_a_run_that_is_worse_than_a_baseline_says_so():
+    results = {"ensemble": {"accuracy": 0.5}, "baselines": {"a": {"accuracy": 0.4}, "b": {"accuracy": 0.6}}}
+    assert "worse than b" in worse_than(results) and "60.00 %" in worse_than(results)
+    assert not worse_than(results | {"ensemble": {"accuracy": 0.6}})
+
+
+@pytest.mark.parametrize("name", baselines.BASELINES)
+def test_a_baseline_finds_classes_that_lie_apart(name):
+    rng = np.random.default_rng(0)
+    labels, others = np.repeat([0, 1, 2], [60, 20, 4]), np.repeat([0, 1, 2], 20)
+    centres = 3 * np.eye(3, 8, dtype=np.float32)
+    train, test = (centres[found] + rng.normal(size=(len(found), 8)).astype(np.float32) for found in (labels, others))
+    scores = baselines.BASELINES[name](train, labels, test, 3)
+    assert scores.shape == (60, 3) and np.mean(scores.argmax(1) == others) > 0.65
+
+
+def test_ridges_left_out_error_is_that_of_leaving_out():
+    """The closed form against fitting without each image, with one penalty."""
+    rng = np.random.default_rng(1)
+    labels = np.repeat([0, 1], [6, 4])
+    features = rng.normal(size=(10, 3)) + labels[:, None]
+    weights = 1 / np.bincount(labels)[labels] / 2
+    targets = np.eye(2)[labels]
+    x = np.concatenate([features, np.ones((10, 1))], 1)
+    penalty = np.diag([0.3] * 3 + [0.0])
+
+    def fit(rows):
+        scaled = x[rows] * weights[rows, None]
+        return np.linalg.solve(scaled.T @ x[rows] + penalty, scaled.T @ targets[rows])
+
+    rest = [np.delete(np.arange(10), row) for row in range(10)]
+    expected = sum(weights[row] * ((x[row] @ fit(rest[row]) - targets[row]) ** 2).sum() for row in range(10))
+    found = baselines.left_out_error(baselines.centred(features, targets, weights), weights, 0.3)
+    assert found == pytest.approx(expected)
 
 
 def test_every_training_image_has_scores_by_heads_that_have_not_seen_it(frozen):

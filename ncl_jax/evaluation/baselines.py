@@ -6,6 +6,7 @@ Those marked balanced are meant for classes that are equally likely, as the proj
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,28 +49,44 @@ def nearest_neighbours(train: np.ndarray, labels: np.ndarray, test: np.ndarray, 
     return scores
 
 
+class Spectrum(NamedTuple):
+    """Weighted ridge regression for any penalty, the intercept left free."""
+
+    rotated: np.ndarray  # [N, D]: the centred features along the axes of their second moments
+    targets: np.ndarray  # [N, C], centred
+    values: np.ndarray  # [D]: the second moments
+    moments: np.ndarray  # [D, C]: with the targets
+    vectors: np.ndarray  # [D, D]: the axes
+
+
+def centred(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Spectrum:
+    """The spectrum of features `[N, D]` and targets `[N, C]` under weights `[N]` whose sum is 1."""
+    x, y = (array - weights @ array for array in (features.astype(np.float64), targets))
+    values, vectors = np.linalg.eigh((x * weights[:, None]).T @ x)
+    rotated = x @ vectors
+    return Spectrum(rotated, y, values, (rotated * weights[:, None]).T @ y, vectors)
+
+
+def left_out_error(found: Spectrum, weights: np.ndarray, penalty: float) -> float:
+    """The weighted squared error of every image by a regression without it, exactly."""
+    shrunk = found.rotated / (found.values + penalty)
+    # What an image weighs in its own prediction; 1 is of the intercept.
+    own = weights * ((shrunk * found.rotated).sum(1) + 1)
+    errors = (shrunk @ found.moments - found.targets) / np.maximum(1 - own, 1e-9)[:, None]
+    return float((weights[:, None] * errors**2).sum())
+
+
 def ridge(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
     """Weighted ridge regression on one-hot targets in closed form, every class with the same weight; balanced.
 
-    The penalty is the one of `PENALTIES` with the least exact leave-one-out error.
+    The penalty, in units of the mean second moment, is the one of `PENALTIES` with the least leave-one-out error.
     """
-    weights = 1 / np.bincount(labels, minlength=num_classes)[labels] / num_classes  # sum 1
-    targets = np.eye(num_classes)[labels]
-    centre, middle = weights @ train, weights @ targets
-    x, y = (train - centre).astype(np.float64), targets - middle
-    values, vectors = np.linalg.eigh((x * weights[:, None]).T @ x)
-    rotated = x @ vectors
-    moments = (rotated * weights[:, None]).T @ y  # [D, C]
-    scale = values.mean()
-
-    def left_out(penalty):
-        shrunk = rotated / (values + penalty * scale)
-        own = weights * ((shrunk * rotated).sum(1) + 1)  # what an image weighs in its own prediction; 1 of the means
-        errors = (shrunk @ moments - y) / np.maximum(1 - own, 1e-9)[:, None]
-        return float((weights[:, None] * errors**2).sum())
-
-    best = min(PENALTIES, key=left_out)
-    return ((test - centre) @ vectors / (values + best * scale)) @ moments + middle
+    weights = 1 / np.bincount(labels, minlength=num_classes)[labels] / num_classes
+    found = centred(train, np.eye(num_classes)[labels], weights)
+    penalties = [penalty * found.values.mean() for penalty in PENALTIES]
+    best = min(penalties, key=lambda penalty: left_out_error(found, weights, penalty))
+    kernel = found.vectors @ (found.moments / (found.values + best)[:, None])
+    return (test - weights @ train) @ kernel + 1 / num_classes
 
 
 def discriminant(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:

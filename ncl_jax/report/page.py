@@ -18,7 +18,7 @@ from ncl_jax.evaluation import predictions
 from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.report import charts, confusion, plots
 from ncl_jax.report.charts import percent
-from ncl_jax.report.tables import COLUMNS, predictors
+from ncl_jax.report.tables import COLUMNS, predictors, worse_than
 
 OWN_IMAGES = ("folder", "list", "tfds")
 SHOWN_FIELDS = (
@@ -117,7 +117,17 @@ def facts(run: RunContent) -> str:
 def figures(run: RunContent) -> str:
     """The table of the final figures."""
     heads = ("", "accuracy %", "many", "medium", "few", "NLL (nats)", "ECE %")
-    return "<h2>Figures</h2>" + table(heads, [(name, *_cells(row)) for name, row in predictors(run.results)])
+    found = "<h2>Figures</h2>" + table(heads, [(name, *_cells(row)) for name, row in predictors(run.results)])
+    baselines = run.results.get("baselines") or {}
+    if not baselines:
+        return found
+    rows = [(name, *(percent(row[column], 2) for column in COLUMNS[:4])) for name, row in baselines.items()]
+    worse = worse_than(run.results)
+    return found + (
+        "<h3>Simple classifiers on the same features</h3>"
+        f"<p>{escape(worse) if worse else 'The run is at least as good as each of them.'}</p>"
+        + table(heads[:5], sorted(rows, key=lambda row: -baselines[row[0]]["accuracy"]))
+    )
 
 
 def _cells(row: dict) -> list[str]:

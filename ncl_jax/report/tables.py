@@ -39,11 +39,17 @@ def _baseline_lines(results):
     columns = COLUMNS[: COLUMNS.index("nll")]
     rows = [f"{name:<26}{_cell('accuracy', row['accuracy'])[2:]}" + "".join(_cell(c, row[c]) for c in columns[1:])
             for name, row in found.items()]  # fmt: skip
+    return ["on the same features:", *rows, *filter(None, [worse_than(results)])]
+
+
+def worse_than(results: dict) -> str:
+    """A sentence where a simple classifier on the same features is better than the run; empty where none is."""
+    found, own = results["baselines"], results["ensemble"]["accuracy"]
     best = max(found, key=lambda name: found[name]["accuracy"])
-    own = results["ensemble"]["accuracy"]
+    if own >= found[best]["accuracy"]:
+        return ""
     pair = f"{100 * own:.2f} % against {100 * found[best]['accuracy']:.2f} %"
-    worse = f"the run is worse than {best} on the same features: {pair}"
-    return ["on the same features:", *rows, *([worse] if own < found[best]["accuracy"] else [])]
+    return f"the run is worse than {best} on the same features: {pair}"
 
 
 def predictors(results: dict) -> list[tuple[str, dict]]:
