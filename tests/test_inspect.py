@@ -13,6 +13,7 @@ from ncl_jax.config import files as config_files
 from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError
 
+PICTURES = True
 COUNTS = {"cat": 120, "dog": 30, "fish": 6}
 
 

@@ -20,8 +20,7 @@ from ncl_jax.data.images import examine
 from ncl_jax.data.images.examine import Examined
 from ncl_jax.data.longtail import count_labels
 from ncl_jax.errors import ConfigError, DataError, WriteError, printable
-from ncl_jax.report import charts
-from ncl_jax.report.plots import drawn
+from ncl_jax.report import charts, plots
 from ncl_jax.runtime import console
 from ncl_jax.runtime.files import write_bytes
 
@@ -163,7 +162,8 @@ def inspect(config: ml_collections.ConfigDict, file: pathlib.Path) -> list[str]:
     for line in found:
         console.say_text(f"problem: {line}")
     try:
-        write_bytes(file, drawn(charts.class_sizes(data.facts.name, data.facts.class_counts), file.suffix[1:].lower()))
+        figure = charts.class_sizes(data.facts.name, data.facts.class_counts)
+        write_bytes(file, plots.drawn(figure, file.suffix[1:].lower()))
     except OSError as error:
         above = f"; {len(found)} problem{'s' * (len(found) > 1)} above" if found else ""
         raise WriteError(f"cannot write --picture={file} ({error}): pass another file{above}") from error
