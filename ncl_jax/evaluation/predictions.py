@@ -4,7 +4,6 @@ import io
 import math
 import pathlib
 import zipfile
-import zlib
 from typing import IO, NamedTuple
 
 import numpy as np
