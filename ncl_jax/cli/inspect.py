@@ -162,8 +162,8 @@ def inspect(config: ml_collections.ConfigDict, file: pathlib.Path) -> list[str]:
     for line in found:
         console.say_text(f"problem: {line}")
     try:
-        sizes = charts.class_sizes(data.facts.name, data.facts.class_counts)
-        write_bytes(file, plots.drawn(sizes, file.suffix[1:].lower()))
+        figure = charts.class_sizes(data.facts.name, data.facts.class_counts)
+        write_bytes(file, plots.drawn(figure, file.suffix[1:].lower()))
     except OSError as error:
         above = f"; {len(found)} problem{'s' * (len(found) > 1)} above" if found else ""
         raise WriteError(f"cannot write --picture={file} ({error}): pass another file{above}") from error

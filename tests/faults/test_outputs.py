@@ -407,7 +407,11 @@ def test_odd_names_of_images_in_a_dataset(image, tmp_path, capfd):
     directory = RunDir(tmp_path)
     directory.begin(config, data, {})
     assert r"3caf\xe9.png" in gzip.decompress(directory.files.read_bytes()).decode("utf-8")
-    assert changes(directory.read_files(), list(map(files.name_text, data.listing()))) == ""
+    listing = list(map(files.name_text, data.listing()))
+    assert directory.read_files() == listing
+    older = "\n".join(["header", *data.listing(), ""]).encode("utf-8", "surrogateescape")
+    directory.files.write_bytes(gzip.compress(older))
+    assert changes(directory.read_files(), listing) == ""
 
 
 # A run's directory.

@@ -21,6 +21,7 @@ from harness import STEPS
 
 import ncl_jax
 from ncl_jax import cli
+from ncl_jax.config import build
 from ncl_jax.errors import CheckpointError, ConfigError, ExportError, NclError
 from ncl_jax.evaluation import predictions
 from ncl_jax.report import page
@@ -87,9 +88,9 @@ def test_code_that_a_run_names_is_never_imported(evil, tmp_path, name):
         ncl_jax.load(evil, prior="train")
     with pytest.raises(ConfigError, match=r"loss\.name=.*evil.*prior_power"):
         student(evil)
-    change(evil / "config.json", "teacher", "run", value=str(evil))
-    for field, value in (("backbone", "one_layer"), ("width", 4), ("classifier", "linear"), ("num_experts", 1)):
-        change(evil / "config.json", "teacher", field, value=value)
+    model = json.loads((evil / "config.json").read_text())["model"]
+    teacher = {name: model[name] for name in (*build.ARCHITECTURE, "num_experts")}
+    change(evil / "config.json", "teacher", value={"run": str(evil), **teacher})
     code, said = attempt("distill", f"--run={evil}", f"--workdir={evil}")
     assert code == 1 and "evil" in said
     assert not (tmp_path / "imported").exists()
