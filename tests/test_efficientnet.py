@@ -94,7 +94,7 @@ def test_the_sum_of_shifted_products_is_xlas_convolution(kernel_size, stride):
     )
     sides = tuple(efficientnet.same_padding(side, kernel_size, stride) for side in x.shape[1:3])
     found = layers._shifted(x, kernel, stride=stride, sides=sides)
-    np.testing.assert_allclose(found, layers._grouped(x, kernel, stride=stride, sides=sides), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found, layers.grouped(x, kernel, stride=stride, sides=sides), rtol=1e-5, atol=1e-5)
 
 
 def test_a_file_of_another_network_is_named(tensors):

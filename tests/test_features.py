@@ -180,6 +180,21 @@ def test_a_second_run_computes_no_features(frozen, data, source, place, tmp_path
     assert train(data, tmp_path / "run", "ce", **fields) == ("", 0)
 
 
+def test_a_student_learns_on_the_same_features(frozen, tmp_path):
+    fields = ["--config.optim.batch_size=8", "--config.epochs=1", "--config.optim.milestones=(1,)"]
+    assert cli.attempt("distill", [f"--run={frozen}", f"--workdir={tmp_path}/run", *fields]) == ("", 0)
+    student, teacher = ncl_jax.load(tmp_path / "run"), ncl_jax.load(frozen)
+    assert tiny.same(student.variables["trunk"], teacher.variables["trunk"])
+    assert student.variables["params"]["classifier"]["kernel"].shape[0] == 1
+
+
+@pytest.mark.slow
+def test_an_onnx_graph_has_backbone_and_heads(frozen, tmp_path):
+    export(frozen, tmp_path / "model.onnx")
+    with pytest.raises(ConfigError, match=r"safetensors.*backbone\.safetensors"):
+        export(frozen, tmp_path / "model.safetensors")
+
+
 def test_a_damaged_or_missing_shard_is_computed_again(tmp_path):
     shards = cache.Shards(tmp_path, {"images": "x"}, cache.ROWS + 3)
     features = np.arange((cache.ROWS + 3) * 2, dtype=np.float32).reshape(-1, 1, 2)

@@ -42,11 +42,12 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int, sides: tuple[tuple[i
         x,
         kernel,
         cpu=functools.partial(_shifted, stride=stride, sides=sides),
-        default=functools.partial(_grouped, stride=stride, sides=sides),
+        default=functools.partial(grouped, stride=stride, sides=sides),
     )
 
 
-def _grouped(x, kernel, *, stride, sides):
+def grouped(x: jax.Array, kernel: jax.Array, stride: int, sides: tuple[tuple[int, int], ...]) -> jax.Array:
+    """`depthwise` as one grouped convolution, on every platform."""
     numbers = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(
         x, kernel, (stride, stride), sides, dimension_numbers=numbers, feature_group_count=x.shape[-1]

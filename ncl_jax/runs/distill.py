@@ -7,6 +7,7 @@ import ml_collections
 from ncl_jax.config import build
 from ncl_jax.config.fields import base_config, without_notes
 from ncl_jax.errors import ConfigError
+from ncl_jax.models import FROZEN
 from ncl_jax.storage.directory import RunDir
 
 
@@ -18,7 +19,9 @@ def student(run: str | pathlib.Path) -> ml_collections.ConfigDict:
         raise ConfigError(f"--run={run} has no results yet: let the run end before a student learns from it")
     config.teacher.run = str(directory.path.absolute())
     config.teacher.update({name: config.model[name] for name in (*build.ARCHITECTURE, "num_experts")})
-    config.model.update({"num_experts": 1, "pretrained": "", "pretrained_expert": -1, "freeze": 0})
+    config.model.update({"num_experts": 1, "pretrained_expert": -1})
+    frozen = build.is_frozen(config)  # then the student sees the same features
+    config.model.update({"pretrained": config.teacher.run if frozen else "", "freeze": FROZEN if frozen else 0})
     balanced = build.prior_power(directory.read_config(), directory.read_facts()) < 0.5
     config.loss.update({"name": "distilled", "copies": 1, "balanced": balanced, "label_smoothing": 0.0})
     for weight in ("distill_weight", "hard_distill_weight"):  # methods without distillation have 0

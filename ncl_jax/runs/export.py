@@ -1,5 +1,6 @@
 """A run's model as one file, for use without the run. One more format is one file and one line in `FORMATS`."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -15,6 +16,7 @@ from ncl_jax.errors import ConfigError, WriteError
 from ncl_jax.export.artifact import Artifact
 from ncl_jax.export.formats import FORMATS
 from ncl_jax.export.load import VERSION, description_of
+from ncl_jax.models import layers
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runtime import settings
@@ -59,9 +61,17 @@ def export(
     if expert is not None and not 0 <= expert < loaded.plan.num_experts:
         raise ConfigError(f"--expert={expert}: the run has experts 0 to {loaded.plan.num_experts - 1}")
     divide = find_temperature(loaded, expert, temperature)
+    if form == "safetensors" and loaded.plan.trunk is not None:
+        raise ConfigError(
+            "--format=safetensors is for experts with backbones of their own: this run's frozen one is "
+            f"{directory.backbone}; choose stablehlo or onnx, which hold backbone and heads"
+        )
     if form == "onnx":  # ONNX Runtime convolves no bfloat16, and jax2onnx knows no batch of networks
         config.precision, config.run.strategy = "float32", "unroll"
     plan = build.make_plan(config, facts)
+    if form == "onnx" and plan.trunk is not None:  # nor what differs between platforms
+        operations = layers.XLA._replace(depthwise=layers.grouped)
+        plan = dataclasses.replace(plan, trunk=plan.trunk.clone(operations=operations))
     model = predictor(plan, adjustment(plan, prior), divide)
     chosen = variables if expert is None else one_expert(variables, expert)
     predict = lambda images: jax.nn.softmax(model.scores(chosen, images))  # noqa: E731

@@ -59,7 +59,7 @@ def _with_teacher(config, plan, start) -> Start:
         raise ConfigError(f"teacher.run={config.teacher.run} was trained on other classes than those of the data")
     record = {"teacher": {"run": config.teacher.run, "step": found.step}}
     teacher = {
-        kind: {name: tree[name] for name in tree if name != "projection"} for kind, tree in found.variables.items()
+        kind: {name: tree[name] for name in tree if name != "projection"} for kind, tree in found.experts.items()
     }
     note = f"learning from {config.teacher.run}, step {found.step}, {config.teacher.num_experts} experts"
     if start is None:
