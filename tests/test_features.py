@@ -15,7 +15,7 @@ from test_own_images import make_folder, write_image
 
 import ncl_jax
 from ncl_jax import cli
-from ncl_jax.config import recipes
+from ncl_jax.config import checks, recipes
 from ncl_jax.data.features import cache
 from ncl_jax.data.features.extract import Views, views_of
 from ncl_jax.data.feeds.features import HostFeatures
@@ -274,6 +274,11 @@ def test_photographs_take_the_pretrained_backbone_where_its_weights_are(tmp_path
         )
     random = recipes.folder(f"dir={root},backbone=resnet18,pretrained=none")
     assert random.model.backbone == "resnet" and random.model.freeze == 0 and not random.model.pretrained
+    tuned = recipes.folder(f"dir={root},backbone=resnet18,freeze=2")
+    assert tuned.model.freeze == 2 and tuned.optim.backbone_scale < 1 and tuned.model.head_start == "random"
+    checks.validate(tuned)
+    with pytest.raises(ConfigError, match="freeze='some'"):
+        recipes.folder(f"dir={root},backbone=resnet18,freeze=some")
     with pytest.raises(ConfigError, match="did you mean resnet18"):
         recipes.folder(f"dir={root},backbone=resnet19")
 

@@ -20,21 +20,29 @@ ON_FEATURES = {
 }  # fmt: skip
 
 
-def use(config: ml_collections.ConfigDict, name: str, *, pretrained: str = "", image_size: int = 0) -> None:
+# What trains a pretrained backbone too, each expert its own.
+FINE_TUNED = {"data.augment": "imagenet", "optim.learning_rate": 0.02, "optim.backbone_scale": 0.1}
+
+
+def use(
+    config: ml_collections.ConfigDict, name: str, *, pretrained: str = "", image_size: int = 0, freeze: str = "all"
+) -> None:
     """Sets the fields of a named backbone: its network, its preprocessing and its weights.
 
-    With weights it is frozen and heads are trained on its features; change single fields afterwards
-    (`model.freeze=0` fine-tunes it).
+    With weights it is frozen and heads are trained on its features, unless `freeze` says otherwise.
 
     Args:
       config: of a recipe.
       name: of `NAMED`.
       pretrained: weights to start from, as for model.pretrained; empty for the name's own; "none" for random weights.
       image_size: in pixels; 0 for the name's own.
+      freeze: "all", or how many parts of it are not trained, see model.freeze.
 
     Raises:
-      ConfigError: there is no such backbone.
+      ConfigError: there is no such backbone, or a bad value of `freeze`.
     """
+    if freeze != "all" and not freeze.isdecimal():
+        raise ConfigError(f"freeze={freeze!r} must be all, or the number of the backbone's parts that are not trained")
     if name not in NAMED:
         raise ConfigError(f"backbone={name!r} must be one of: {', '.join(NAMED)}{did_you_mean(name, NAMED)}")
     named = NAMED[name]
@@ -46,7 +54,8 @@ def use(config: ml_collections.ConfigDict, name: str, *, pretrained: str = "", i
         "data.interpolation": named.interpolation, "data.mean": named.mean, "data.std": named.std,
     })  # fmt: skip
     if pretrained != NONE:
-        config.update_from_flattened_dict(ON_FEATURES)
+        heads = freeze == "all"
+        config.update_from_flattened_dict(ON_FEATURES if heads else FINE_TUNED | {"model.freeze": int(freeze)})
 
 
 def is_installed(named: Named) -> bool:

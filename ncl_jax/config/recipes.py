@@ -22,7 +22,7 @@ LARGEST_SMALL = 64  # pixels: up to it the CIFAR ResNet and its views
 # The arguments of a recipe for own images, with their defaults.
 OWN = {
     "image_size": 0, "imbalance": 0.0, "method": "ncl_supervised", "semantics": "official", "epochs": 30, "seed": 0,
-    "backbone": "", "pretrained": "",
+    "backbone": "", "pretrained": "", "freeze": "all",
 }  # fmt: skip
 HEAD_EPOCHS = 30  # of heads on frozen features
 FEW_IMAGES = 20_000  # training images below which a ResNet-50 is more than the data bears
@@ -62,8 +62,8 @@ def folder(arguments: str | None) -> ml_collections.ConfigDict:
         names of the splits' folders in it where they are not clear (the fields of data.list); `image_size`, in pixels,
         0 for the one of 32, 64, 128 and 224 that suits the images; `imbalance` to cut the data to a profile, 0 for the
         data as it is; `method`, `semantics`, `epochs`, `seed`; `backbone`, a name of `models.named.NAMED`, and
-        `pretrained`, see `backbone.use`: photographs take the pretrained backbone `named.DEFAULT` if its weights are
-        installed.
+        `pretrained` and `freeze`, see `backbone.use`: photographs take the pretrained backbone `named.DEFAULT` if its
+        weights are installed.
     """
     args = parse_arguments(arguments, dir="", train="", val="", test="", **OWN)
     return _own_images("folder", args, {name: args[name] for name in ("train", "val", "test")})
@@ -105,7 +105,7 @@ def _own_images(name, args, lists):
         **(_small() if size <= LARGEST_SMALL else _photographs(size, len(train))),
     })  # fmt: skip
     if named:
-        backbone.use(config, named, pretrained=args.pretrained, image_size=args.image_size)
+        backbone.use(config, named, pretrained=args.pretrained, image_size=args.image_size, freeze=args.freeze)
     fit_batch(config, len(train))
     shorten(config, args.epochs)
     choose_method(config, args.method, args.semantics)
@@ -208,18 +208,18 @@ def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_col
     Args:
       arguments: `imbalance` (>= 1), `method` and `semantics` (`choose_method`), `epochs` (`scale_schedule`; below
         `SHORT_SCHEDULE` with the remedy against collapsing features, docs/short_schedules.md), `seed`; `backbone`,
-        `pretrained` and `image_size`, see `backbone.use`.
+        `pretrained`, `freeze` and `image_size`, see `backbone.use`.
       name: cifar10 or cifar100.
       num_hard: hard categories.
     """
     defaults = {"imbalance": 100.0, "method": "ncl", "semantics": "official", "epochs": 0, "seed": 0}
-    args = parse_arguments(arguments, **defaults, backbone="", pretrained="", image_size=0)
+    args = parse_arguments(arguments, **defaults, backbone="", pretrained="", freeze="all", image_size=0)
     config = base_config()
     config.seed = args.seed
     config.data.name, config.data.imbalance, config.loss.num_hard = name, args.imbalance, num_hard
     shorten(config, args.epochs or (HEAD_EPOCHS if args.backbone else config.epochs))
     if args.backbone:
-        backbone.use(config, args.backbone, pretrained=args.pretrained, image_size=args.image_size)
+        backbone.use(config, args.backbone, pretrained=args.pretrained, image_size=args.image_size, freeze=args.freeze)
     choose_method(config, args.method, args.semantics)
     return config
 
