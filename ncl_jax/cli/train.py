@@ -27,7 +27,7 @@ def arguments(parser: Parser) -> None:
     )
     longer = "train N epochs longer than the configuration says, at its last learning rate"
     parser.add_argument("--extend", type=int, default=0, metavar="N", help=longer)
-    kept = "with a frozen backbone: keep scores of every training image by heads that have not seen it, of K folds"
+    kept = "also keep, for every training image, scores by heads trained without it (K folds; frozen backbone)"
     parser.add_argument("--folds", type=int, default=0, metavar="K", help=kept)
     also = f"where the log goes besides the run's directory: {', '.join(TRACKERS)}"
     parser.add_argument("--tracker", default="", metavar="NAME", help=also)

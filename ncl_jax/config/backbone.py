@@ -16,7 +16,6 @@ ON_FEATURES = {
     "model.classifier": "cosine", "model.cosine_scale": 20.0, "model.adapter": 0,
     "optim.name": "adamw", "optim.learning_rate": 1e-3, "optim.weight_decay": 1e-2, "optim.batch_size": BATCH,
     "optim.schedule": "cosine", "optim.warmup_epochs": 0, "optim.milestones": (), "loss.ramp_steps": 0,
-    "data.augment": "none",
 }  # fmt: skip
 
 

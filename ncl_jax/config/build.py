@@ -239,6 +239,7 @@ def learning_rates(config: ml_collections.ConfigDict) -> np.ndarray:
         config.epochs,
         warmup_epochs=fields.warmup_epochs,
         milestones=fields.milestones,
+        **({"final": 0.0} if fields.name == "adamw" else {}),
     )
 
 

@@ -88,9 +88,11 @@ def _check_heads(model: ml_collections.ConfigDict) -> None:
                 "model.freeze=all needs model.pretrained: the weights of the backbone that is not trained"
             )
         if model.head_start == "class_mean" and model.classifier == "linear":
-            raise ConfigError("model.head_start=class_mean needs model.classifier=cosine or normed, not linear")
+            raise ConfigError(
+                "model.head_start=class_mean needs model.classifier=cosine or normed, not linear; or set random"
+            )
         return
-    for name, none in (("adapter", 0), ("standardize", False), ("head_start", "random")):
+    for name, none in (("adapter", 0), ("standardize", False)):  # the start of a head is not asked for
         if model[name] != none:
             raise ConfigError(f"model.{name}={model[name]} needs a frozen backbone: set model.freeze=all, or {none}")
 

@@ -206,7 +206,7 @@ def _stored(plan, data):
     features."""
     if plan.trunk is not None:
         one = _size(plan.input_shape)
-        train = len(data.train) * plan.loading.cached_views * one
+        train = len(data.train) * (1 + plan.loading.cached_views) * one
         return train if train <= LARGEST_RESIDENT * _spread(plan) else 0, len(data.test) * one
     size, feed = plan.preprocessing.size, plan.loading.feed
     resizes = all(views.resizes(name) for name in plan.views)

@@ -79,7 +79,8 @@ MODEL = {
     "model.depth": Field(32, "layers of the network: 6 n + 2 for cifar_resnet; 18, 34, 50, 101 or 152 for resnet; 50 "
                          "for resnext; 0, the variant, for efficientnet_lite", AUTHORS, at_least=0,
                          at_most=LAYERS),
-    "model.width": Field(16, "channels of the first stage: 16 for cifar_resnet, 64 for resnet", "He et al. 2016",
+    "model.width": Field(16, "channels of the first stage: 16 for cifar_resnet, 64 for resnet, 32 for "
+                         "efficientnet_lite", "He et al. 2016",
                          at_least=1, at_most=CHANNELS),
     "model.classifier": Field("linear", "classifier; normed is cosine without a bias", AUTHORS, choices=HEADS),
     "model.cosine_scale": Field(16.0, "factor of a cosine or normed classifier's scores", "authors, ImageNet-LT",
@@ -93,7 +94,7 @@ MODEL = {
                           "the whole, one copy for all experts, whose features are computed once", at_least=-1,
                           words={"all": FROZEN}),
     "model.adapter": Field(0, "hidden units of each expert's residual adapter on the features of a frozen backbone; 0: "
-                           "no adapter", "Houlsby et al. 2019", at_least=0),
+                           "no adapter", "Houlsby et al. 2019", at_least=0, at_most=CHANNELS),
     "model.standardize": Field(False, "standardise the features of a frozen backbone by the training set's means and "
                                "deviations"),
     "model.head_start": Field("random", "how a cosine or normed classifier on a frozen backbone starts: at random, or "

@@ -17,7 +17,7 @@ from ncl_jax.data.types import Split
 
 def training_feed(plan: TrainingPlan, data: dataset.Data, key: jax.Array) -> Feed:
     """Where the training batches come from; `key` is that of a resident feed's order. With a frozen backbone the images
-    of `data` are its features, float32 [N, V, D]."""
+    of `data` are its features, float32 [N, 1 + V, D]."""
     assert plan.mesh is not None
     if plan.trunk is not None:
         number = plan.copies + len(plan.views) - 1  # one more for the key encoder

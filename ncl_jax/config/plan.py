@@ -181,7 +181,7 @@ def initial_state(plan: TrainingPlan) -> steps.TrainState:
     opt_state = plan.optimizer.init(start.params)
     if plan.own_keys:
         other = _initial_experts(plan, jax.random.fold_in(keys(plan.seed).init, 1), plan.network, plan.num_experts)
-        encoder = {name: other["params"][name] for name in ("backbone", "projection")}
+        encoder = {name: other["params"].get(name, {}) for name in ("backbone", "projection")}
         opt_state = optax.tree.set(opt_state, encoder=encoder)
     if plan.teacher:
         memory = {"teacher": optax.tree.zeros_like(teacher_shapes(plan))}

@@ -104,18 +104,19 @@ def _own_images(name, args, lists):
         "loss.num_hard": num_hard(num_classes), "optim.schedule": "cosine",
         **(_small() if size <= LARGEST_SMALL else _photographs(size, len(train))),
     })  # fmt: skip
+    shorten(config, args.epochs)
     if named:
         backbone.use(config, named, pretrained=args.pretrained, image_size=args.image_size, freeze=args.freeze)
     fit_batch(config, len(train))
-    shorten(config, args.epochs)
     choose_method(config, args.method, args.semantics)
     return config
 
 
 def _default_backbone(size, pretrained):
     """The pretrained backbone that photographs take where its weights are installed; empty: random weights."""
-    wanted = size > LARGEST_SMALL and pretrained != backbone.NONE
-    return DEFAULT if wanted and (pretrained or backbone.is_installed(NAMED[DEFAULT])) else ""
+    if pretrained:
+        return "" if pretrained == backbone.NONE else DEFAULT
+    return DEFAULT if size > LARGEST_SMALL and backbone.is_installed(NAMED[DEFAULT]) else ""
 
 
 def _small():
@@ -136,11 +137,12 @@ def num_hard(num_classes: int) -> int:
 
 
 def fit_batch(config: ml_collections.ConfigDict, num_images: int) -> None:
-    """Halves the batch, and the learning rate with it, until an epoch has ten steps or the batch is 8, and further
+    """Halves the batch, and the learning rate of sgd with it, until an epoch has ten steps or the batch is 8, and further
     where there are fewer images than 8."""
     while config.optim.batch_size > min(8, num_images) and num_images < 10 * config.optim.batch_size:
         config.optim.batch_size //= 2
-        config.optim.learning_rate /= 2
+        if config.optim.name == "sgd":
+            config.optim.learning_rate /= 2
     config.contrast.queue = min(config.contrast.queue, 16 * config.optim.batch_size)
 
 
@@ -212,12 +214,14 @@ def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_col
       name: cifar10 or cifar100.
       num_hard: hard categories.
     """
-    defaults = {"imbalance": 100.0, "method": "ncl", "semantics": "official", "epochs": 0, "seed": 0}
+    defaults = {"imbalance": 100.0, "method": "ncl", "semantics": "official", "epochs": 400, "seed": 0}
     args = parse_arguments(arguments, **defaults, backbone="", pretrained="", freeze="all", image_size=0)
     config = base_config()
     config.seed = args.seed
     config.data.name, config.data.imbalance, config.loss.num_hard = name, args.imbalance, num_hard
-    shorten(config, args.epochs or (HEAD_EPOCHS if args.backbone else config.epochs))
+    shorten(config, HEAD_EPOCHS if args.backbone and "epochs=" not in (arguments or "") else args.epochs)
+    if not args.backbone and (args.pretrained or args.image_size or args.freeze != "all"):
+        raise ConfigError(f"pretrained, freeze and image_size belong to a backbone: add backbone={DEFAULT}")
     if args.backbone:
         backbone.use(config, args.backbone, pretrained=args.pretrained, image_size=args.image_size, freeze=args.freeze)
     choose_method(config, args.method, args.semantics)

@@ -90,6 +90,8 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
                 f"{figures['epoch']}: they stay; ncl-jax evaluate without --finish shows that checkpoint's"
             )
         results = records.final(figures, facts, progress, records.device_name(jax.devices()[:1]), config.to_dict())
+        if written and "baselines" in written:  # of the same features
+            results["baselines"] = written["baselines"]
         if written and written["epoch"] == figures["epoch"]:  # only the page is new
             results |= {"device": written["device"], "versions": written.get("versions", {})}
         with directory.writing():

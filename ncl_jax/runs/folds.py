@@ -5,6 +5,7 @@ seconds, and score all training images.
 """
 
 import io
+import zipfile
 
 import jax
 import ml_collections
@@ -15,15 +16,16 @@ from ncl_jax.config import plan as plans
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
 from ncl_jax.data.types import Split
-from ncl_jax.errors import ConfigError
+from ncl_jax.errors import ConfigError, NclError
 from ncl_jax.runs import heads
-from ncl_jax.runs.setup import compile_step
+from ncl_jax.runs.setup import compile_step, is_first
 from ncl_jax.runtime import startup
 from ncl_jax.runtime.devices import replicated
-from ncl_jax.runtime.files import write_bytes
+from ncl_jax.runtime.files import read_file, write_bytes
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.training import steps
 
+MOST = 100  # folds
 ALWAYS = -1  # the fold of a class's only image, which all heads are trained on
 
 
@@ -31,8 +33,19 @@ def check(config: ml_collections.ConfigDict, folds: int) -> None:
     """Raises ConfigError where there can be no folds."""
     if folds and not build.is_frozen(config):
         raise ConfigError(f"--folds={folds} needs a frozen backbone (model.freeze=all): others would train for hours")
-    if folds < 0 or folds == 1:
-        raise ConfigError(f"--folds={folds} must be at least 2, or 0 for none")
+    if folds and config.teacher.run:
+        raise ConfigError(f"--folds={folds}: a student has none, because its teacher has seen all images; leave it out")
+    if folds < 0 or folds == 1 or folds > MOST:
+        raise ConfigError(f"--folds={folds} must be from 2 to {MOST}, or 0 for none")
+
+
+def are_there(directory: RunDir, folds: int) -> bool:
+    """Whether the scores of this number of folds are kept in a run's directory already."""
+    try:
+        with np.load(io.BytesIO(read_file(directory.out_of_fold)), allow_pickle=False) as found:
+            return int(found["number"]) == folds
+    except (NclError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return False
 
 
 def assign(labels: np.ndarray, num_classes: int, folds: int) -> np.ndarray:
@@ -51,7 +64,7 @@ def write(
     directory: RunDir, config: ml_collections.ConfigDict, plan: TrainingPlan, data: dataset.Data, folds: int
 ) -> None:
     """Trains K sets of heads and keeps their scores in the run's directory (`RunDir.out_of_fold`): `logits` float32
-    `[N, E, C]`, NaN for images of the fold `ALWAYS`, `labels` and `folds` int `[N]`.
+    `[N, E, C]`, NaN for images of the fold `ALWAYS`, `labels` and `folds` int `[N]`, `number` K.
 
     Args:
       directory: of the run.
@@ -67,23 +80,24 @@ def write(
         if held.any():
             logits[held] = _scores(config, plan, data, held)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, logits=logits, labels=train.labels, folds=of_image)
-    with directory.writing():
-        write_bytes(directory.out_of_fold, buffer.getvalue())
+    np.savez_compressed(buffer, logits=logits, labels=train.labels, folds=of_image, number=folds)
+    if is_first():
+        with directory.writing():
+            write_bytes(directory.out_of_fold, buffer.getvalue())
 
 
 def _scores(config, plan, data, held) -> np.ndarray:
-    """The scores `[n, E, C]` of the images that are held out, means over their views, by heads of all others."""
+    """The scores `[n, E, C]` of the test views of the images that are held out, by heads of all others."""
     rest = Split(data.train.images[~held], data.train.labels[~held])
     counts = np.bincount(rest.labels, minlength=data.facts.num_classes)
     facts = data.facts._replace(class_counts=tuple(counts.tolist()))
+    config = config.copy_and_resolve_references()
+    config.optim.batch_size = min(config.optim.batch_size, len(rest))
     own = build.make_training_plan(config, facts, plan.mesh)
     state = trained(own, data._replace(facts=facts, train=rest), config.model.head_start == "class_mean")
     predict = jax.jit(plans.predictor(own, on_features=True).logits)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    views = data.train.images[held]
-    found = [np.asarray(predict(variables, views[:, view])) for view in range(views.shape[1])]
-    return np.mean(found, 0).swapaxes(0, 1)
+    return np.asarray(predict(variables, data.train.images[held][:, 0])).swapaxes(0, 1)
 
 
 def trained(plan: TrainingPlan, data: dataset.Data, means: bool) -> steps.TrainState:

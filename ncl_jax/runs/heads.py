@@ -22,13 +22,13 @@ def start(plan: TrainingPlan, state: TrainState, features: np.ndarray, labels: n
     Args:
       plan: of the run.
       state: with random heads.
-      features: float32 `[N, V, D]`.
+      features: float32 `[N, 1 + V, D]`.
       labels: int32 `[N]`.
       means: whether the classifier's weights start at the means of the classes.
     """
     mean, deviation = np.zeros(1, np.float32), np.ones(1, np.float32)
     if "backbone" in state.batch_stats:
-        mean, deviation = features.mean((0, 1)), np.maximum(features.std((0, 1)), LEAST)
+        mean, deviation = features.mean((0, 1)), np.maximum(features.std((0, 1), dtype=np.float64), LEAST)
         stats = {"mean": mean, "deviation": deviation}
         state = state._replace(batch_stats={"backbone": _like(state.batch_stats["backbone"], stats)})
     if means:
@@ -49,7 +49,7 @@ def baselines(data: dataset.Data) -> dict[str, dict[str, Any]]:
     facts = data.facts
     if facts.num_train * facts.num_classes > MOST_SCORES:
         return {}
-    train, test = data.train.images.mean(1), data.test.images[:, 0]
+    train, test = data.train.images[:, 0], data.test.images[:, 0]
     return {
         name: _figures(make(train, data.train.labels, test, facts.num_classes), data.test.labels, facts)
         for name, make in BASELINES.items()

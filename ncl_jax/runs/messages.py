@@ -60,8 +60,8 @@ def pretraining(config: ml_collections.ConfigDict) -> list[str]:
         what = f"{config.model.backbone} from model.pretrained={config.model.pretrained}"
         return [
             f"frozen backbone: {what}. Its features are computed once, kept in the cache (ncl-jax cache list) and used "
-            "by all experts, which take seconds to train. Training from random weights takes hours and usually ends "
-            "lower: backbone=resnet18,pretrained=none"
+            "by all experts, which take seconds to train. Training from random weights "
+            "(backbone=resnet18,pretrained=none) takes hours and usually ends lower"
         ]
     own = config.data.name in ("folder", "list") and config.data.image_size > recipes.LARGEST_SMALL
     named = NAMED[DEFAULT]

@@ -68,8 +68,8 @@ def train(
     Field(0, "", at_least=0, at_most=fields.EPOCHS).check("--extend", extend)
     extend = max(extend, directory.read_extend(), (saved or {}).get("extend", 0))
     devices()  # refused before anything is asked of them
-    agree("the configuration or --extend", [flatten(config), extend])
-    if directory.is_finished(config.epochs + extend) and (not folds or directory.out_of_fold.exists()):
+    agree("the configuration, --extend or --folds", [flatten(config), extend, folds])
+    if directory.is_finished(config.epochs + extend) and (not folds or out_of_fold.are_there(directory, folds)):
         results = directory.read_results() or {}
         if is_first():
             console.say_text(f"{directory} holds this run, finished:\n{tables.table(results)}")
@@ -102,7 +102,7 @@ def train(
                 run.log.write("evaluation", run.results)
             save_if_due(run, epoch + 1, interrupt)
         results = finish(run)
-        if folds and is_first():
+        if folds and not out_of_fold.are_there(directory, folds):
             run.log.print(f"out-of-fold scores of {folds} folds: {directory.out_of_fold}")
             out_of_fold.write(directory, config, plan, run.inputs, folds)
         return results

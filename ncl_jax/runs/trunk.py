@@ -19,6 +19,7 @@ from ncl_jax.data import dataset
 from ncl_jax.data.features.cache import Shards
 from ncl_jax.data.features.extract import Views, extract, identity
 from ncl_jax.data.feeds.feed import Feed
+from ncl_jax.data.images import parallel
 from ncl_jax.data.images.pixels import VERSION
 from ncl_jax.data.types import Split
 from ncl_jax.errors import CheckpointError
@@ -36,7 +37,8 @@ LARGE_BATCH = 256
 def write(directory: RunDir, variables: Any) -> None:
     """Keeps the backbone's variables in a run's directory. Raises WriteError, see `RunDir.writing`."""
     flat = {
-        "/".join(entry.key for entry in path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(variables)
+        "/".join(entry.key for entry in path): np.ascontiguousarray(leaf)  # safetensors writes memory as it lies
+        for path, leaf in jax.tree.leaves_with_path(variables)
     }
     with directory.writing():
         write_bytes(directory.backbone, save(flat, {"sha256": digest(variables)}))
@@ -70,7 +72,8 @@ def digest(variables: Any) -> str:
 
 
 def featurize(plan: Plan, variables: Any, data: dataset.Data) -> dataset.Data:
-    """The run's data with features for images: of the training views `[N, V, D]`, of the other splits `[N, 1, D]`."""
+    """The run's data with features for images: of training images, the test view and V training views
+    `[N, 1 + V, D]`, of the others the test view `[N, 1, D]`."""
     loading = plan.loading
     views = Views(loading.cached_views, loading.flip)
     return data._replace(
@@ -92,11 +95,12 @@ def features(plan: Plan, variables: Any, split: Split, name: str, views: Views =
         "backbone": type(plan.trunk).__name__, "fields": [plan.trunk.depth, plan.trunk.width],
         "precision": str(np.dtype(plan.trunk.dtype)), "weights": digest(variables),
         "preprocessing": list(pixels), "pixels": VERSION, "views": list(views),
+        "computed by": jax.default_backend() + (", kernels" if _by_kernels(plan.trunk) else ""),  # rounding differs
     }  # fmt: skip
     part = jax.process_index(), jax.process_count()
     found = extract(
         split, Shards(cache(plan.loading.cache), about, len(split)), views, pixels, compute,
-        batch_size=batch_size(), text=f"features of the {name} images", part=part,
+        batch_size=batch_size(), size=plan.input_shape[0], text=f"features of the {name} images", part=part,
     )  # fmt: skip
     if part[1] > 1:  # every process has computed its own shards
         found = np.asarray(multihost_utils.process_allgather(found)).sum(0)
@@ -115,7 +119,9 @@ def cache(name: str) -> pathlib.Path | None:
 
 def batch_size() -> int:
     """Images in one call of the backbone."""
-    return BATCH if jax.default_backend() == "cpu" else LARGE_BATCH * jax.local_device_count()
+    if jax.default_backend() == "cpu":
+        return max(BATCH, parallel.cores())
+    return LARGE_BATCH * jax.local_device_count()
 
 
 def make_compute(plan: Plan, variables: Any) -> Any:
@@ -128,7 +134,7 @@ def make_compute(plan: Plan, variables: Any) -> Any:
     trunk, ready = plan.trunk, lambda variables: variables
     assert trunk is not None
     apply: Any = lambda variables, images: trunk.apply(variables, images, False)  # noqa: E731
-    if getattr(trunk, "operations", None) is cpu.OPERATIONS:
+    if _by_kernels(trunk):
         ready, apply = cpu.inference(trunk)
 
     @functools.partial(jax.jit, out_shardings=spread)
@@ -137,6 +143,11 @@ def make_compute(plan: Plan, variables: Any) -> Any:
 
     held = jax.device_put(ready(variables), everywhere)
     return lambda images: np.asarray(program(held, jax.device_put(images, spread)))
+
+
+def _by_kernels(trunk: Any) -> bool:
+    """Whether a backbone is computed by our own kernels, on one CPU device."""
+    return getattr(trunk, "operations", None) is cpu.OPERATIONS
 
 
 def evaluated(

@@ -4,9 +4,12 @@ What lies under a key was computed from exactly what the key is made of, so that
 shard whose content is not what its name says is computed again.
 """
 
+import contextlib
+import errno
 import hashlib
 import io
 import json
+import os
 import pathlib
 import shutil
 import time
@@ -14,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ncl_jax.errors import WriteError
+from ncl_jax.runtime import console
 from ncl_jax.runtime.files import read_file, write_bytes
 
 VERSION = 1  # of the format and of what a key is made of
@@ -48,7 +51,7 @@ class Shards:
 
     def __init__(self, root: pathlib.Path | None, about: dict[str, Any], rows: int):
         self._folder = None if root is None else root / key_of(about)
-        self._about, self.rows = about, rows
+        self._about, self.rows, self._failed = about, rows, False
         self.count = -(-rows // ROWS)
 
     def slice(self, number: int) -> slice:
@@ -61,12 +64,14 @@ class Shards:
             content = _content(path)
             if content is not None and path.stem.endswith(_digest(content)):
                 return np.load(io.BytesIO(content), allow_pickle=False)
-            path.unlink(missing_ok=True)
+            if content is not None:
+                with contextlib.suppress(OSError):
+                    path.unlink()
         return None
 
     def write(self, number: int, features: np.ndarray) -> None:
-        """Keeps a shard. Raises WriteError where the cache cannot be written."""
-        if self._folder is None:
+        """Keeps a shard; where that is not possible, says so once."""
+        if self._folder is None or self._failed:
             return
         buffer = io.BytesIO()
         np.save(buffer, features)
@@ -77,24 +82,29 @@ class Shards:
                 write_bytes(self._folder / ABOUT, (json.dumps(self._about, indent=1) + "\n").encode())
             write_bytes(self._folder / f"{number:06d}-{_digest(content)}.npy", content)
         except OSError as error:
-            raise WriteError(
-                f"the features cannot be kept in {self._folder} ({error.strerror}): free disk space, or set "
-                "data.cache=DIR, or data.cache=none to keep nothing; what is there already serves the next run"
-            ) from error
+            if error.errno == errno.EBUSY:  # another run writes the same content
+                return
+            self._failed = True
+            console.say(
+                f"note: the features cannot be kept in {self._folder} ({error.strerror}), so that the next run computes "
+                "them again: make it writable, free disk space, or set data.cache=DIR",
+                error=True,
+            )
 
     def touch(self) -> None:
         """Notes that the set was used."""
         if self._folder is not None and (self._folder / ABOUT).exists():
-            (self._folder / ABOUT).touch()
+            with contextlib.suppress(OSError):  # of a cache that can only be read
+                os.utime(self._folder / ABOUT)
 
 
 def listing(root: pathlib.Path) -> list[Cached]:
     """The sets in a cache, the one that was used last first."""
     found = []
     for about in root.glob(f"*/{ABOUT}"):
-        content = _content(about)
-        size = sum(path.stat().st_size for path in about.parent.iterdir())
-        found.append(Cached(about.parent.name, json.loads(content or b"{}"), size, about.stat().st_mtime))
+        with contextlib.suppress(OSError):  # another program cleans the cache
+            size = sum(path.stat().st_size for path in about.parent.iterdir())
+            found.append(Cached(about.parent.name, _described(about), size, about.stat().st_mtime))
     return sorted(found, key=lambda one: -one.used)
 
 
@@ -104,6 +114,14 @@ def clean(root: pathlib.Path, days: float = 0.0) -> list[Cached]:
     for one in old:
         shutil.rmtree(root / one.key, ignore_errors=True)
     return old
+
+
+def _described(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_content(path) or b"")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _content(path: pathlib.Path) -> bytes | None:

@@ -18,7 +18,8 @@ class Views(NamedTuple):
     """Which views of an image are made.
 
     Attributes:
-      number: V training views, each with draws that follow from the image's row and the view alone; 0: the test view.
+      number: V training views after the test view, each with draws that follow from the image's row and the view
+        alone; 0: the test view only.
       flip: whether a training view is flipped left to right in half of the draws.
       scale: share of the area that a training view shows, from and to.
     """
@@ -30,14 +31,13 @@ class Views(NamedTuple):
     @property
     def each(self) -> int:
         """Views of each image."""
-        return self.number or 1
+        return 1 + self.number
 
 
 def views_of(image: np.ndarray, row: int, views: Views, pixels: Preprocessing) -> np.ndarray:
-    """The views of one image, uint8 `[V, size, size, 3]`."""
-    if not views.number:
-        return transforms.fit(image, pixels.resize, pixels.size, pixels.interpolation)[None]
-    return np.stack([_training_view(image, row, view, views, pixels) for view in range(views.number)])
+    """The views of one image, uint8 `[1 + V, size, size, 3]`."""
+    plain = transforms.fit(image, pixels.resize, pixels.size, pixels.interpolation)
+    return np.stack([plain, *(_training_view(image, row, view, views, pixels) for view in range(views.number))])
 
 
 def _training_view(image, row, view, views, pixels):
@@ -71,10 +71,11 @@ def extract(
     compute: Compute,
     *,
     batch_size: int,
+    size: int,
     text: str,
     part: tuple[int, int] = (0, 1),
 ) -> np.ndarray:
-    """The features of all views of all images, float32 `[N, V, D]`: read from the shards, computed where they are not.
+    """The features of all views of all images, float32 `[N, 1 + V, D]`: read from the shards, computed where they are not.
 
     Args:
       split: the images.
@@ -83,33 +84,29 @@ def extract(
       pixels: see `Preprocessing`.
       compute: uint8 [B, size, size, 3] to float32 [B, D], always of `batch_size` images.
       batch_size: B.
+      size: D.
       text: for the progress bar.
       part: this process's number and how many there are: it computes every so many-th shard; the rows of the others
         are 0.
 
     Raises:
       DataError: an image cannot be read.
-      WriteError: the cache cannot be written.
     """
     own = range(part[0], shards.count, part[1])
-    known = {number: shards.read(number) for number in own}
-    missing = [number for number in own if known[number] is None]
+    result, missing = np.zeros((shards.rows, views.each, size), np.float32), []
+    for number in own:
+        known = shards.read(number)
+        if known is not None and known.shape == result[shards.slice(number)].shape:
+            result[shards.slice(number)] = known
+        else:
+            missing.append(number)
     rows = np.concatenate([np.arange(shards.rows)[shards.slice(number)] for number in missing] or [np.arange(0)])
     source = _computed(split, rows, views, pixels, compute, batch_size, text)
     for number in missing:
         length = len(range(shards.rows)[shards.slice(number)])
-        made = np.stack([next(source) for _ in range(length)])
+        result[shards.slice(number)] = made = np.stack([next(source) for _ in range(length)])
         shards.write(number, made)
-        known[number] = made
     shards.touch()
-    return _joined(shards, known)
-
-
-def _joined(shards, known):
-    one = next(iter(known.values()), None)
-    result = np.zeros((shards.rows, *(one.shape[1:] if one is not None else (0, 0))), np.float32)
-    for number, features in known.items():
-        result[shards.slice(number)] = features
     return result
 
 

@@ -15,11 +15,13 @@ from ncl_jax.data.feeds.feed import Batch, Feed
 from ncl_jax.data.feeds.resident import LARGEST_RESIDENT, OnDevice, Resident
 from ncl_jax.data.feeds.stream import Shuffled
 
+VIEWS = 2**32 - 1  # of the stream of draws that choose views
+
 
 def training_features(
     features: np.ndarray, labels: np.ndarray, key: jax.Array, seed: int, batch_size: int, mesh: Mesh, number: int
 ) -> Feed:
-    """The feed of training features float32 `[N, V, D]`: on the devices, or where they do not fit from the host.
+    """The feed of training features float32 `[N, 1 + V, D]`, the test view first: on the devices, or where they do not fit from the host.
 
     Args:
       features, labels: the training set's.
@@ -34,7 +36,7 @@ def training_features(
 
 
 class ResidentFeatures(Resident):
-    """Training features on the devices; every step takes some of each image's cached views at random.
+    """Training features on the devices; every step takes some of each image's training views at random.
 
     Args:
       features, number: see `training_features`.
@@ -57,8 +59,10 @@ class ResidentFeatures(Resident):
         *rest, key = source
         batch = super().take(rest, step)
         views = batch.images[:, 0]  # [B, V, D]
-        first = jax.random.randint(jax.random.fold_in(key, step), (len(views), 1), 0, views.shape[1])
-        chosen = (first + jnp.arange(self._number)) % views.shape[1]
+        draws = jax.random.fold_in(jax.random.fold_in(key, VIEWS), step)  # apart from the epochs' orders
+        number = views.shape[1] - 1  # the first is the test view
+        first = jax.random.randint(draws, (len(views), 1), 0, number)
+        chosen = 1 + (first + jnp.arange(self._number)) % number
         return batch._replace(images=jnp.take_along_axis(views, chosen[..., None], 1))
 
     def like(self) -> Any:
@@ -77,9 +81,9 @@ class HostFeatures(OnDevice):
     def batches(self, first_step: int) -> Iterator[tuple[Any, int]]:
         """See `Feed`: a batch for each step."""
         for step in itertools.count(first_step):
-            rows, views = self._order.rows(step), self._features.shape[1]
+            rows, views = self._order.rows(step), self._features.shape[1] - 1
             draws = np.random.Generator(np.random.Philox(key=[self._seed, step], counter=[0, 0, 0, 2]))
-            chosen = (draws.integers(views, size=(len(rows), 1)) + np.arange(self._number)) % views
+            chosen = 1 + (draws.integers(views, size=(len(rows), 1)) + np.arange(self._number)) % views
             yield Batch(self._put(self._features[rows[:, None], chosen]), self._put(self._labels[rows])), 1
 
     def take(self, source: Batch, step: jax.Array) -> Batch:
