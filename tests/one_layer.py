@@ -6,7 +6,6 @@ As a program it is `ncl-jax train` with that backbone and blank pictures:
 
 import sys
 
-import blank
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -35,5 +34,7 @@ class OneLayer(nn.Module):
 models.BACKBONES["one_layer"] = OneLayer
 
 if __name__ == "__main__":
+    import blank  # beside this file, where a program finds it
+
     blank.leave_blank()
     cli.run("train", sys.argv[1:])

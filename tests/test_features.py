@@ -292,7 +292,7 @@ def test_photographs_take_the_pretrained_backbone_where_its_weights_are(tmp_path
     ("changed", "said"),
     [
         ({"model.pretrained": ""}, "model.freeze=all needs model.pretrained"),
-        ({"model.classifier": "linear"}, "model.head_start=class_mean needs model.classifier"),
+        ({"model.classifier": "linear"}, "model.head_start=class_mean needs model.classifier=cosine"),
         ({"model.freeze": 0}, "model.adapter=3 needs a frozen backbone"),
         ({"model.adapter": 10**6}, "model.adapter=1000000"),
         ({"model.pretrained": "nothing_like_it"}, "model.pretrained=nothing_like_it"),

@@ -109,9 +109,9 @@ def prior_power(config: ml_collections.ConfigDict, facts: Facts) -> float:
         return noted
     if config.loss.name not in methods.objectives():
         raise ConfigError(
-            f"loss.name={config.loss.name!r} is code of somebody's own, which is not run for a prior, and the run's "
-            'config.json does not note what its scores are meant for: add "prior_power" to it, 0 for classes that are '
-            "equally likely, 1 for the training images' shares; or use the scores as trained"
+            f"loss.name={config.loss.name!r} is a method from a file of its own, which is not run to apply a prior. "
+            'The run\'s config.json does not note what its scores are meant for: add "prior_power" to it, 0 for '
+            "classes that are equally likely, 1 for the training images' shares; or use the scores as trained"
         )
     return float(objective(config, facts.class_counts).prior_power)
 

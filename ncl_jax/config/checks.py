@@ -15,10 +15,6 @@ from ncl_jax.models import BACKBONES, FROZEN
 
 # Choices that a program of the user's may add to, and that a trained model is used without.
 _OPEN = ("data.name", "data.augment", "contrast.augment", "optim.schedule")
-# Of a configuration that a run's files hold: what would take the memory or the processes of the machine it is read on.
-_MOST = {
-    "data.image_size": 2**14, "data.resize": 2**14, "data.threads": 1024, "data.workers": 1024, "model.depth": 1202,
-}  # fmt: skip
 LARGEST_PIXEL = 1e15  # normalised: the squares of larger ones, which batch statistics are made of, are infinite
 # Objectives that need a classifier whose scores are cosines times a scale.
 _NORMED = ("ldam", "dbm")
@@ -34,6 +30,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     for name, field in fields().items():
         field.check(name, given[name])
     _check_network(config)
+    _check_parts(config.model)
     _check_pixels(config)
     _check_size(config)
     _check_loss(config)
@@ -51,8 +48,6 @@ def validate_saved(config: ml_collections.ConfigDict) -> None:
     for name, field in fields().items():
         if name not in _OPEN:
             field.check(name, given[name])
-    for name, most in _MOST.items():
-        Field(0, "", at_most=most).check(name, given[name])
     _check_network(config)
     _check_pixels(config)
     _check_size(config)
@@ -69,12 +64,15 @@ def _numbers(name: str, values: Any) -> tuple:
 
 
 def _check_network(config: ml_collections.ConfigDict) -> None:
-    model = config.model
-    backbone = _check_architecture("model", model)
+    _check_architecture("model", config.model)
     if config.teacher.run:
         _check_architecture("teacher", config.teacher)
-    _check_heads(model)
-    most = getattr(backbone, "num_parts", 0)
+    _check_heads(config.model)
+
+
+def _check_parts(model: ml_collections.ConfigDict) -> None:
+    """What training alone asks of the backbone's parts."""
+    most = getattr(BACKBONES[model.backbone], "num_parts", 0)
     Field(0, "", at_most=most).check("model.freeze", model.freeze)
     if model.remat and not most:
         raise ConfigError(f"model.remat=True: the backbone {model.backbone} has no blocks to compute again")
@@ -97,8 +95,8 @@ def _check_heads(model: ml_collections.ConfigDict) -> None:
             raise ConfigError(f"model.{name}={model[name]} needs a frozen backbone: set model.freeze=all, or {none}")
 
 
-def _check_architecture(name: str, section: ml_collections.ConfigDict) -> Any:
-    """Checks what `model` and `teacher` have in common, and returns the backbone."""
+def _check_architecture(name: str, section: ml_collections.ConfigDict) -> None:
+    """Checks what `model` and `teacher` have in common."""
     for field in ("backbone", "classifier", "width", "cosine_scale", "num_experts"):
         fields()[f"model.{field}"].check(f"{name}.{field}", section[field])
     backbone = BACKBONES[section.backbone]
@@ -110,7 +108,6 @@ def _check_architecture(name: str, section: ml_collections.ConfigDict) -> Any:
         raise ConfigError(
             f"{name}.width={section.width} must be a multiple of 16 for a {section.backbone}, which has groups"
         )
-    return backbone
 
 
 def _check_pixels(config: ml_collections.ConfigDict) -> None:

@@ -137,8 +137,8 @@ def num_hard(num_classes: int) -> int:
 
 
 def fit_batch(config: ml_collections.ConfigDict, num_images: int) -> None:
-    """Halves the batch, and the learning rate of sgd with it, until an epoch has ten steps or the batch is 8, and further
-    where there are fewer images than 8."""
+    """Halves the batch, and the learning rate of sgd with it, until an epoch has ten steps or the batch is 8, and
+    further where there are fewer images than 8."""
     while config.optim.batch_size > min(8, num_images) and num_images < 10 * config.optim.batch_size:
         config.optim.batch_size //= 2
         if config.optim.name == "sgd":

@@ -9,6 +9,7 @@ import numpy as np
 from ncl_jax.errors import ConfigError
 from ncl_jax.runtime.files import expand
 
+MOST_BYTES = 2**26  # of a file of numbers
 LEAST = 1e-12  # a share below it counts as this: the logarithm must be finite
 
 
@@ -35,10 +36,11 @@ def read(prior: str, class_counts: Sequence[int]) -> np.ndarray:
 
 def _read_file(path: pathlib.Path) -> np.ndarray:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:  # a pipe, too: --prior=<(command)
+            text = file.read(MOST_BYTES).decode("utf-8-sig")
         numbers = json.loads(text) if text.lstrip().startswith("[") else text.split()
         return np.array([float(number) for number in numbers])
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"--prior={path} is neither uniform nor train nor a file of numbers, one for each class ({error})"
         ) from error

@@ -76,7 +76,7 @@ def load_exported(file: str | pathlib.Path) -> Exported:
                 raise ExportError(f"{path} is larger than {MOST_BYTES:,} bytes, which no program is: {again}")
             about = _description(path, hashlib.file_digest(opened, "sha256").hexdigest())  # type: ignore[arg-type]
             opened.seek(0)
-            content = bytearray(opened.read(MOST_BYTES))
+            content = bytearray(opened.read())  # as many bytes as `fstat` said
     except (OSError, DataError) as error:
         raise ExportError(f"{path} cannot be read ({one_line(error)}): {again}") from error
     program = _deserialize(path, content)
@@ -135,7 +135,7 @@ def _check_program(path: pathlib.Path, program: jax.export.Exported, about: dict
     shape, number = tuple(about["image_shape"]), len(about["class_names"])
     try:
         if not program.mlir_module_serialized.startswith(BYTECODE):
-            raise ValueError("its operations are no bytecode")
+            raise ValueError("its operations are not MLIR bytecode")
         (takes,), (gives,) = ([aval.shape[1:] for aval in avals] for avals in (program.in_avals, program.out_avals))
         jax.jit(program.call).lower(jax.ShapeDtypeStruct((1, *shape), np.uint8))
     except Exception as error:  # as above

@@ -72,7 +72,7 @@ def class_means(results: dict) -> dict | None:
 
 
 def _same(left, right):
-    return left is right or math.isclose(left, right, abs_tol=1e-9)
+    return left is right or (None not in (left, right) and math.isclose(left, right, abs_tol=1e-9))
 
 
 def _cell(key, value):

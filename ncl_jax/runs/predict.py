@@ -11,7 +11,7 @@ from ncl_jax.data.sources import folder
 from ncl_jax.errors import DataError
 from ncl_jax.evaluation.predictor import combine, disagreement
 from ncl_jax.runs.load import Model
-from ncl_jax.runtime.files import expand, name_text
+from ncl_jax.runtime.files import expand, name_text, valid_utf8
 
 BATCH = 64
 
@@ -51,7 +51,6 @@ def predict(model: Model, files: Sequence[str], top: int, expert: int | None) ->
 def _predict_batch(model, batch, top, expert):
     good = [image for _, image in batch if not isinstance(image, str)]
     answers: Iterator[Any] = iter(())
-    names = [name_text(name) for name in model.class_names]
     if good:
         filled = np.stack(good + good[:1] * (BATCH - len(good)))  # one size, compiled once
         logits = model.experts(filled)[:, : len(good)]  # [E, b, C]
@@ -62,5 +61,7 @@ def _predict_batch(model, batch, top, expert):
         else:
             probabilities, share = next(answers)
             best = np.argsort(-probabilities, kind="stable")[:top]
-            classes = [{"label": names[c], "probability": round(float(probabilities[c]), 6)} for c in best]
+            labels = [valid_utf8(model.class_names[c]).decode() for c in best]
+            shares = [round(float(probabilities[c]), 6) for c in best]
+            classes = [{"label": label, "probability": p} for label, p in zip(labels, shares, strict=True)]
             yield {"file": name_text(file), "top": classes, "disagreement": round(float(share), 4)}

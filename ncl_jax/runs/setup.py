@@ -127,7 +127,8 @@ def prepare(
         checkpoints=checkpoints, log=log, length=length, epochs=epochs,
         learning_rates=np.append(rates, np.full(extend, rates[-1])),
         key=keys.step, feed=feed, advance=advance, evaluate=make_evaluate(predictor, test, plan.mesh),
-        are_finite=jax.jit(steps.are_finite, out_shardings=place), term_fields=plan.objective.fields,
+        are_finite=jax.jit(steps.are_finite, out_shardings=place, compiler_options=startup.QUICK),
+        term_fields=plan.objective.fields,
         state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from ncl_jax.field import Field
 from ncl_jax.report import tables
 from ncl_jax.runs import folds as out_of_fold
 from ncl_jax.runs import heads, keeping, messages, pretrained
-from ncl_jax.runs.causes import check_finite
+from ncl_jax.runs.divergence import check_finite
 from ncl_jax.runs.results import write
 from ncl_jax.runs.setup import Run, is_first, prepare
 from ncl_jax.runtime import console, settings
@@ -141,8 +141,8 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
     done = run.length - run_steps(run, run.length - first, epoch, interrupt)
     known = slice(run.known_from, done)
     history = jax.tree.map(lambda values: np.asarray(values)[known], run.history)
-    check_finite(run, history, epoch * run.length + run.known_from)
     seconds = time.perf_counter() - began
+    check_finite(run, history, epoch * run.length + run.known_from)
     run.progress["seconds"] += seconds
     if done < run.length:
         keeping.check_place(run)

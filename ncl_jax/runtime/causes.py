@@ -41,8 +41,7 @@ def _of_one(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno:
         advice = ADVICE.get(error.errno, "check the place that it names")
         names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
-        where = f" of {' and '.join(names)}" if names else ""
-        return f"the operating system refuses a use{where} ({os.strerror(error.errno)}): {advice}"
+        return f"cannot use {' and '.join(names) or 'a file'} ({os.strerror(error.errno)}): {advice}"
     if isinstance(error, RuntimeError) and "can't start new thread" in text:
         return f"no thread can be started ({text}): raise the limits of processes and memory (ulimit -u, -v)"
     return None

@@ -39,10 +39,9 @@ def read_json(path: str | os.PathLike[str], most: int, check: Check, *, finite: 
 def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
     """The content of a regular file; errors as for `read_json`."""
     with open_regular(path) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"it is larger than {most:,} bytes, which is more than such a file can have")
-    return content
+        if os.fstat(file.fileno()).st_size > most:  # reading up to `most` would take that memory at once
+            raise ValueError(f"it is larger than {most:,} bytes, which is more than such a file can have")
+        return file.read()
 
 
 def parse(content: bytes, *, finite: bool = True) -> Any:

@@ -13,6 +13,9 @@ from ncl_jax.runtime import caches, compiled, console, xla_flags
 HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead
 
 
+QUICK: dict[str, Any] = {"xla_backend_optimization_level": 1}  # of programs that need no tuning
+
+
 def connect(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
     """Joins the processes of a run on several hosts; to be called before anything else of JAX.
 
@@ -70,8 +73,7 @@ def compile_once(function: Callable[[], Any], places: Any = None) -> jax.stages.
     At its last level of optimization the compiler takes several times as long over random draws. The numbers are the
     same without (docs/benchmarks.md).
     """
-    options = {"xla_backend_optimization_level": 1}
-    return jax.jit(function, out_shardings=places, compiler_options=options).lower().compile()
+    return jax.jit(function, out_shardings=places, compiler_options=QUICK).lower().compile()
 
 
 def run_once(function: Callable[[], Any], places: Any = None) -> Any:

@@ -8,7 +8,7 @@ from ncl_jax.runtime.schema import anything, integer, list_of, mapping, maybe, n
 MIB = 2**20
 MOST_CONFIG, MOST_FACTS, MOST_RESULTS, MOST_PROGRESS, MOST_LINE = MIB, 16 * MIB, 64 * MIB, 64 * MIB, 64 * MIB
 MOST_METRICS, MOST_LISTING = 2**30, 2**28  # of `metrics.jsonl` in bytes; of the unpacked list of files
-MOST_RECORDS = 1_000_000  # of `metrics.jsonl`
+MOST_RECORDS = 4_000_000  # of `metrics.jsonl`: two a trained epoch at most, of the most that there may be
 MOST_SIDE, MOST_PIXELS = 2**14, 2**26  # of the images that a network sees
 MOST_CLASSES, MOST_EXPERTS = 1_000_000, 10_000
 
@@ -21,6 +21,7 @@ _predictor = record(
         "per_class": list_of(maybe(_share), 1, MOST_CLASSES),
     }
 )  # fmt: skip
+_means = record({"accuracy": maybe(_share), **_groups})
 _differing = {name: maybe(_nats) for name in ("all", "many", "medium", "few")}
 _pairs = record(_differing | {"per_class": list_of(maybe(_nats), 1, MOST_CLASSES)})
 _figures = {
@@ -37,7 +38,8 @@ _known_results = record(
     {
         "split": text(), "rows_checksum": text(), "best_on_test": _best, "versions": mapping(text(1000)),
         "pretrained": maybe(mapping(anything)), "disagreement": maybe(record({"kl": _pairs, "top1": _pairs})),
-        "baselines": mapping(record({"accuracy": _share, **_groups})),
+        "baselines": mapping(record({"accuracy": _share, **_groups})), "operations": maybe(text()),
+        "class_means": record({"ensemble": _means, "experts": list_of(_means)}),
     },
 )  # fmt: skip
 

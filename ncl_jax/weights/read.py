@@ -26,7 +26,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path} cannot be read ({error.strerror})") from error
     for name, tensor in tensors.items():
         if len(name) > MOST_OF_A_NAME or not name.isprintable():
-            raise DataError(f"{path} has a tensor with the name {name[:40]!a}, which is none of a network's")
+            raise DataError(f"{path} has a tensor with the name {name[:40]!a}, which no network has")
         if tensor.dtype.kind == "c":
             raise DataError(f"{path} has complex numbers in {name}, which no network here has")
     return tensors

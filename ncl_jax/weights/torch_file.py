@@ -153,7 +153,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
             size = os.fstat(file.fileno()).st_size
             tensors = _tensors(_read_zip(file, size) if is_zip(file.read(4)) else _read_legacy(file, size))
             if sum(tensor.size() for tensor in tensors.values()) > MOST_TIMES * size:
-                raise DataError("its tensors lie over each other, and would take far more memory than the file")
+                raise DataError("its tensors overlap, and would take far more memory than the file")
             return {name: tensor.array() for name, tensor in tensors.items()}
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
@@ -188,7 +188,7 @@ def _entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     if any(part.compress_type != zipfile.ZIP_STORED or part.file_size != part.compress_size for part in parts):
         raise DataError("its parts are compressed, which PyTorch never does")
     if sum(part.file_size for part in parts) > size:
-        raise DataError("its parts lie over each other, or are said to be larger than the file")
+        raise DataError("its parts overlap, or are said to be larger than the file")
     if len({part.filename for part in parts}) != len(parts):
         raise DataError("two of its parts have one name")
     return {part.filename.partition("/")[2]: part for part in parts}

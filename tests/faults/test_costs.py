@@ -22,7 +22,7 @@ from ncl_jax.evaluation import metrics
 from ncl_jax.field import LARGEST_FLOAT, SMALLEST_FLOAT
 from ncl_jax.methods.ncl import TERMS
 from ncl_jax.report import tables
-from ncl_jax.runs import causes
+from ncl_jax.runs import divergence as causes
 from ncl_jax.runtime import limits
 from ncl_jax.training import steps
 

@@ -62,7 +62,7 @@ def test_a_stopped_run_is_finished_off_and_may_still_go_on(finished, run, capfd)
     results = RunDir(run).read_results()
     assert (results["epoch"], results["step"]) == (1, 4) and results.keys() == expected.keys()
     assert "step 4 (epoch 1)" in capfd.readouterr().out
-    assert (run / "curve.png").stat().st_size > 1000 and (run / "per_class.png").stat().st_size > 1000
+    assert (run / "curve.png").stat().st_size and (run / "per_class.png").stat().st_size
     assert not RunDir(run).is_finished(2)
 
 

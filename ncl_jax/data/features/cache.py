@@ -86,7 +86,7 @@ class Shards:
                 return
             self._failed = True
             console.say(
-                f"note: the features cannot be kept in {self._folder} ({error.strerror}), so that the next run computes "
+                f"note: the features cannot be kept in {self._folder} ({error.strerror}), so the next run computes "
                 "them again: make it writable, free disk space, or set data.cache=DIR",
                 error=True,
             )

@@ -75,7 +75,7 @@ def extract(
     text: str,
     part: tuple[int, int] = (0, 1),
 ) -> np.ndarray:
-    """The features of all views of all images, float32 `[N, 1 + V, D]`: read from the shards, computed where they are not.
+    """The features of all views of all images, float32 `[N, 1 + V, D]`: read from the shards, or else computed.
 
     Args:
       split: the images.

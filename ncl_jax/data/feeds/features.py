@@ -21,7 +21,8 @@ VIEWS = 2**32 - 1  # of the stream of draws that choose views
 def training_features(
     features: np.ndarray, labels: np.ndarray, key: jax.Array, seed: int, batch_size: int, mesh: Mesh, number: int
 ) -> Feed:
-    """The feed of training features float32 `[N, 1 + V, D]`, the test view first: on the devices, or where they do not fit from the host.
+    """The feed of training features float32 `[N, 1 + V, D]`, the test view first: on the devices or, where they do not
+    fit, from the host.
 
     Args:
       features, labels: the training set's.

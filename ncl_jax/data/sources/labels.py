@@ -120,7 +120,7 @@ def _strange(entries, rows, names, split, numeric):
         advice = "correct the list, or data.list.classes"
     else:
         advice = f"remove these rows, or add images of the class to the train list{did_you_mean(label, names)}"
-    more = f" (and so have {len(rows) - 1:,} more)" if len(rows) > 1 else ""
+    more = f" (and so do {len(rows) - 1:,} more)" if len(rows) > 1 else ""
     return (
         f"{entries.place(rows[0])}: image {rows[0] + 1} of the {split} list has the label {label!r}{more}, but the "
         f"{len(names)} classes are {classes}: {advice}"

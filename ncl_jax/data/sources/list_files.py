@@ -155,7 +155,7 @@ def _check_row(row, chosen, header, where):
         for index, cell in enumerate(row)
     )
     if swallowed:
-        raise DataError(f"{where}: a field goes over several lines: is a quotation mark too many, or not closed?")
+        raise DataError(f"{where}: a field spans several lines: is there a stray or unclosed quotation mark?")
     if any(cell.strip() for cell in row[len(header) :]):
         raise DataError(f"{where} has {len(row)} fields, the header {len(header)}: put names with commas in quotes")
     for column, name in zip(chosen, ("path", "label"), strict=True):

@@ -38,7 +38,7 @@ def _load(text, where):
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        detail = "brackets within brackets beyond measure" if isinstance(error, RecursionError) else str(error)
+        detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise DataError(f"{where} is not a list in JSON ({detail}): see docs/data.md") from error
 
 

@@ -55,7 +55,7 @@ def find(name: str, root: Path) -> Path:
     for path in (Path(name), Path(os.path.expanduser(name)), root / name):  # noqa: PTH111 - raises nothing
         if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112
             return path
-    raise DataError(f"the list {name} is neither there nor in {root}: give its path")
+    raise DataError(f"the list {name} was found neither as given nor in {root}: give its path")
 
 
 def build(request: Request, entries: dict[str, Entries], names: tuple[str, ...]) -> Source:
@@ -108,19 +108,21 @@ def _guess_names(entries):
 def _listed_twice(splits: Mapping[str, Split], names: Sequence[str]) -> list[str]:
     """Lines about files that stand in a list twice, or in two lists."""
     notes: list[str] = []
-    classes: dict[str, dict[str, set[int]]] = {}
+    seen: dict[str, Mapping[str, int]] = {}
     for split, (files, of_split) in splits.items():
-        of_file = classes.setdefault(split, {})
+        counts = seen[split] = Counter(files.names)
+        of_file: dict[str, set[int]] = {}
         for name, number in zip(files.names, of_split.tolist(), strict=True):
-            of_file.setdefault(name, set()).add(number)
+            if counts[name] > 1:
+                of_file.setdefault(name, set()).add(number)
         two = [f"{name} ({first_few(names[c] for c in sorted(of))})" for name, of in of_file.items() if len(of) > 1]
-        double = [name for name, count in Counter(files.names).items() if count > 1 and len(of_file[name]) == 1]
+        double = [name for name, of in of_file.items() if len(of) == 1]
         lines = {
             f"files that the {split} list has in two classes": two,
             f"files that the {split} list has twice": double,
         }
         if split != "train":
-            both = [name for name in of_file if name in classes["train"]]
+            both = [name for name in counts if name in seen["train"]]
             lines[f"files that stand in the train list and in the {split} list"] = both
         notes += [f"{text}: {len(items):,} ({first_few(items)})" for text, items in lines.items() if items]
     return notes

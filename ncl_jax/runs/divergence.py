@@ -33,10 +33,11 @@ def check_finite(run: Run, history: steps.Metrics, first_step: int) -> None:
         row = ", ".join(f"{name}={value:.4g}" for name, value in named.items())
         why = cause(run.config, run.term_fields, values, first_step + bad)
         raise Diverged(f"step {first_step + bad + 1} is not finite: {row}; {_newest(run)}. {why}, in another --workdir")
-    names = [name for name, good in zip(_leaves(run.state), run.are_finite(run.state), strict=True) if not good]
+    finite = np.asarray(run.are_finite(run.state))
+    names = [name for name, good in zip(_leaves(run.state), finite, strict=True) if not good]
     if names:
         raise Diverged(
-            f"after step {int(run.state.step)} the losses are finite and {', '.join(names[:3])} of the state is not; "
+            f"after step {int(run.state.step)} the losses are finite, but {', '.join(names[:3])} in the state is not; "
             f"{_newest(run)}. {cause_in_state(run.config, names[0])}, in another --workdir"
         )
 
