@@ -2,6 +2,8 @@
 
     python -m ncl_jax.main --config=configs/cifar10lt.py[:imbalance=100,method=ncl,epochs=400,...]
 
+backbone=efficientnet_lite0,image_size=128 trains heads on pretrained features instead (docs/features.md).
+
 The data is read from `--config.data.dir` (data/ if not given) or fetched; see docs/data.md.
 """
 
@@ -9,5 +11,6 @@ from ncl_jax.config import cifar_long_tailed
 
 
 def get_config(arguments: str | None = None):
-    """Arguments: `imbalance` (>= 1), `method` and `semantics` (see the README), `epochs`, `seed`."""
+    """Arguments: `imbalance` (>= 1), `method` and `semantics` (see the README), `epochs`, `seed`,
+    `backbone`, `pretrained`, `freeze`, `image_size`."""
     return cifar_long_tailed(arguments, "cifar10", num_hard=3)  # authors' number of hard categories

@@ -4,6 +4,9 @@
 
 Where it is not clear which folders are the splits, train=FOLDER,val=FOLDER,test=FOLDER name them.
 
+Photographs take pretrained features where the weights are installed (docs/features.md); backbone=NAME, pretrained=WHAT
+and freeze=N choose others.
+
 What is chosen for the images is printed when the run starts; any of it can be changed with --config.FIELD=VALUE.
 """
 
@@ -11,5 +14,6 @@ from ncl_jax.config import recipes
 
 
 def get_config(arguments: str | None = None):
-    """Arguments: `dir`, `train`, `val`, `test`, `image_size`, `imbalance`, `method`, `semantics`, `epochs`, `seed`."""
+    """Arguments: `dir`, `train`, `val`, `test`, `image_size`, `imbalance`, `method`, `semantics`, `epochs`, `seed`,
+    `backbone`, `pretrained`, `freeze`."""
     return recipes.folder(arguments)

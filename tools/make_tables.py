@@ -32,6 +32,7 @@ import step_report  # noqa: E402
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 KEPT = ("ensemble", "experts", "disagreement", "class_counts", "images_per_second", "seconds", "epoch")
+KEPT_IF_THERE = ("baselines",)
 ABOUT = ("command", "commit", "machine", "date")
 TABLE = re.compile(r"(<!-- table (\w+) ([\w/]+)(?: ([\w,]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 AGAINST = ("method", "ours, ready batches", "PyTorch, ready batches", "PyTorch / ours, median (range)")
@@ -66,6 +67,22 @@ def groups(results: dict) -> str:
         cells = [comparison.spread(cell) for cell in row]
         bold = [f"**{c}**" if statistics.fmean(v) == b else c for c, v, b in zip(cells, row, best, strict=True)]
         lines.append(f"| {' | '.join([f'`{method}`', *bold])} |")
+    return "\n".join(lines)
+
+
+def features(results: dict) -> str:
+    """As `groups`, with the mean over classes, and below the simple classifiers on the same features."""
+    rows = {f"`{method}`": [run["ensemble"] for run in runs] for method, runs in results["methods"].items()}
+    first = next(iter(results["methods"].values()))
+    rows |= {f"*{name}*": [run["baselines"][name] for run in first[:1]] for name in first[0]["baselines"]}
+    names = [name for name in GROUPS[1:] if all(run[name] is not None for runs in rows.values() for run in runs)]
+    names = names if len(names) > 1 else []  # one group alone is all of them
+    lines = [f"| {' | '.join(['test accuracy (%)', 'all', 'mean of classes', *names])} |", "|---" * (len(names) + 3) + "|"]
+    for name, runs in rows.items():
+        means = [statistics.fmean(share for share in run["per_class"] if share is not None) for run in runs]
+        cells = [comparison.spread(cell) for cell in ([run["accuracy"] for run in runs], means)]
+        cells += [comparison.spread([run[group] for run in runs]) for group in names]
+        lines.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(lines)
 
 
@@ -146,6 +163,7 @@ def _ours(name):
 KINDS = {
     "about": about,
     "groups": groups,
+    "features": features,
     "methods": lambda results: ablation.table(results["methods"]),
     "run": run,
     "curve": curve,
@@ -186,7 +204,8 @@ def collect(directory: pathlib.Path, name: str, **origin: str) -> None:
     methods: dict[str, list[dict]] = {}
     for path in sorted(directory.glob("*-*/results.json")):
         results = json.loads(path.read_text())
-        kept = {key: results[key] for key in KEPT} | {"curve": evaluations(path.parent / "metrics.jsonl")}
+        kept = {key: results[key] for key in KEPT} | {key: results[key] for key in KEPT_IF_THERE if key in results}
+        kept |= {"curve": evaluations(path.parent / "metrics.jsonl")}
         methods.setdefault(path.parent.name.rpartition("-")[0], []).append(kept)
     names = [*filter(methods.get, METHODS), *sorted(methods.keys() - METHODS.keys())]
     ordered = {name: methods[name] for name in names}
