@@ -77,7 +77,8 @@ def features(results: dict) -> str:
     rows |= {f"*{name}*": [run["baselines"][name] for run in first[:1]] for name in first[0]["baselines"]}
     names = [name for name in GROUPS[1:] if all(run[name] is not None for runs in rows.values() for run in runs)]
     names = names if len(names) > 1 else []  # one group alone is all of them
-    lines = [f"| {' | '.join(['test accuracy (%)', 'all', 'mean of classes', *names])} |", "|---" * (len(names) + 3) + "|"]
+    heads = ["test accuracy (%)", "all", "mean of classes", *names]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, runs in rows.items():
         means = [statistics.fmean(share for share in run["per_class"] if share is not None) for run in runs]
         cells = [comparison.spread(cell) for cell in ([run["accuracy"] for run in runs], means)]
