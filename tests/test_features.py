@@ -116,7 +116,7 @@ def test_baselines_stand_beside_the_run(frozen):
 
 def test_a_run_that_is_worse_than_a_baseline_says_so():
     results = {"ensemble": {"accuracy": 0.5}, "baselines": {"a": {"accuracy": 0.4}, "b": {"accuracy": 0.6}}}
-    assert "worse than b" in worse_than(results) and "60.00 %" in worse_than(results)
+    assert "(b)" in worse_than(results) and "60.00 %" in worse_than(results)
     assert not worse_than(results | {"ensemble": {"accuracy": 0.6}})
 
 

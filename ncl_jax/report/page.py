@@ -125,7 +125,7 @@ def figures(run: RunContent) -> str:
     worse = worse_than(run.results)
     return found + (
         "<h3>Simple classifiers on the same features</h3>"
-        f"<p>{escape(worse) if worse else 'The run is at least as good as each of them.'}</p>"
+        f"<p>{escape(worse[:1].upper() + worse[1:]) or 'The run is at least as good as each of them.'}</p>"
         + table(heads[:5], sorted(rows, key=lambda row: -baselines[row[0]]["accuracy"]))
     )
 

@@ -49,7 +49,7 @@ def worse_than(results: dict) -> str:
     if own >= found[best]["accuracy"]:
         return ""
     pair = f"{100 * own:.2f} % against {100 * found[best]['accuracy']:.2f} %"
-    return f"the run is worse than {best} on the same features: {pair}"
+    return f"the run is worse than a simple classifier on the same features ({best}): {pair}"
 
 
 def predictors(results: dict) -> list[tuple[str, dict]]:

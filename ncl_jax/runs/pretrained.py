@@ -159,7 +159,7 @@ def _from_run(config, plan, path) -> Start:
 
 def _note(record, variables, left_out):
     where = ", ".join(f"{name} {value}" for name, value in record.items() if name != "name")
-    return f"starting from {record['name']} ({where}): {len(jax.tree.leaves(variables))} arrays per expert; {left_out}"
+    return f"starting from {record['name']} ({where}): {len(jax.tree.leaves(variables))} arrays; {left_out}"
 
 
 def _backbone_shapes(plan):

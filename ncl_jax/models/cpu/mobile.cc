@@ -30,10 +30,22 @@ inline void Put(const Vector* sums, int64_t count, const float* add, float* to) 
   for (int64_t i = 0; i < count; ++i) to[i] = add ? values[i] + add[i] : values[i];
 }
 
-// to(row)[0, outputs) = act(a[row] * weights + bias), plus from(row) where that is not null; act is ReLU6 or nothing.
-template <bool kClamp, typename To, typename From>
+// Where rows lie: `group` of them side by side, and the groups `step` apart.
+struct Rows {
+  float* first;
+  int64_t size, group, step;
+
+  float* operator()(int64_t row) const { return first + row / group * step + row % group * size; }
+};
+
+// to(row) = act(a[row] * weights + bias), plus row `row` of `add`, as long as the result, where that is not null; act is
+// ReLU6 or nothing.
+template <bool kClamp>
 void Affine(const float* a, int64_t rows, int64_t depth, const float* weights, const float* bias, int64_t outputs,
-            const To& to, const From& from) {
+            const Rows& to, const float* add = nullptr) {
+  thread_local std::vector<float*> places;  // a division for each would take as long as a short product
+  places.resize(rows);
+  for (int64_t row = 0; row < rows; ++row) places[row] = to(row);
   for (int64_t column = 0; column < outputs; column += kPanel, weights += depth * kPanel) {
     const int64_t left = std::min<int64_t>(outputs - column, kPanel);
     auto cover = [&](auto vectors) {
@@ -48,8 +60,8 @@ void Affine(const float* a, int64_t rows, int64_t depth, const float* weights, c
           Product<kCount, kVectors>(a + row * depth, depth, 1, weights, kPanel, depth, sums);
           for (int r = 0; r < kCount; ++r) {
             for (int v = 0; kClamp && v < kVectors; ++v) sums[r][v] = Clamp(sums[r][v]);
-            const float* add = from(row + r);
-            Put<kVectors>(sums[r], left, add ? add + column : nullptr, to(row + r) + column);
+            const float* own = add ? add + (row + r) * outputs + column : nullptr;
+            Put<kVectors>(sums[r], left, own, places[row + r] + column);
           }
         });
       }
@@ -61,8 +73,6 @@ void Affine(const float* a, int64_t rows, int64_t depth, const float* weights, c
     }
   }
 }
-
-const auto kNothing = [](int64_t) -> const float* { return nullptr; };
 
 // N results of a depthwise convolution side by side, all channels; `image` is the first pixel that the first one sees.
 template <int K, int S, int N>
@@ -142,16 +152,14 @@ void RunBlock(const Block& b, const float* image, float* result) {
     }
     const int64_t top = std::max<int64_t>(kept, 0), bottom = std::min(end, b.height);
     if (b.expands && top < bottom) {
-      float* start = wide + (top - first) * row_step + b.before_x * b.channels;
+      const Rows to = {wide + (top - first) * row_step + b.before_x * b.channels, b.channels, seen, row_step};
       if (seen == b.width) {
         Affine<true>(image + top * b.width * b.inputs, (bottom - top) * b.width, b.inputs, b.expand, b.expand_bias,
-                     b.channels,
-                     [&](int64_t i) { return start + i / b.width * row_step + i % b.width * b.channels; }, kNothing);
-      } else {
+                     b.channels, to);
+      } else {  // the last columns are not looked at
         for (int64_t r = top; r < bottom; ++r) {
-          float* row = start + (r - top) * row_step;
-          Affine<true>(image + r * b.width * b.inputs, seen, b.inputs, b.expand, b.expand_bias, b.channels,
-                       [&](int64_t i) { return row + i * b.channels; }, kNothing);
+          const Rows row = {to((r - top) * seen), b.channels, seen, row_step};
+          Affine<true>(image + r * b.width * b.inputs, seen, b.inputs, b.expand, b.expand_bias, b.channels, row);
         }
       }
     }
@@ -160,11 +168,10 @@ void RunBlock(const Block& b, const float* image, float* result) {
       depthwise(wide + r * b.stride * row_step, row_step, b.out_width, b.channels, b.depthwise, b.depthwise_bias,
                 deep + r * b.out_width * b.channels);
     }
-    float* out = result + y * b.out_width * b.outputs;
+    const int64_t pixels = count * b.out_width;
+    const Rows to = {result + y * b.out_width * b.outputs, b.outputs, pixels, 0};
     const float* own = b.adds ? image + y * b.width * b.inputs : nullptr;
-    Affine<false>(deep, count * b.out_width, b.channels, b.project, b.project_bias, b.outputs,
-                  [&](int64_t i) { return out + i * b.outputs; },
-                  [&](int64_t i) -> const float* { return own ? own + i * b.inputs : nullptr; });
+    Affine<false>(deep, pixels, b.channels, b.project, b.project_bias, b.outputs, to, own);
   }
 }
 
@@ -204,9 +211,8 @@ ffi::Error Stem(ffi::ThreadPool pool, Array x, Array weights, Array bias, Result
           for (int64_t c = 0; c < inputs; ++c) to[c] = inside ? image[(v * in[2] + u) * inputs + c] : 0.0f;
         }
       }
-      float* line = result + row * out[2] * out[3];
-      Affine<true>(patches, out[2], depth, weights.typed_data(), bias.typed_data(), out[3],
-                   [&](int64_t j) { return line + j * out[3]; }, kNothing);
+      const Rows to = {result + row * out[2] * out[3], out[3], out[2], 0};
+      Affine<true>(patches, out[2], depth, weights.typed_data(), bias.typed_data(), out[3], to);
     }
   });
   return ffi::Error::Success();
@@ -218,8 +224,9 @@ ffi::Error Pooled(ffi::ThreadPool pool, Array x, Array weights, Array bias, Resu
   const int64_t pixels = in[1] * in[2], inputs = in[3], outputs = y->dimensions()[1];
   ParallelFor(pool, in[0], [&](int64_t i) {
     float* values = deep_rows.Resize(pixels * outputs);
+    const Rows to = {values, outputs, pixels, 0};
     Affine<true>(x.typed_data() + i * pixels * inputs, pixels, inputs, weights.typed_data(), bias.typed_data(),
-                 outputs, [&](int64_t j) { return values + j * outputs; }, kNothing);
+                 outputs, to);
     float* mean = y->typed_data() + i * outputs;
     std::fill_n(mean, outputs, 0.0f);
     for (int64_t p = 0; p < pixels; ++p) {
