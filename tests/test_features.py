@@ -4,6 +4,7 @@ import fcntl
 import importlib
 import itertools
 import json
+import os
 import shutil
 import sys
 
@@ -20,8 +21,9 @@ from ncl_jax.config import checks, recipes
 from ncl_jax.data.features import cache
 from ncl_jax.data.features.extract import Views, views_of
 from ncl_jax.data.feeds.features import HostFeatures
+from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Preprocessing
-from ncl_jax.errors import ConfigError
+from ncl_jax.errors import ConfigError, Interrupted
 from ncl_jax.evaluation import baselines
 from ncl_jax.models import FROZEN as FROZEN_ALL
 from ncl_jax.models.named import NAMED
@@ -198,14 +200,35 @@ def test_an_onnx_graph_has_backbone_and_heads(frozen, tmp_path):
 
 
 def test_a_damaged_or_missing_shard_is_computed_again(tmp_path):
-    shards = cache.Shards(tmp_path, {"images": "x"}, cache.ROWS + 3)
+    shards = cache.Shards(tmp_path, {"images": "x"}, (cache.ROWS + 3, 1, 2))
     features = np.arange((cache.ROWS + 3) * 2, dtype=np.float32).reshape(-1, 1, 2)
     for number in range(shards.count):
         shards.write(number, features[shards.slice(number)])
     np.testing.assert_array_equal(shards.read(1), features[cache.ROWS :])
-    (file,) = tmp_path.glob("*/000001-*.npy")
+    (file,) = tmp_path.glob("*/000001-*.f32")
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     assert shards.read(1) is None and not file.exists() and shards.read(0) is not None
+
+
+def test_a_shard_that_is_no_set_of_features_is_computed_again(tmp_path):
+    shards = cache.Shards(tmp_path, {"images": "x"}, (3, 1, 2))
+    shards.write(0, np.full((3, 1, 2), np.nan, np.float32))
+    assert shards.read(0) is None
+    for damage in (b"", bytes(23), bytes(10**6)):
+        (next(tmp_path.iterdir()) / f"000000-{cache._digest(damage)}.f32").write_bytes(damage)
+        assert shards.read(0) is None
+
+
+def test_other_files_of_the_same_names_sizes_and_times_are_other_images(tmp_path):
+    stamps = []
+    for name, color in (("one", b"a"), ("two", b"b")):
+        file = tmp_path / name / "x.ppm"
+        file.parent.mkdir()
+        file.write_bytes(b"P6 2 2 255 " + 12 * color)
+        os.utime(file, (0, 0))
+        stamps.append(Files(file.parent, np.array(["x.ppm"]), np.array([23])).stamps())
+    assert stamps[0] != stamps[1]
+    assert Files(tmp_path, np.array(["none.jpg"]), np.array([0])).stamps() == ["none.jpg\t0\tunreadable"]
 
 
 def test_other_images_weights_or_views_have_another_key(data):
@@ -220,8 +243,25 @@ def test_the_cache_is_listed_and_cleaned(frozen, place, capsys, tmp_path):
     assert "folder training 40 OneLayer 16 px" in capsys.readouterr().out
     assert cli.attempt("cache", ["clean", f"--dir={tmp_path}/cache", "--days=1"]) == ("", 0)
     assert len(cache.listing(tmp_path / "cache")) >= 2
+    (tmp_path / "cache" / "mine").mkdir()
+    (tmp_path / "cache" / "mine" / "about.json").write_text("[[[")
     assert cli.attempt("cache", ["clean", f"--dir={tmp_path}/cache"]) == ("", 0)
-    assert not cache.listing(tmp_path / "cache")
+    assert [place.name for place in (tmp_path / "cache").iterdir()] == ["mine"]
+    message, code = cli.attempt("cache", ["list", f"--dir={tmp_path}/cache/mine/about.json"])
+    assert code == 1 and "about.json is not a folder" in message
+
+
+def test_a_signal_stops_the_work_between_shards_and_folds(frozen, data, source, place, tmp_path, monkeypatch):
+    def stop(self, doing):
+        raise Interrupted(f"stopped while {doing}", 15)
+
+    monkeypatch.setattr("ncl_jax.runtime.interrupt.Interrupt.check", stop)
+    fields = FROZEN | {"model.pretrained": source, "data.cache": tmp_path / "empty"}
+    message, code = train(data, tmp_path / "run", "ce", **fields)
+    assert code == 143 and "computing features" in message and len(cache.listing(tmp_path / "empty")) == 1
+    shutil.copytree(frozen, tmp_path / "folds")
+    message, code = train(data, tmp_path / "folds", "ncl", "--folds=2", **fields | {"data.cache": place})
+    assert code == 143 and "out-of-fold" in message
 
 
 def test_views_follow_from_the_row_and_the_view():
@@ -331,12 +371,14 @@ def test_a_cache_that_cannot_be_written_costs_a_note(data, source, tmp_path, cap
     fields = FROZEN | {"model.pretrained": source, "data.cache": tmp_path / "file"}
     assert train(data, tmp_path / "run", "ce", **fields) == ("", 0)
     assert f"cannot be kept in {tmp_path}/file" in capfd.readouterr().err
+    message, code = train(data, tmp_path / "other", "ce", **fields | {"data.cache": data / "train" / "cache"})
+    assert code == 1 and "data.cache=" in message and not (tmp_path / "other").exists()
 
 
 def test_a_shard_that_another_process_is_writing_is_left_to_it(tmp_path, capfd):
-    shards = cache.Shards(tmp_path, {"images": "x"}, 3)
+    shards = cache.Shards(tmp_path, {"images": "x"}, (3, 1, 2))
     shards.write(0, np.zeros((3, 1, 2), np.float32))
-    (file,) = tmp_path.glob("*/000000-*.npy")
+    (file,) = tmp_path.glob("*/000000-*.f32")
     with file.with_name(f"{file.name}.partial").open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         shards.write(0, np.zeros((3, 1, 2), np.float32))

@@ -13,6 +13,7 @@ from ncl_jax.cli.arguments import Parser
 from ncl_jax.data.features import cache
 from ncl_jax.errors import ConfigError
 from ncl_jax.runs.trunk import cache as folder
+from ncl_jax.runtime import console
 
 
 def arguments(parser: Parser) -> None:
@@ -25,10 +26,9 @@ def arguments(parser: Parser) -> None:
 def line(found: cache.Cached) -> str:
     """A set of features in words."""
     about = found.about
-    name = " ".join(str(about.get(field, "?")) for field in ("dataset", "split", "rows", "backbone"))
-    pixels = about.get("preprocessing", ["?", "?"])[1]
+    name = " ".join(str(about.get(field, "?"))[:60] for field in ("dataset", "split", "rows", "backbone", "pixels"))
     used = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.used))
-    return f"{found.key}  {found.bytes / 1e6:9.1f} MB  last used {used}  {name} {pixels} px"
+    return f"{found.key}  {found.bytes / 1e6:9.1f} MB  last used {used}  {name} px"
 
 
 def main(args: argparse.Namespace) -> None:
@@ -40,6 +40,8 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError(f"--dir={args.dir}: there is no cache; pass the folder of data.cache")
     found = cache.clean(root, args.days) if args.action == "clean" else cache.listing(root)
     for one in found:
-        print(line(one))
+        console.say(line(one))
     total = sum(one.bytes for one in found) / 1e6
-    print(f"{'deleted' if args.action == 'clean' else 'in'} {root}: {len(found)} sets of features, {total:.1f} MB")
+    console.say(
+        f"{'deleted' if args.action == 'clean' else 'in'} {root}: {len(found)} sets of features, {total:.1f} MB"
+    )

@@ -36,6 +36,7 @@ def make_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None
       ConfigError: a value that no model can have.
     """
     common = _common(config, facts, mesh, network(config, facts.num_classes), trunk(config))
+    common["loading"] = common["loading"]._replace(cache="")  # where another run kept its features is not ours to use
     return Plan(**common, prior_power=functools.partial(prior_power, config, facts))
 
 

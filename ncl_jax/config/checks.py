@@ -210,6 +210,11 @@ def check_place(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Non
     root = pathlib.Path(config.data.dir).resolve()
     if config.data.name == "folder" and folder.takes(root, workdir.resolve(), config.data.list):
         raise ConfigError(f"--workdir={workdir} lies among the images of data.dir={root}: give one that lies elsewhere")
+    cache = config.data.cache
+    if cache not in ("", "none") and config.data.name == "folder":
+        place = pathlib.Path(cache).expanduser().resolve()
+        if folder.takes(root, place, config.data.list):
+            raise ConfigError(f"data.cache={cache} lies among the images of data.dir={root}: choose another folder")
 
 
 def check_against_data(config: ml_collections.ConfigDict, num_images: int, num_classes: int) -> None:

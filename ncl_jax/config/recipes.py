@@ -94,6 +94,8 @@ def _own_images(name, args, lists):
         train, _ = dataset.long_tailed(train, args.imbalance, source.class_names, request)
     size = args.image_size or suitable_size(train)
     named = args.backbone or _default_backbone(size, args.pretrained)
+    if args.freeze != "all" and (not named or args.pretrained == backbone.NONE):
+        raise ConfigError(f"freeze={args.freeze} is for pretrained weights: add backbone={DEFAULT}, or leave it out")
     config = base_config()
     config.seed = args.seed
     config.update_from_flattened_dict({

@@ -6,6 +6,7 @@ seconds, and score all training images.
 
 import io
 import zipfile
+from collections.abc import Callable
 
 import jax
 import ml_collections
@@ -16,7 +17,7 @@ from ncl_jax.config import plan as plans
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
 from ncl_jax.data.types import Split
-from ncl_jax.errors import ConfigError, NclError
+from ncl_jax.errors import ConfigError
 from ncl_jax.runs import heads
 from ncl_jax.runs.setup import compile_step, is_first
 from ncl_jax.runtime import startup
@@ -26,6 +27,7 @@ from ncl_jax.storage.directory import RunDir
 from ncl_jax.training import steps
 
 MOST = 100  # folds
+MOST_BYTES = 2**32  # of the scores
 ALWAYS = -1  # the fold of a class's only image, which all heads are trained on
 
 
@@ -39,12 +41,17 @@ def check(config: ml_collections.ConfigDict, folds: int) -> None:
         raise ConfigError(f"--folds={folds} must be from 2 to {MOST}, or 0 for none")
 
 
-def are_there(directory: RunDir, folds: int) -> bool:
-    """Whether the scores of this number of folds are kept in a run's directory already."""
+def are_there(directory: RunDir, folds: int, step: int | None = None) -> bool:
+    """Whether the scores of this number of folds, of a run of these steps, are kept in its directory already."""
+    step = step if step is not None else (directory.read_results() or {}).get("step")
     try:
-        with np.load(io.BytesIO(read_file(directory.out_of_fold)), allow_pickle=False) as found:
-            return int(found["number"]) == folds
-    except (NclError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        content = read_file(directory.out_of_fold, MOST_BYTES)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(part.file_size for part in archive.infolist()) > MOST_BYTES:
+                return False
+        with np.load(io.BytesIO(content), allow_pickle=False) as found:
+            return {"logits", "labels", "folds"} <= set(found) and found["about"].tolist() == [folds, step]
+    except Exception:  # whatever bytes provoke that are no such file: it is made again
         return False
 
 
@@ -61,32 +68,41 @@ def assign(labels: np.ndarray, num_classes: int, folds: int) -> np.ndarray:
 
 
 def write(
-    directory: RunDir, config: ml_collections.ConfigDict, plan: TrainingPlan, data: dataset.Data, folds: int
+    directory: RunDir,
+    config: ml_collections.ConfigDict,
+    plan: TrainingPlan,
+    data: dataset.Data,
+    about: tuple[int, int],
+    extend: int = 0,
+    between: Callable[[str], None] = lambda doing: None,
 ) -> None:
     """Trains K sets of heads and keeps their scores in the run's directory (`RunDir.out_of_fold`): `logits` float32
-    `[N, E, C]`, NaN for images of the fold `ALWAYS`, `labels` and `folds` int `[N]`, `number` K.
+    `[N, E, C]`, NaN for images of the fold `ALWAYS`, `labels` and `folds` int `[N]`, `about`.
 
     Args:
       directory: of the run.
       config, plan: of the run.
       data: with features for images.
-      folds: K.
+      about: K, and the steps of the run.
+      extend: epochs beyond the configuration's.
+      between: see `setup.prepare`.
     """
-    train = data.train
+    train, folds = data.train, about[0]
     of_image = assign(train.labels, data.facts.num_classes, folds)
     logits = np.full((len(train), plan.num_experts, data.facts.num_classes), np.nan, np.float32)
     for fold in range(folds):
         held = of_image == fold
         if held.any():
-            logits[held] = _scores(config, plan, data, held)
+            logits[held] = _scores(config, plan, data, held, extend)
+            between("training heads for out-of-fold scores, which begins again")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, logits=logits, labels=train.labels, folds=of_image, number=folds)
+    np.savez_compressed(buffer, logits=logits, labels=train.labels, folds=of_image, about=np.array(about))
     if is_first():
         with directory.writing():
             write_bytes(directory.out_of_fold, buffer.getvalue())
 
 
-def _scores(config, plan, data, held) -> np.ndarray:
+def _scores(config, plan, data, held, extend) -> np.ndarray:
     """The scores `[n, E, C]` of the test views of the images that are held out, by heads of all others."""
     rest = Split(data.train.images[~held], data.train.labels[~held])
     counts = np.bincount(rest.labels, minlength=data.facts.num_classes)
@@ -94,13 +110,14 @@ def _scores(config, plan, data, held) -> np.ndarray:
     config = config.copy_and_resolve_references()
     config.optim.batch_size = min(config.optim.batch_size, len(rest))
     own = build.make_training_plan(config, facts, plan.mesh)
-    state = trained(own, data._replace(facts=facts, train=rest), config.model.head_start == "class_mean")
+    rest_of = data._replace(facts=facts, train=rest)
+    state = trained(own, rest_of, config.model.head_start == "class_mean", extend)
     predict = jax.jit(plans.predictor(own, on_features=True).logits)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return np.asarray(predict(variables, data.train.images[held][:, 0])).swapaxes(0, 1)
 
 
-def trained(plan: TrainingPlan, data: dataset.Data, means: bool) -> steps.TrainState:
+def trained(plan: TrainingPlan, data: dataset.Data, means: bool, extend: int = 0) -> steps.TrainState:
     """The state after all epochs of a run's plan on features; nothing of it is written."""
     assert plan.mesh is not None
     place, initial = replicated(plan.mesh), lambda: plans.initial_state(plan)
@@ -113,7 +130,7 @@ def trained(plan: TrainingPlan, data: dataset.Data, means: bool) -> steps.TrainS
     zeros = steps.zero_history(train_step, feed.take, state, keys.step, feed.like(), length)
     history = jax.device_put(zeros, place)
     advance = compile_step(train_step, feed, plan.steps_per_call, place, (state, history, keys.step))
-    left = length * len(plan.learning_rates)
+    left = length * (len(plan.learning_rates) + extend)
     for source, served in feed.batches(0):
         while served and left:
             state, history, _, done = advance(state, history, keys.step, source, min(served, left))

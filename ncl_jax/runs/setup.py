@@ -85,8 +85,11 @@ def prepare(
     extend: int,
     start: pretrained.Start | None = None,
     tracker: str = "",
+    between: Callable[[str], None] = lambda doing: None,
 ) -> Run:
     """Restores or initialises the state of these `shapes`, puts the data on the devices, compiles the training step.
+
+    `between` is called, with what is being done, where the work can stop without a loss.
 
     Raises:
       ConfigError: the compiled step would take more memory than there is.
@@ -98,7 +101,11 @@ def prepare(
     if is_first():
         console.say_text(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
     frozen = trunk_of(plan, directory, checkpoints, start)
-    inputs = data if frozen is None else trunk.featurize(plan, frozen, data)
+    inputs = (
+        data
+        if frozen is None
+        else trunk.featurize(plan, frozen, data, functools.partial(between, "computing features"))
+    )
     state, progress, lines = restore_or_start(plan, config, checkpoints, shapes, start, inputs)
     step, length = int(state.step), plan.steps_per_epoch
     if step > epochs * length:

@@ -92,7 +92,7 @@ def train(
         interrupt = stack.enter_context(Interrupt())
         earlier = (directory.read_results() or {}).get("step")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path, results=earlier)))
-        run = prepare(plan, config, data, directory, checkpoints, shapes, extend, start, tracker)
+        run = prepare(plan, config, data, directory, checkpoints, shapes, extend, start, tracker, interrupt.check)
         stack.callback(run.log.close)
         stack.callback(run.feed.close)
         for epoch in range(int(run.state.step) // run.length, run.epochs):
@@ -102,9 +102,11 @@ def train(
                 run.log.write("evaluation", run.results)
             save_if_due(run, epoch + 1, interrupt)
         results = finish(run)
-        if folds and not out_of_fold.are_there(directory, folds):
-            run.log.print(f"out-of-fold scores of {folds} folds: {directory.out_of_fold}")
-            out_of_fold.write(directory, config, plan, run.inputs, folds)
+        about = (folds, int(run.state.step))
+        if folds and not out_of_fold.are_there(directory, *about):
+            run.log.print(f"training {folds} sets of heads for out-of-fold scores")
+            out_of_fold.write(directory, config, plan, run.inputs, about, extend, interrupt.check)
+            run.log.print(f"out-of-fold scores: {directory.out_of_fold}")
         return results
 
 

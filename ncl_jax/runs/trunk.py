@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation.predictor import Predictor
 from ncl_jax.models import cpu
 from ncl_jax.runtime import caches
-from ncl_jax.runtime.files import expand, read_file, write_bytes
+from ncl_jax.runtime.files import read_file, write_bytes
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.weights.torch_names import nest
 
@@ -71,18 +72,27 @@ def digest(variables: Any) -> str:
     return result.hexdigest()
 
 
-def featurize(plan: Plan, variables: Any, data: dataset.Data) -> dataset.Data:
+def featurize(
+    plan: Plan, variables: Any, data: dataset.Data, after_shard: Callable[[], None] = lambda: None
+) -> dataset.Data:
     """The run's data with features for images: of training images, the test view and V training views
     `[N, 1 + V, D]`, of the others the test view `[N, 1, D]`."""
     loading = plan.loading
     views = Views(loading.cached_views, loading.flip)
     return data._replace(
-        train=features(plan, variables, data.train, "training", views),
-        test=features(plan, variables, data.test, data.facts.split),
+        train=features(plan, variables, data.train, "training", views, after_shard),
+        test=features(plan, variables, data.test, data.facts.split, after_shard=after_shard),
     )
 
 
-def features(plan: Plan, variables: Any, split: Split, name: str, views: Views = Views()) -> Split:  # noqa: B008
+def features(
+    plan: Plan,
+    variables: Any,
+    split: Split,
+    name: str,
+    views: Views = Views(),  # noqa: B008
+    after_shard: Callable[[], None] = lambda: None,
+) -> Split:
     """A split with the features of its images, float32 `[N, V, D]`, from the cache or computed now.
 
     Raises:
@@ -94,13 +104,14 @@ def features(plan: Plan, variables: Any, split: Split, name: str, views: Views =
         "dataset": plan.facts.name, "split": name, "images": identity(split), "rows": len(split),
         "backbone": type(plan.trunk).__name__, "fields": [plan.trunk.depth, plan.trunk.width],
         "precision": str(np.dtype(plan.trunk.dtype)), "weights": digest(variables),
-        "preprocessing": list(pixels), "pixels": VERSION, "views": list(views),
+        "preprocessing": list(pixels), "pixels": pixels.size, "rule for pixels": VERSION, "views": list(views),
         "computed by": jax.default_backend() + (", kernels" if _by_kernels(plan.trunk) else ""),  # rounding differs
     }  # fmt: skip
     part = jax.process_index(), jax.process_count()
+    shards = Shards(cache(plan.loading.cache), about, (len(split), views.each, plan.input_shape[0]))
     found = extract(
-        split, Shards(cache(plan.loading.cache), about, len(split)), views, pixels, compute,
-        batch_size=batch_size(), size=plan.input_shape[0], text=f"features of the {name} images", part=part,
+        split, shards, views, pixels, compute, batch_size=batch_size(), text=f"features of the {name} images",
+        part=part, after_shard=after_shard,
     )  # fmt: skip
     if part[1] > 1:  # every process has computed its own shards
         found = np.asarray(multihost_utils.process_allgather(found)).sum(0)
@@ -112,7 +123,7 @@ def cache(name: str) -> pathlib.Path | None:
     if name == "none":
         return None
     if name:
-        return expand("data.cache", name)
+        return pathlib.Path(name).expanduser()
     own = caches.folder()
     return own and own / "features"
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from ncl_jax.errors import Interrupted
 from ncl_jax.runtime import console
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -48,6 +49,11 @@ class Interrupt:
             self._asked += 1
             self._requested = multihost_utils.reached_preemption_sync_point(self._asked)
         return self._requested
+
+    def check(self, doing: str) -> None:
+        """Raises Interrupted where a process that runs alone was asked to stop while `doing` something it can leave."""
+        if self._requested and jax.process_count() == 1:
+            raise Interrupted(f"stopped while {doing}: the same command continues", self.number)
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():

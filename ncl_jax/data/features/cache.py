@@ -7,22 +7,25 @@ shard whose content is not what its name says is computed again.
 import contextlib
 import errno
 import hashlib
-import io
 import json
+import math
 import os
 import pathlib
-import shutil
+import re
 import time
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ncl_jax.errors import DataError
 from ncl_jax.runtime import console
 from ncl_jax.runtime.files import read_file, write_bytes
 
 VERSION = 1  # of the format and of what a key is made of
 ROWS = 512  # images in a shard: what a kill costs at most
 ABOUT = "about.json"
+KEY = re.compile("[0-9a-f]{24}")
+OWN = re.compile(r"(about\.json|\d{6}-[0-9a-f]{16}\.f32)(\.partial)?")  # names of files in a set's folder
 
 
 class Cached(NamedTuple):
@@ -41,46 +44,49 @@ def key_of(about: dict[str, Any]) -> str:
 
 
 class Shards:
-    """The shards of one set of features, `[N, V, D]` float32.
+    """The shards of one set of features, `[N, V, D]` float32, each the bytes of its rows.
 
     Args:
       root: the cache; None: nothing is kept.
       about: what the features are made of, as JSON; its digest is the key.
-      rows: N.
+      shape: N, V, D.
     """
 
-    def __init__(self, root: pathlib.Path | None, about: dict[str, Any], rows: int):
+    def __init__(self, root: pathlib.Path | None, about: dict[str, Any], shape: tuple[int, int, int]):
         self._folder = None if root is None else root / key_of(about)
-        self._about, self.rows, self._failed = about, rows, False
-        self.count = -(-rows // ROWS)
+        self._about, self.shape, self._failed = about, shape, False
+        self.count = -(-shape[0] // ROWS)
 
     def slice(self, number: int) -> slice:
         """The rows of a shard."""
-        return slice(number * ROWS, min((number + 1) * ROWS, self.rows))
+        return slice(number * ROWS, min((number + 1) * ROWS, self.shape[0]))
 
     def read(self, number: int) -> np.ndarray | None:
         """A shard, None where it is missing or damaged; a damaged one is deleted."""
-        for path in sorted(self._folder.glob(f"{number:06d}-*.npy")) if self._folder else ():
-            content = _content(path)
-            if content is not None and path.stem.endswith(_digest(content)):
-                return np.load(io.BytesIO(content), allow_pickle=False)
-            if content is not None:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        rows = self.slice(number)
+        shape = (rows.stop - rows.start, *self.shape[1:])
+        for path in sorted(self._folder.glob(f"{number:06d}-*.f32")) if self._folder else ():
+            content = _content(path, 4 * math.prod(shape))
+            if content is None:
+                continue
+            if path.stem.endswith(_digest(content)) and len(content) == 4 * math.prod(shape):
+                features = np.frombuffer(content, "<f4").reshape(shape)
+                if np.isfinite(features).all():
+                    return features
+            with contextlib.suppress(OSError):
+                path.unlink()
         return None
 
     def write(self, number: int, features: np.ndarray) -> None:
         """Keeps a shard; where that is not possible, says so once."""
         if self._folder is None or self._failed:
             return
-        buffer = io.BytesIO()
-        np.save(buffer, features)
-        content = buffer.getvalue()
+        content = features.astype("<f4").tobytes()
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not (self._folder / ABOUT).exists():
                 write_bytes(self._folder / ABOUT, (json.dumps(self._about, indent=1) + "\n").encode())
-            write_bytes(self._folder / f"{number:06d}-{_digest(content)}.npy", content)
+            write_bytes(self._folder / f"{number:06d}-{_digest(content)}.f32", content)
         except OSError as error:
             if error.errno == errno.EBUSY:  # another run writes the same content
                 return
@@ -99,20 +105,36 @@ class Shards:
 
 
 def listing(root: pathlib.Path) -> list[Cached]:
-    """The sets in a cache, the one that was used last first."""
+    """The sets in a cache, the one that was used last first. Raises DataError where the folder cannot be read."""
+    try:
+        folders = [place for place in root.iterdir() if KEY.fullmatch(place.name)] if root.exists() else []
+    except OSError as error:
+        raise DataError(f"{root} is not a folder that can be read ({error.strerror})") from error
     found = []
-    for about in root.glob(f"*/{ABOUT}"):
+    for place in folders:
         with contextlib.suppress(OSError):  # another program cleans the cache
-            size = sum(path.stat().st_size for path in about.parent.iterdir())
-            found.append(Cached(about.parent.name, _described(about), size, about.stat().st_mtime))
+            if place.is_dir() and not place.is_symlink() and (place / ABOUT).is_file():
+                size = sum(path.stat().st_size for path in _files(place))
+                found.append(Cached(place.name, _described(place / ABOUT), size, (place / ABOUT).stat().st_mtime))
     return sorted(found, key=lambda one: -one.used)
 
 
+def _files(place: pathlib.Path) -> list[pathlib.Path]:
+    """What the cache has written into the folder of a set."""
+    return [path for path in place.iterdir() if OWN.fullmatch(path.name)]
+
+
 def clean(root: pathlib.Path, days: float = 0.0) -> list[Cached]:
-    """Deletes the sets that were not used for `days`; returns them."""
+    """Deletes the sets that were not used for `days`, and nothing else; returns them. Raises DataError where one
+    cannot be deleted."""
     old = [one for one in listing(root) if time.time() - one.used >= 86400 * days]
     for one in old:
-        shutil.rmtree(root / one.key, ignore_errors=True)
+        try:
+            for path in sorted(_files(root / one.key), key=lambda path: path.name == ABOUT):
+                path.unlink(missing_ok=True)
+            (root / one.key).rmdir()
+        except OSError as error:
+            raise DataError(f"{root / one.key} cannot be deleted as a whole ({error.strerror})") from error
     return old
 
 
@@ -124,9 +146,9 @@ def _described(path: pathlib.Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _content(path: pathlib.Path) -> bytes | None:
+def _content(path: pathlib.Path, most: int = 2**20) -> bytes | None:
     try:
-        return read_file(path)
+        return read_file(path, most)
     except Exception:  # whatever the file system says: it is computed again
         return None
 

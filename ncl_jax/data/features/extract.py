@@ -1,8 +1,9 @@
 """From images to the features of a frozen backbone: decoded in threads, computed on the devices, kept in shards."""
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,8 +50,8 @@ def _training_view(image, row, view, views, pixels):
 
 
 def identity(split: Split) -> str:
-    """What the images of a split are, as a digest: of the pixels, of the files' paths, sizes and times, or of what is
-    read instead of files."""
+    """What the images of a split are, as a digest: of the pixels, of the files' names, sizes, times and parts of their
+    content, or of what is read instead of files."""
     images, digest = split.images, hashlib.sha256()
     if isinstance(images, np.ndarray):
         digest.update(str(images.shape).encode())
@@ -71,9 +72,9 @@ def extract(
     compute: Compute,
     *,
     batch_size: int,
-    size: int,
     text: str,
     part: tuple[int, int] = (0, 1),
+    after_shard: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """The features of all views of all images, float32 `[N, 1 + V, D]`: read from the shards, or else computed.
 
@@ -84,33 +85,35 @@ def extract(
       pixels: see `Preprocessing`.
       compute: uint8 [B, size, size, 3] to float32 [B, D], always of `batch_size` images.
       batch_size: B.
-      size: D.
       text: for the progress bar.
       part: this process's number and how many there are: it computes every so many-th shard; the rows of the others
         are 0.
+      after_shard: called when a shard has been kept; what it raises ends the work.
 
     Raises:
       DataError: an image cannot be read.
     """
     own = range(part[0], shards.count, part[1])
-    result, missing = np.zeros((shards.rows, views.each, size), np.float32), []
+    result, missing = np.zeros(shards.shape, np.float32), []
     for number in own:
         known = shards.read(number)
-        if known is not None and known.shape == result[shards.slice(number)].shape:
-            result[shards.slice(number)] = known
-        else:
+        if known is None:
             missing.append(number)
-    rows = np.concatenate([np.arange(shards.rows)[shards.slice(number)] for number in missing] or [np.arange(0)])
-    source = _computed(split, rows, views, pixels, compute, batch_size, text)
-    for number in missing:
-        length = len(range(shards.rows)[shards.slice(number)])
-        result[shards.slice(number)] = made = np.stack([next(source) for _ in range(length)])
-        shards.write(number, made)
+        else:
+            result[shards.slice(number)] = known
+    every = np.arange(len(split))
+    rows = np.concatenate([every[shards.slice(number)] for number in missing] or [every[:0]])
+    with contextlib.closing(_computed(split, rows, views, pixels, compute, batch_size, text)) as source:
+        for number in missing:
+            made = np.stack([next(source) for _ in every[shards.slice(number)]])
+            result[shards.slice(number)] = made
+            shards.write(number, made)
+            after_shard()
     shards.touch()
     return result
 
 
-def _computed(split, rows, views, pixels, compute, batch_size, text) -> Iterator[Any]:
+def _computed(split, rows, views, pixels, compute, batch_size, text) -> Generator[Any, None, None]:
     """The features `[V, D]` of each of the rows, in their order."""
     look = functools.partial(_look, split, rows, views, pixels)
     waiting: list[np.ndarray] = []
