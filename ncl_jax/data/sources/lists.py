@@ -55,7 +55,7 @@ def find(name: str, root: Path) -> Path:
     for path in (Path(name), Path(os.path.expanduser(name)), root / name):  # noqa: PTH111 - raises nothing
         if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112
             return path
-    raise DataError(f"the list {name} was found neither as given nor in {root}: give its path")
+    raise DataError(f"the list {name} is neither there nor in {root}: give its path")
 
 
 def build(request: Request, entries: dict[str, Entries], names: tuple[str, ...]) -> Source:
