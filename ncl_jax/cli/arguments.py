@@ -142,7 +142,7 @@ def add_force(parser: Parser) -> None:
 
 def new_file(flag: str, name: str, force: bool) -> pathlib.Path:
     """The file that a command is to write. Raises ConfigError for one that exists, unless it may be replaced, and for
-    what is no file."""
+    what is not a file."""
     path = expand(flag, name)
     if path.is_dir():
         raise ConfigError(f"{flag}={name} is a directory: pass the name of a file in it")

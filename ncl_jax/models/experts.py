@@ -101,12 +101,15 @@ def make_apply(model: nn.Module, strategy: str, mesh: Mesh | None = None) -> Cal
     return apply
 
 
+def without_trunk(variables: Variables) -> Variables:
+    """The experts' own variables, without those of a frozen backbone, which stand under the name "trunk"."""
+    return {name: tree for name, tree in variables.items() if name != "trunk"}
+
+
 def on_trunk(trunk: nn.Module, apply: Callable) -> Callable:
-    """What `make_apply` makes for experts on the features of a frozen backbone, from images: the backbone's variables,
-    one copy, are those of the name "trunk"."""
+    """What `make_apply` makes for experts on the features of a frozen backbone, from images; see `without_trunk`."""
 
     def whole(variables: Variables, images: jax.Array, train: bool) -> tuple[dict[str, jax.Array], Variables]:
-        own = {name: tree for name, tree in variables.items() if name != "trunk"}
-        return apply(own, trunk.apply(variables["trunk"], images, False), train)
+        return apply(without_trunk(variables), trunk.apply(variables["trunk"], images, False), train)
 
     return whole

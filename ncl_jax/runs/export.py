@@ -17,6 +17,7 @@ from ncl_jax.export.artifact import Artifact
 from ncl_jax.export.formats import FORMATS
 from ncl_jax.export.load import VERSION, description_of
 from ncl_jax.models import layers
+from ncl_jax.models.experts import without_trunk
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runtime import settings
@@ -87,8 +88,7 @@ def export(
 
 def one_expert(variables: Any, expert: int) -> Any:
     """The variables of an ensemble of one expert."""
-    own = {name: tree for name, tree in variables.items() if name != "trunk"}
-    return variables | jax.tree.map(lambda leaf: leaf[expert][None], own)
+    return variables | jax.tree.map(lambda leaf: leaf[expert][None], without_trunk(variables))
 
 
 def describe(config: ml_collections.ConfigDict, plan: Plan, step: int) -> dict:

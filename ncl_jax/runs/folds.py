@@ -19,7 +19,7 @@ from ncl_jax.data import dataset
 from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError
 from ncl_jax.runs import heads
-from ncl_jax.runs.setup import compile_step, is_first
+from ncl_jax.runs.setup import Run, compile_step, is_first
 from ncl_jax.runtime import startup
 from ncl_jax.runtime.devices import replicated
 from ncl_jax.runtime.files import read_file, write_bytes
@@ -53,6 +53,16 @@ def are_there(directory: RunDir, folds: int, step: int | None = None) -> bool:
             return {"logits", "labels", "folds"} <= set(found) and found["about"].tolist() == [folds, step]
     except Exception:  # whatever bytes provoke that are no such file: it is made again
         return False
+
+
+def keep(run: Run, plan: TrainingPlan, folds: int, extend: int, between: Callable[[str], None]) -> None:
+    """Writes the scores of a finished run, if they are not there; arguments as for `write`."""
+    about = (folds, int(run.state.step))
+    if are_there(run.directory, *about):
+        return
+    run.log.print(f"training {folds} sets of heads for out-of-fold scores")
+    write(run.directory, run.config, plan, run.inputs, about, extend, between)
+    run.log.print(f"out-of-fold scores: {run.directory.out_of_fold}")
 
 
 def assign(labels: np.ndarray, num_classes: int, folds: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a run does where its directory is moved, or its files are deleted, while it goes on."""
+"""What a run does where its directory is moved, or its files are deleted, while it trains."""
 
 import contextlib
 

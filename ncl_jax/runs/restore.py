@@ -10,6 +10,7 @@ from ncl_jax.config import build
 from ncl_jax.config.plan import Plan, initial_model
 from ncl_jax.data.dataset import Facts
 from ncl_jax.errors import CheckpointError, ConfigError, one_line
+from ncl_jax.models.experts import without_trunk
 from ncl_jax.runs import trunk
 from ncl_jax.runtime.devices import make_mesh, replicated
 from ncl_jax.storage.checkpoint import Checkpoints
@@ -31,7 +32,7 @@ class Loaded(NamedTuple):
     @property
     def experts(self) -> Any:
         """The experts' own variables, without a frozen backbone's."""
-        return {name: tree for name, tree in self.variables.items() if name != "trunk"}
+        return without_trunk(self.variables)
 
 
 def restore(directory: RunDir, step: int | Literal["best"] | None) -> Loaded:

@@ -102,11 +102,8 @@ def train(
                 run.log.write("evaluation", run.results)
             save_if_due(run, epoch + 1, interrupt)
         results = finish(run)
-        about = (folds, int(run.state.step))
-        if folds and not out_of_fold.are_there(directory, *about):
-            run.log.print(f"training {folds} sets of heads for out-of-fold scores")
-            out_of_fold.write(directory, config, plan, run.inputs, about, extend, interrupt.check)
-            run.log.print(f"out-of-fold scores: {directory.out_of_fold}")
+        if folds:
+            out_of_fold.keep(run, plan, folds, extend, interrupt.check)
         return results
 
 

@@ -18,7 +18,7 @@ from ncl_jax.config.loading import test_feed
 from ncl_jax.config.plan import Plan, normalize, predictor
 from ncl_jax.data import dataset
 from ncl_jax.data.features.cache import Shards
-from ncl_jax.data.features.extract import Views, extract, identity
+from ncl_jax.data.features.extract import Compute, Views, extract, identity
 from ncl_jax.data.feeds.feed import Feed
 from ncl_jax.data.images import parallel
 from ncl_jax.data.images.pixels import VERSION
@@ -77,11 +77,11 @@ def featurize(
 ) -> dataset.Data:
     """The run's data with features for images: of training images, the test view and V training views
     `[N, 1 + V, D]`, of the others the test view `[N, 1, D]`."""
-    loading = plan.loading
-    views = Views(loading.cached_views, loading.flip)
+    loading, compute = plan.loading, make_compute(plan, variables)
+    views, test = Views(loading.cached_views, loading.flip), data.facts.split
     return data._replace(
-        train=features(plan, variables, data.train, "training", views, after_shard),
-        test=features(plan, variables, data.test, data.facts.split, after_shard=after_shard),
+        train=features(plan, variables, data.train, "training", compute, views, after_shard),
+        test=features(plan, variables, data.test, test, compute, after_shard=after_shard),
     )
 
 
@@ -90,16 +90,18 @@ def features(
     variables: Any,
     split: Split,
     name: str,
+    compute: Compute,
     views: Views = Views(),  # noqa: B008
     after_shard: Callable[[], None] = lambda: None,
 ) -> Split:
-    """A split with the features of its images, float32 `[N, V, D]`, from the cache or computed now.
+    """A split with the features of its images, float32 `[N, V, D]`, from the cache or computed now; `compute`: see
+    `make_compute`.
 
     Raises:
-      DataError, WriteError: see `extract`.
+      DataError: see `extract`.
     """
     assert plan.trunk is not None
-    pixels, compute = plan.preprocessing, make_compute(plan, variables)
+    pixels = plan.preprocessing
     about = {
         "dataset": plan.facts.name, "split": name, "images": identity(split), "rows": len(split),
         "backbone": type(plan.trunk).__name__, "fields": [plan.trunk.depth, plan.trunk.width],
@@ -135,8 +137,9 @@ def batch_size() -> int:
     return LARGE_BATCH * jax.local_device_count()
 
 
-def make_compute(plan: Plan, variables: Any) -> Any:
-    """The function uint8 [B, size, size, 3] to features float32 [B, D], on this process's devices."""
+def make_compute(plan: Plan, variables: Any) -> Compute:
+    """The function uint8 [B, size, size, 3] to features float32 [B, D], on this process's devices; made ready when it is
+    called first."""
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     if jax.default_backend() == "cpu":
         mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
@@ -152,8 +155,8 @@ def make_compute(plan: Plan, variables: Any) -> Any:
     def program(variables, images):
         return apply(variables, normalize(plan, images))
 
-    held = jax.device_put(ready(variables), everywhere)
-    return lambda images: np.asarray(program(held, jax.device_put(images, spread)))
+    held = functools.cache(lambda: jax.device_put(ready(variables), everywhere))
+    return lambda images: np.asarray(program(held(), jax.device_put(images, spread)))
 
 
 def _by_kernels(trunk: Any) -> bool:
@@ -172,5 +175,5 @@ def evaluated(
     """What scores the images of a split, and its batches: of images or, with a frozen backbone, of their features."""
     if plan.trunk is None:
         return predictor(plan, adjust, temperature), test_feed(plan, split, name)
-    split = features(plan, variables["trunk"], split, name)
+    split = features(plan, variables["trunk"], split, name, make_compute(plan, variables["trunk"]))
     return predictor(plan, adjust, temperature, on_features=True), test_feed(plan, split, name)

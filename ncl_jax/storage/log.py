@@ -215,7 +215,7 @@ def read_metrics(path: pathlib.Path) -> list[dict]:
     """The objects of a `metrics.jsonl` that charts can show; lines that are none, cut off or damaged, are left out.
 
     Raises:
-      ConfigError: it is no file that a run writes: a pipe, a folder, or larger than any log.
+      ConfigError: it is not a file that a run writes: a pipe, a folder, or larger than any log.
     """
     return _read_lines(path, contents.shown)[0]
 

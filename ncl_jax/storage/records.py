@@ -1,6 +1,5 @@
 """A run's records: the objects of `metrics.jsonl` and `results.json`, and the device in words."""
 
-import os
 import pathlib
 import platform
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import numpy as np
 
 from ncl_jax._version import __version__
 from ncl_jax.data.dataset import Facts
+from ncl_jax.data.images import parallel
 
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy", "pillow")  # whose versions the figures depend on
 
@@ -24,8 +24,7 @@ def device_name(devices: Sequence[jax.Device]) -> str:
     """The kind and number of the run's devices; for CPUs the processor and the cores that it may use."""
     if devices[0].platform != "cpu":
         return f"{len(devices)} x {devices[0].device_kind}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{len(devices)} x CPU ({processor()}), {cores} cores"
+    return f"{len(devices)} x CPU ({processor()}), {parallel.cores()} cores"
 
 
 def processor() -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ncl_jax.models.efficientnet import STAGES
 from ncl_jax.models.experts import Variables
-from ncl_jax.weights.torch_names import nest, tensor
+from ncl_jax.weights.torch_names import backbone_of, tensor
 
 HEADS = ("_fc.", "classifier.")  # of ImageNet's classes
 _OUTSIDE = {
@@ -37,13 +37,13 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> Variables:
     Raises:
       ValueError: a tensor has a name or a number of dimensions that no such network has.
     """
-    flat = {}
-    for name, value in tensors.items():
-        if not name.startswith(HEADS) and not name.endswith("num_batches_tracked"):
-            module, _, leaf = name.rpartition(".")
-            collection, last, array = tensor(name, leaf, np.asarray(value))
-            flat[(collection, "backbone", *_path(module, name), last)] = array
-    return nest(flat)
+    return backbone_of(tensors, HEADS, _convert)
+
+
+def _convert(name: str, value: np.ndarray) -> tuple[str, tuple[str, ...], np.ndarray]:
+    module, _, leaf = name.rpartition(".")
+    collection, last, array = tensor(name, leaf, value)
+    return collection, (*_path(module, name), last), array
 
 
 def knows(tensors: Mapping[str, np.ndarray]) -> bool:

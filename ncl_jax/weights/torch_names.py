@@ -1,6 +1,6 @@
 """PyTorch weights to ours and back: names, layouts and the experts' stacked axis."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -56,12 +56,29 @@ def from_torchvision(tensors: Mapping[str, np.ndarray]) -> Variables:
     Raises:
       ValueError: a tensor has a name or a number of dimensions that no such network has.
     """
+
+    def convert(name: str, value: np.ndarray) -> tuple[str, tuple[str, ...], np.ndarray]:
+        collection, path, array = _convert(name, value)
+        if len(path) == 1:
+            raise ValueError(f"the tensor {name} is of no network that is known here")
+        return collection, path, array
+
+    return backbone_of(tensors, HEADS, convert)
+
+
+def backbone_of(
+    tensors: Mapping[str, np.ndarray],
+    heads: tuple[str, ...],
+    convert: Callable[[str, np.ndarray], tuple[str, tuple[str, ...], np.ndarray]],
+) -> Variables:
+    """The variables of one network's backbone: all tensors but those of its `heads` and the counters.
+
+    `convert` gives a tensor's collection, path and array in our layout, or raises ValueError.
+    """
     flat = {}
     for name, value in tensors.items():
-        if not name.startswith(HEADS) and not name.endswith("num_batches_tracked"):
-            collection, path, array = _convert(name, np.asarray(value))
-            if len(path) == 1:
-                raise ValueError(f"the tensor {name} is of no network that is known here")
+        if not name.startswith(heads) and not name.endswith("num_batches_tracked"):
+            collection, path, array = convert(name, np.asarray(value))
             flat[(collection, "backbone", *path)] = array
     return nest(flat)
 

@@ -306,7 +306,7 @@ def test_an_image_without_memory_for_it_is_named_and_not_skipped(monkeypatch):
         decode.prepare(np.zeros((1, 9, 9, 3), np.uint8), (16, 16, 3), 20, 16)
 
 
-# What is no file of an image
+# What is not a file of an image
 
 
 def device(path):

@@ -1,6 +1,5 @@
 """ImageNet-LT, Places-LT and iNaturalist 2018: published lists over the images of their data sets."""
 
-import gzip
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
@@ -8,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ncl_jax.data.longtail import count_labels
-from ncl_jax.data.sources import labels, lists, tfds_files
+from ncl_jax.data.sources import labels, list_files, lists, tfds_files
 from ncl_jax.data.sources.tfds import read_folder
 from ncl_jax.data.types import Request, Source
 from ncl_jax.errors import DataError
@@ -98,8 +97,7 @@ def _list(root: Path, names: tuple[str, ...]) -> Path | None:
 
 def identity(path: Path) -> str:
     """Says what a list is: its content's git blob id (SHA-1 of a header and the content), and whether it is known."""
-    raw = path.read_bytes()
-    content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    content = list_files.content(path)
     blob = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     known = PUBLISHED.get(path.name.removesuffix(".gz"))
     told = {None: "", blob: ", as published"}.get(known, f", not the published one ({known[:12] if known else ''})")

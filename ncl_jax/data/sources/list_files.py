@@ -41,7 +41,7 @@ def parse(path: Path) -> Entries:
 def read_text(path: Path) -> tuple[str, tuple[str, ...]]:
     """A file's text, UTF-8 or UTF-16 with its mark, and lines to be shown; bytes of file names that are no UTF-8 are
     kept as Python keeps them. Raises DataError for what cannot be read or is no text."""
-    raw, notes = _content(path), tuple[str, ...]()
+    raw, notes = content(path), tuple[str, ...]()
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         try:
             text, notes = raw.decode("utf-16"), (f"{path} is read as UTF-16",)
@@ -58,8 +58,8 @@ def read_text(path: Path) -> tuple[str, tuple[str, ...]]:
     return text, notes
 
 
-def _content(path):
-    """The bytes of a list, unpacked."""
+def content(path: Path) -> bytes:
+    """The bytes of a list, unpacked. Raises DataError where it cannot be read or has more than `MOST`."""
     try:
         with open_regular(path) as file:
             source = gzip.GzipFile(fileobj=file) if path.suffix.lower() == ".gz" else file

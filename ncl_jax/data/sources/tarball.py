@@ -15,7 +15,7 @@ _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE)
 
 
 def members(stream: Expanded, name: Callable[[tarfile.TarInfo], str]) -> Iterator[tuple[str, bytes]]:
-    """The members of a tar file and their contents, `b""` for what is no file.
+    """The members of a tar file and their contents, `b""` for what is not a file.
 
     Args:
       stream: the tar file.
