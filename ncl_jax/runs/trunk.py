@@ -138,8 +138,8 @@ def batch_size() -> int:
 
 
 def make_compute(plan: Plan, variables: Any) -> Compute:
-    """The function uint8 [B, size, size, 3] to features float32 [B, D], on this process's devices; made ready when it is
-    called first."""
+    """The function uint8 [B, size, size, 3] to features float32 [B, D], on this process's devices; the weights are made
+    ready when it is called first."""
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     if jax.default_backend() == "cpu":
         mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
