@@ -8,19 +8,19 @@ from programs import ROOT
 PACKAGE = ROOT / "ncl_jax"
 ROOMS = {
     "cli", "runs", "report", "storage", "config", "evaluation", "training", "export", "data", "models", "methods",
-    "weights", "losses", "runtime",
+    "weights", "losses", "runtime", "trust",
 }  # fmt: skip
 ABOVE = {"config", "storage", "runs", "report"}  # what a run is made of, and what is done with it
+LOW = ("losses", "methods", "models", "evaluation", "training", "weights", "export")
 FORBIDDEN = {
     **{room: {"cli"} for room in ROOMS - {"cli"}},
-    **{
-        room: {"cli", *ABOVE} for room in ("losses", "methods", "models", "evaluation", "training", "weights", "export")
-    },
+    **{room: {"cli", *ABOVE} for room in LOW},
     "data": {"cli", *ABOVE, "training"},
     "report": {"cli", "storage", "runs"},
     "storage": {"cli", "report", "runs"},
     "config": {"cli", "runs", "storage", "report"},
     "runtime": ROOMS - {"runtime"},
+    "trust": ROOMS - {"trust"},
 }
 EMPTY = ("runtime", "storage", "runs", "training", "evaluation", "export", "weights", "data/images", "data/augment",
          "data/feeds")  # fmt: skip

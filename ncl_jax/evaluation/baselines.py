@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ncl_jax.trust.neighbours import nearest, unit
+
 NEIGHBOURS, SHARPNESS = 10, 0.07  # of the nearest neighbours' vote
 PENALTIES = tuple(10.0**power for power in range(-4, 5))  # of ridge regression, of which one is chosen
 EPOCHS, BATCH, RATE = 30, 128, 1e-3  # of the linear classifiers
-CHUNK = 1024  # test images at once
 
 
 def class_means(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -26,11 +27,6 @@ def class_means(features: np.ndarray, labels: np.ndarray, num_classes: int) -> n
     return (sums / np.bincount(labels, minlength=num_classes)[:, None]).astype(np.float32)
 
 
-def unit(features: np.ndarray) -> np.ndarray:
-    """Rows of length 1."""
-    return features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
-
-
 def nearest_class_mean(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
     """The cosine to the mean of every class; balanced."""
     return unit(test) @ unit(class_means(train, labels, num_classes)).T
@@ -38,14 +34,10 @@ def nearest_class_mean(train: np.ndarray, labels: np.ndarray, test: np.ndarray, 
 
 def nearest_neighbours(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
     """The votes of the nearest `NEIGHBOURS` by cosine, each `exp(cos / SHARPNESS)` over its class's size; balanced."""
-    known, counts = unit(train), np.bincount(labels, minlength=num_classes)
-    number, scores = min(NEIGHBOURS, len(train)), np.zeros((len(test), num_classes))
-    for first in range(0, len(test), CHUNK):
-        cosines = unit(test[first : first + CHUNK]) @ known.T
-        near = np.argpartition(-cosines, number - 1, axis=1)[:, :number]
-        votes = np.exp((np.take_along_axis(cosines, near, 1) - 1) / SHARPNESS) / counts[labels[near]]
-        rows = np.arange(first, first + len(cosines))[:, None]
-        np.add.at(scores, (rows, labels[near]), votes)
+    counts, scores = np.bincount(labels, minlength=num_classes), np.zeros((len(test), num_classes))
+    rows, distances = nearest(test, train, NEIGHBOURS)
+    votes = np.exp(-distances / SHARPNESS) / counts[labels[rows]]
+    np.add.at(scores, (np.arange(len(test))[:, None], labels[rows]), votes)
     return scores
 
 
