@@ -3,6 +3,7 @@ bits, on another number of devices to the same numbers. tests/test_run.py stops 
 
 import itertools
 import os
+import shutil
 import signal
 import time
 from types import SimpleNamespace
@@ -40,9 +41,9 @@ def whole(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ncl_jax.runs.setup.make_evaluate", make_slow)
-        patch.setattr("ncl_jax.runs.train.time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + sum(late)))
+        patch.setattr("ncl_jax.runs.epoch.time", SimpleNamespace(perf_counter=lambda: time.perf_counter() + sum(late)))
         train(config(1), workdir)
-    assert len(late) == 3
+    assert len(late) == 4
     return workdir
 
 
@@ -85,3 +86,80 @@ def test_a_run_continues_on_another_number_of_devices(whole, tmp_path, monkeypat
     losses = [[line["loss"] for line in content(w)["lines"] if line["kind"] == "train"] for w in (tmp_path, whole)]
     assert len(losses[0]) == 6
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_checkpoints_and_evaluations_by_the_clock_change_nothing(whole, tmp_path, monkeypatch):
+    """A run that saves within its epochs and is evaluated after each is killed in its third."""
+
+    def compile_and_fail(*arguments):
+        advance, calls = compile_step(*arguments), itertools.count(1)
+
+        def step(*arguments):
+            if next(calls) == 50:
+                raise OSError("killed")
+            return advance(*arguments)
+
+        return step
+
+    often = config(1)
+    often.checkpoint_minutes, often.eval_minutes = 1e-3, 1e-9
+    with monkeypatch.context() as patch:
+        patch.setattr("ncl_jax.runs.setup.compile_step", compile_and_fail)
+        with pytest.raises(OSError, match="killed"):
+            train(often, tmp_path)
+    assert any(int(path.name) % 19 for path in (tmp_path / "checkpoints").glob("[0-9]*"))
+    train(config(1), tmp_path)
+    found, expected = content(tmp_path), content(whole)
+    evaluated = [line["epoch"] for line in found["lines"] if line["kind"] == "evaluation"]
+    assert evaluated == [1, 2, 3, 4, 6] or evaluated == [1, 2, 4, 6]  # the third may have been computed again
+    kept = [line for line in found["lines"] if line["kind"] == "train" or line["epoch"] != 3]
+    assert kept == expected["lines"]
+    assert (found["fingerprint"], found["results"]["best_on_test"]) == (
+        expected["fingerprint"], expected["results"]["best_on_test"],
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_run_with_a_limit_that_all_epochs_fit_in_is_the_same_run(whole, tmp_path):
+    train(config(1), tmp_path, limit=1e6)
+    assert content(tmp_path) == content(whole)
+
+
+@pytest.mark.slow
+def test_a_run_ends_when_its_time_is_up_and_may_be_continued(whole, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("ncl_jax.runs.budget.is_spent", lambda run, epoch: epoch == 3)
+        results = train(config(1), tmp_path)
+    assert (results["epoch"], results["step"]) == (3, 57) and (tmp_path / "report.html").exists()
+    train(config(1), tmp_path)
+    assert content(tmp_path) == content(whole)
+
+
+@pytest.mark.slow
+def test_a_run_ends_within_an_epoch_when_its_time_is_up(tmp_path, monkeypatch):
+    left = iter([1e6] * 60)
+    with monkeypatch.context() as patch:
+        patch.setattr("ncl_jax.runs.timing.Pace.left", lambda pace: next(left, 0.0))
+        results = train(config(1), tmp_path)
+    assert results["step"] % 19 and results["epoch"] == results["step"] // 19
+    assert RunDir(tmp_path).has_checkpoints() and not RunDir(tmp_path).is_finished(6)
+
+
+@pytest.mark.slow
+def test_the_epochs_that_fit_are_kept_with_the_run(tmp_path, monkeypatch):
+    """Where two of six epochs fit, the run is that of two, and stays so wherever it continues."""
+
+    def measure(run, between):
+        run.pace.evaluation = 0.0
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ncl_jax.runs.budget.measure", measure)
+        patch.setattr("ncl_jax.runs.budget.most_epochs", lambda *arguments: 2)
+        results = train(config(1), tmp_path, limit=1e6)
+    assert results["epoch"] == 2 and RunDir(tmp_path).read_config().scaled.epochs == 6
+    assert train(config(1), tmp_path) == RunDir(tmp_path).read_results()  # finished, with the limit or without it
+    shutil.rmtree(tmp_path / "checkpoints" / "38")
+    (tmp_path / "results.json").unlink()
+    continued = train(config(1), tmp_path)
+    assert (continued["epoch"], continued["ensemble"]) == (2, results["ensemble"])

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
@@ -11,17 +12,22 @@ from absl import flags
 from ml_collections import config_flags
 
 from ncl_jax.config import files as config_files
+from ncl_jax.config import schedule
 from ncl_jax.config.fields import fields as declared_fields
 from ncl_jax.config.fields import flatten
 from ncl_jax.errors import ConfigError, WriteError, did_you_mean
 from ncl_jax.runtime.files import expand, target_of
 
+EXAMPLE = ", for example --config=folder:dir=DIR for a folder of photographs, or --config=quickstart to try it"
 FIELD = "--config."  # how an argument begins that sets a field
 PRIOR_HELP = (
     "class prior that is expected: uniform, train, or a file of numbers in the order of class_names in the run's "
     "dataset.json; default: as trained"
 )
 TEMPERATURE_HELP = "divides the scores: a number, or val to fit it on the run's val split; default: 1"
+_NUMBER = r"(\d{1,9}(?:\.\d{1,9})?)"
+DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?", re.ASCII)
+LONGEST = 365 * 24 * 3600  # seconds
 STEP_HELP = "step of the checkpoint, or best: the one that was best on the test set; default: the latest good one"
 
 
@@ -51,7 +57,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser.error`, which would end the program. Raises ConfigError."""
-        example = ", for example --config=quickstart" if message.endswith("required: --config") else ""
+        example = EXAMPLE if message.endswith("required: --config") else ""
         raise ConfigError(f"{message}{example}; {self.prog} --help shows all")
 
 
@@ -69,11 +75,11 @@ def take_fields(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     return fields, rest
 
 
-def add_config(parser: Parser) -> None:
+def add_config(parser: Parser, *, required: bool = True) -> None:
     """The configuration and its fields."""
     names = ", ".join(config_files.names())
     parser.add_argument(
-        "--config", required=True, metavar="CONFIG[:ARGUMENT=VALUE,...]",
+        "--config", required=required, metavar="CONFIG[:ARGUMENT=VALUE,...]",
         help=f"configuration: {names} (installed), or a file such as configs/cifar100lt.py",
     )  # fmt: skip
     add_fields(parser)
@@ -116,6 +122,9 @@ def set_fields(config: ml_collections.ConfigDict, fields: Sequence[str]) -> None
         parsed(["", *given])
     except (flags.Error, TypeError, ValueError) as error:
         raise ConfigError(f"{' '.join(str(error).split())}; ncl-jax train --help lists the fields") from error
+    named = {argument.removeprefix(FIELD).partition("=")[0] for argument in fields}
+    if "epochs" in named and "optim.milestones" not in named:
+        schedule.rescale(config, values["epochs"])
 
 
 def add_run(parser: Parser, *aliases: str, help: str = "directory of the run") -> None:
@@ -160,6 +169,16 @@ def check_writable(flag: str, path: pathlib.Path) -> None:
         raise WriteError(f"{flag}={path} cannot be written: there is no folder {folder}; make it, or pass another name")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise WriteError(f"{flag}={path} cannot be written: {folder} may not be written to; pass another name")
+
+
+def seconds(flag: str, text: str) -> float:
+    """A duration such as 90s, 30m, 2h or 1h30m. Raises ConfigError for anything else, or none."""
+    found = DURATION.fullmatch(text)
+    parts = [float(part or 0) for part in found.groups()] if found else []
+    total = sum(part * unit for part, unit in zip(parts, (3600, 60, 1), strict=bool(parts)))
+    if not 1 <= total <= LONGEST:
+        raise ConfigError(f"{flag}={text} must be a duration of 1 s to a year, such as 90s, 30m, 2h or 1h30m")
+    return total
 
 
 def at_least(name: str, value: int, least: int) -> None:

@@ -7,24 +7,31 @@ the cluster's environment names the hosts, or else --coordinator, --num_processe
 import argparse
 
 import jax
+import ml_collections
 
 from ncl_jax._version import __version__
-from ncl_jax.cli.arguments import Parser, add_config, read_config
+from ncl_jax.cli.arguments import EXAMPLE, Parser, add_config, read_config, seconds, set_fields
 from ncl_jax.config import files as config_files
-from ncl_jax.config.fields import fields
+from ncl_jax.config.fields import MAY_CHANGE, NOTES, differences, fields
 from ncl_jax.errors import ConfigError, NclError, one_line
 from ncl_jax.methods import METHODS
+from ncl_jax.runs.resume import again
 from ncl_jax.runs.train import train
 from ncl_jax.runtime import startup
+from ncl_jax.storage.directory import RunDir
 from ncl_jax.storage.trackers import TRACKERS
 
 
 def arguments(parser: Parser) -> None:
     """The command's arguments."""
-    add_config(parser)
+    add_config(parser, required=False)
     parser.add_argument(
         "--workdir", metavar="DIR", help="directory of the run; default: runs/<configuration and arguments>"
     )
+    again = "continue the run in DIR with its own configuration, instead of --config and --workdir"
+    parser.add_argument("--resume", metavar="DIR", help=again)
+    enough = "end within this time, such as 90s, 30m or 2h: a new run gets as many of its epochs as fit"
+    parser.add_argument("--time", default="", metavar="DURATION", help=enough)
     longer = "train N epochs longer than the configuration says, at its last learning rate"
     parser.add_argument("--extend", type=int, default=0, metavar="N", help=longer)
     kept = "also keep, for every training image, scores by heads trained without it (K folds; frozen backbone)"
@@ -46,9 +53,16 @@ def epilog() -> str:
     listed = fields()
     return "\n".join([
         "examples:",
-        "  ncl-jax train --config=quickstart",
+        "  ncl-jax train --config=folder:dir=DIR                     own photographs, a folder for each class",
+        "  ncl-jax train --config=folder:dir=DIR,image_size=64 --time=30m",
+        "  ncl-jax train --config=quickstart                         small images that come with the package",
+        "  ncl-jax train --resume=runs/mine                          a run that was stopped",
         "  ncl-jax train --config=cifar100lt:method=nclpp,seed=1 --config.data.dir=DIR --config.optim.batch_size=128",
-        "\narguments of the installed configurations: method, semantics (official, equations), epochs, seed, imbalance",
+        "\narguments of the installed configurations:",
+        "  method, epochs, seed; semantics: official, what the authors' program computes, or equations, the papers'",
+        "  of folder and list: dir, the folder of the images; image_size, the side in pixels that the network sees, 0",
+        "    for what suits the images; train, val, test; imbalance; backbone, pretrained, freeze",
+        "  of cifar10lt and cifar100lt: imbalance; image_size, backbone, pretrained, freeze",
         "\nmethods:", *(f"  {name:<18}{method.description}" for name, method in METHODS.items()),
         "\nfields, with their defaults before the configuration changes them (--config.FIELD=VALUE):",
         *(f"  {field.line(name)}" for name, field in listed.items() if not field.developer),
@@ -84,14 +98,43 @@ def check_processes(coordinator: str, num_processes: int, process_id: int) -> No
         raise ConfigError(f"--process_id={process_id} must be from 0 to {num_processes - 1}")
 
 
+def begun(args: argparse.Namespace) -> tuple[ml_collections.ConfigDict, str]:
+    """The configuration and the directory that the arguments name. Raises ConfigError."""
+    if args.config is None:
+        found = RunDir(args.workdir).has_begun() if args.workdir else False
+        there = f"{args.workdir} holds a run: ncl-jax train --resume {args.workdir} continues it; " if found else ""
+        raise ConfigError(f"{there}required: --config{EXAMPLE}; ncl-jax train --help shows all")
+    return read_config(args), args.workdir or f"runs/{config_files.run_name(args.config)}"
+
+
+def resumed(args: argparse.Namespace) -> tuple[ml_collections.ConfigDict, str]:
+    """The configuration of the run in `--resume`, with the fields that may change.
+
+    Raises ConfigError: there is no run, it is that of another command, or a field would make it another one.
+    """
+    for name in ("config", "workdir"):
+        if getattr(args, name) is not None:
+            raise ConfigError(f"--resume={args.resume} has its own configuration and directory: leave --{name} out")
+    stored = again(RunDir(args.resume))
+    config = stored.copy_and_resolve_references()
+    set_fields(config, args.fields)
+    if differing := differences(stored, config):
+        may = ", ".join(name.rstrip(".") for name in MAY_CHANGE if name.rstrip(".") not in NOTES)
+        raise ConfigError(
+            f"--resume={args.resume} continues the run as it is, but {'; '.join(differing)}. These may change: {may}; "
+            "for anything else begin a new run with --config and another --workdir"
+        )
+    return config, args.resume
+
+
 def main(args: argparse.Namespace) -> None:
     """The command: only reads the arguments, see `runs.train.train`."""
-    config = read_config(args)
+    limit = seconds("--time", args.time) if args.time else 0.0
+    config, workdir = resumed(args) if args.resume is not None else begun(args)
     startup.prepare()
     connect(args)
     try:
-        workdir = args.workdir or f"runs/{config_files.run_name(args.config)}"
-        train(config, workdir, extend=args.extend, tracker=args.tracker, folds=args.folds)
+        train(config, workdir, extend=args.extend, tracker=args.tracker, folds=args.folds, limit=limit)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if isinstance(error, ValueError) and "Gloo" not in str(error):  # as which a lost connection may come on CPUs
             raise

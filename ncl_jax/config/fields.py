@@ -15,12 +15,14 @@ from ncl_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
 AUTHORS = "the authors' program"
 # Where and how a run is computed, not what: these may differ when it is continued.
-MAY_CHANGE = ("version", "extend", "prior_power", "pixels", "data.dir", "data.list.", "data.download", "data.threads",
-              "data.workers", "data.cache", "run.", "teacher.run")  # fmt: skip
+MAY_CHANGE = ("version", "extend", "prior_power", "pixels", "scaled", "eval_minutes", "checkpoint_minutes", "data.dir",
+              "data.list.", "data.download", "data.threads", "data.workers", "data.cache", "run.",
+              "teacher.run")  # fmt: skip
 
 # Bounds that no work comes near. What a run takes in memory is estimated (`costs`); far beyond these it would also
 # never begin, or its tables, one row an epoch, would be what fills the memory.
 EPOCHS = 10**6
+MINUTES = 10**6  # between evaluations or checkpoints
 SIDE, CHANNELS = 2**14, 2**14  # pixels; channels of the first stage, numbers of a projected feature
 LAYERS = 1202  # the deepest of He et al. 2016
 EXPERTS, COPIES = 32, 32  # each is a part of the program
@@ -29,8 +31,13 @@ RUN = {
     "seed": Field(0, "random seed of initial weights, order and augmentation; the long-tailed subset does not depend "
                   "on it", at_least=0, at_most=2**32 - 1),
     "epochs": Field(400, "number of training epochs", AUTHORS, at_least=1, at_most=EPOCHS),
-    "eval_every": Field(10, "epochs between evaluations; the last epoch is always evaluated", at_least=1),
+    "eval_every": Field(10, "epochs between evaluations; the first and the last epoch are always evaluated",
+                        at_least=1),
+    "eval_minutes": Field(10.0, "minutes after an evaluation from which on the next end of an epoch is evaluated too; "
+                          "0: by epochs alone", at_least=0, at_most=MINUTES),
     "checkpoint_every": Field(10, "epochs between checkpoints; the last epoch is always saved", at_least=1),
+    "checkpoint_minutes": Field(10.0, "minutes after a checkpoint from which on the next step is saved too; 0: by "
+                                "epochs alone", at_least=0, at_most=MINUTES),
     "precision": Field("float32", "number format that the backbone computes in", choices=("float32", "bfloat16")),
 }  # fmt: skip
 DATA = {
@@ -183,7 +190,7 @@ def fields() -> dict[str, Field]:
 
 METHOD_FILE = "method_sha256"  # of a method of the user's own: its file's content
 # What stands beside the fields in a run's `config.json`.
-NOTES = ("version", "extend", "prior_power", "pixels", METHOD_FILE)
+NOTES = ("version", "extend", "prior_power", "pixels", "scaled", METHOD_FILE)
 
 
 def base_config() -> ml_collections.ConfigDict:

@@ -1,6 +1,7 @@
 """Recipes: the authors' for the benchmarks, one for anybody's images, and the arguments of configuration files."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import ml_collections
@@ -249,10 +250,19 @@ def scale_schedule(config: ml_collections.ConfigDict, epochs: int) -> None:
     """
     if epochs < 1:
         raise ConfigError(f"epochs={epochs} must be at least 1")
-    share = epochs / config.epochs
-    milestones = {max(2, math.ceil(m * share)) for m in config.optim.milestones}
-    config.optim.milestones = tuple(sorted(m for m in milestones if m <= epochs))
-    config.optim.warmup_epochs = min(config.optim.warmup_epochs, max(2, epochs // 5))
+    config.optim.milestones = shortened_milestones(config.optim.milestones, epochs / config.epochs, epochs)
+    config.optim.warmup_epochs = shortened_warmup(config.optim.warmup_epochs, epochs)
     config.eval_every = max(1, min(config.eval_every, epochs // 5))
     config.checkpoint_every = max(1, min(config.checkpoint_every, epochs // 5))
     config.epochs = epochs
+
+
+def shortened_milestones(milestones: Sequence[int], share: float, epochs: int) -> tuple[int, ...]:
+    """The milestones at `share` of their epochs, those that lie within `epochs`."""
+    found = {max(2, math.ceil(m * share)) for m in milestones}
+    return tuple(sorted(m for m in found if m <= epochs))
+
+
+def shortened_warmup(warmup: int, epochs: int) -> int:
+    """At most a fifth of the epochs, or two."""
+    return min(warmup, max(2, epochs // 5))

@@ -13,6 +13,7 @@ from ncl_jax.runtime import schema
 _NOTED = schema.record({}, {
     "version": schema.integer(most=LARGEST), "extend": schema.integer(most=LARGEST),
     "prior_power": schema.maybe(schema.number(-64, 64)), METHOD_FILE: schema.text(), "pixels": schema.anything,
+    "scaled": schema.mapping(schema.anything),
 })  # fmt: skip
 _SECTIONS = frozenset(name.partition(".")[0] for name in fields() if "." in name)
 # What a model is made of, and sees: a field that is not known there may change what the scores mean.

@@ -11,8 +11,8 @@ from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.predictor import Predictor
 
 
-def make_evaluate(predictor: Predictor, feed: Feed, mesh: Mesh) -> Callable[[Any], metrics.Evaluation]:
-    """Makes `evaluate(variables) -> Evaluation` over all that a feed holds.
+def make_evaluate(predictor: Predictor, feed: Feed, mesh: Mesh) -> Callable[..., metrics.Evaluation]:
+    """Makes `evaluate(variables, most=None) -> Evaluation` over all that a feed holds, or its first `most` batches.
 
     Nothing waits for the results, see `feed.over`.
     """
@@ -22,8 +22,8 @@ def make_evaluate(predictor: Predictor, feed: Feed, mesh: Mesh) -> Callable[[Any
 
     of_batches = over(feed, mesh, evaluate_batch)
 
-    def evaluate(variables: Any) -> metrics.Evaluation:
-        sums, answers = zip(*of_batches(variables), strict=True)
+    def evaluate(variables: Any, most: int | None = None) -> metrics.Evaluation:
+        sums, answers = zip(*of_batches(variables, most), strict=True)
         return metrics.Evaluation(functools.reduce(metrics.add, sums), list(answers))
 
     return evaluate

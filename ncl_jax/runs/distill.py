@@ -5,9 +5,10 @@ import pathlib
 import ml_collections
 
 from ncl_jax.config import build
-from ncl_jax.config.fields import base_config, without_notes
+from ncl_jax.config.fields import base_config
 from ncl_jax.errors import ConfigError
 from ncl_jax.models import FROZEN
+from ncl_jax.runs.resume import own_config
 from ncl_jax.storage.directory import RunDir
 
 
@@ -43,8 +44,3 @@ def continued(workdir: RunDir) -> ml_collections.ConfigDict:
             "another directory"
         )
     return config
-
-
-def own_config(directory: RunDir) -> ml_collections.ConfigDict:
-    """A run's configuration, without what `config.json` notes beside it."""
-    return without_notes(directory.read_config())

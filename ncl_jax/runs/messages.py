@@ -1,19 +1,20 @@
 """What a run prints: every sentence on the console."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
 from ncl_jax.config import backbone, build, recipes
 from ncl_jax.config.fields import flatten
 from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.images import decode, pixels
 from ncl_jax.errors import printable
+from ncl_jax.methods.ncl import WEIGHTS
 from ncl_jax.models.named import DEFAULT, NAMED
 from ncl_jax.report import tables
+from ncl_jax.runs.timing import Estimate, Pace
 
 # Features whose share of dead ones is above, or whose mean is below, carry next to nothing: docs/short_schedules.md.
 COLLAPSED_DEAD, COLLAPSED_MEAN = 0.5, 0.02
@@ -22,18 +23,31 @@ RECIPE = (
     "data.image_size", "data.augment", "model.backbone", "model.depth", "loss.name", "loss.num_hard",
     "optim.batch_size", "optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "loss.ramp_steps",
 )  # fmt: skip
+SOON, LONG = 20, 30 * 60  # seconds: shorter runs are not estimated, for longer ones it is said what is faster
+# The terms of the losses in short words; others are shown by their names.
+TERMS = {
+    "nil": "all classes", "nil_hard": "hard classes", "nbod": "agreement of the experts",
+    "nbod_hard": "agreement on hard classes", "inter": "agreement of the experts",
+    "inter_hard": "agreement of the experts on hard classes", "intra": "agreement of the copies",
+    "intra_hard": "agreement of the copies on hard classes", "contrast": "self-supervision",
+    "ldam": "all classes, with margins", "diversity": "difference between the experts",
+}  # fmt: skip
+RAMPED = ("ncl", "nclpp", "distilled", "dbm")  # what grows its WEIGHTS over loss.ramp_steps
 SHOWN_CLASSES = 200  # of larger sets the first and the last are shown
 
 
 def opening(
-    config: ml_collections.ConfigDict, data: Data, notes: Sequence[str], extend: int, device: str, workdir: str
+    config: ml_collections.ConfigDict, data: Data, notes: Sequence[str], noted: dict, device: str, workdir: str
 ) -> str:
-    """What is about to run, before anything else; `notes` are of the machine, `device` is in words."""
-    rate = build.learning_rates(config)[-1]
+    """What is about to run, before anything else; `notes` are of the machine, `noted` of the run (`RunDir.begin`),
+    `device` is in words."""
+    rate, extend = build.learning_rates(config)[-1], noted["extend"]
+    length = data.facts.num_train // config.optim.batch_size
     lines = [
         description(data.facts, config, config.epochs + extend, device, workdir), recipe(config), *pretraining(config),
         *notes,
-        *left_out(data.facts), *data.notes, *extension(config.epochs, extend, rate), "initialising",
+        *left_out(data.facts), *data.notes, *scaled(config, noted.get("scaled", {})),
+        *ramp(config, length), *extension(config.epochs, extend, rate), "initialising",
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -47,8 +61,8 @@ def description(facts: Facts, config: ml_collections.ConfigDict, epochs: int, de
     frozen = " (frozen, one for all)" if build.is_frozen(config) else ""
     network = f"{config.model.num_experts} experts, {config.model.backbone}-{config.model.depth}{frozen}"
     return (
-        f"{facts.name}: {facts.num_train} training images, {facts.num_classes} classes of {max(counts)} to "
-        f"{min(counts)}, rows {facts.rows_checksum}\n"
+        f"{facts.name}: {facts.num_train} training images in {facts.num_classes} classes, the largest with "
+        f"{max(counts)}, the smallest with {min(counts)} (checksum of the chosen images: {facts.rows_checksum})\n"
         f"images per class: {' '.join(shown)}\n"
         f"{network}; {epochs} epochs, batch {config.optim.batch_size}; {device}; run directory {workdir}"
     )
@@ -79,28 +93,99 @@ def recipe(config: ml_collections.ConfigDict) -> str:
     return "recipe: " + " ".join(f"{name}={fields[name]}" for name in RECIPE) + " (any field: --config.FIELD=VALUE)"
 
 
+def scaled(config: ml_collections.ConfigDict, before: dict) -> list[str]:
+    """What of a schedule was scaled to the length of the run, from what it had been."""
+    old, new = flatten(before), flatten(config)
+    changed = [f"{name} {old[name]} to {new[name]}" for name in old if name in new and old[name] != new[name]]
+    return [f"scaled to the length of the run ({config.epochs} epochs): {', '.join(changed)}"] if changed else []
+
+
+def ramp(config: ml_collections.ConfigDict, steps_per_epoch: int) -> list[str]:
+    """Why the loss rises at first, where it does."""
+    steps, grow = config.loss.ramp_steps, [name for name in WEIGHTS if config.loss[name]]
+    if not steps or not grow or config.loss.name not in RAMPED:
+        return []
+    return [
+        f"over the first {steps} steps ({steps / max(steps_per_epoch, 1):.2g} epochs) the terms of the loss for hard "
+        "classes and for agreement between the experts are switched on little by little (ramp): the loss rises "
+        "meanwhile, and that is no fault"
+    ]
+
+
+def loss_terms(names: Collection[str]) -> str:
+    """What a loss is the sum of, in words with the terms' names in `metrics.jsonl`."""
+    terms = [f"{TERMS[name]} ({name})" if name in TERMS else name for name in in_order(names)]
+    return f"the loss, the smaller the better, is the sum of: {', '.join(terms)}"
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """The names of loss terms as they are shown: those that have words first."""
+    return [*filter(names.__contains__, TERMS), *(name for name in names if name not in TERMS)]
+
+
 def epoch_line(record: dict, epochs: int, seconds: float, left: float) -> str:
-    """The epoch on the console; `seconds` it took, `left` for those that follow."""
-    parts = " ".join(f"{name} {value:.3f}" for name, value in record["parts"].items() if value)
+    """The epoch on the console; `seconds` it took, `left` for what follows."""
+    shown = [name for name in in_order(record["parts"]) if record["parts"][name]]
+    parts = ", ".join(f"{TERMS.get(name, name)} {record['parts'][name]:.3f}" for name in shown)
     return (
-        f"epoch {record['epoch']}/{epochs}: loss {record['loss']:.3f} ({parts}), lr {record['learning_rate']:.4g}, "
-        f"dead features {100 * record['dead_features']:.0f} %, gradient {record['grad_norm']:.2g}, "
-        f"{record['images_per_second']:.0f} images/s, {seconds:.1f} s"
+        f"epoch {record['epoch']}/{epochs}: loss {record['loss']:.3f} ({parts}), "
+        f"learning rate {record['learning_rate']:.4g}, {record['images_per_second']:.0f} images/s, {seconds:.1f} s"
         + (f" ({100 * record['waited']:.0f} % waiting for data)" if "waited" in record else "")
         + (f", {duration(left)} left" if record["epoch"] < epochs else "")
     )
 
 
-def time_left(images_per_second: list[float], images: int, epochs: int) -> float:
-    """Seconds of the epochs to come, of `images` each, at the median speed of the last five; compilation is not in."""
-    return (epochs - len(images_per_second)) * images / float(np.median(images_per_second[-5:]))
+def estimate(found: Estimate, config: ml_collections.ConfigDict) -> list[str]:
+    """How long a run will take, before it takes it, and what would make it shorter where that is long; nothing for
+    one that is over soon."""
+    if found.seconds < SOON:
+        return []
+    line = (
+        f"this run will take about {duration(found.seconds)}: {found.epochs} epochs of {duration(found.epoch)}, "
+        f"{found.evaluations} evaluations of {duration(found.evaluation)}. Ctrl-C saves and stops it; the same command "
+        "continues"
+    )
+    return [line, f"shorter: {'; '.join(shorter(config))}"] if found.seconds > LONG else [line]
+
+
+def shorter(config: ml_collections.ConfigDict) -> list[str]:
+    """What would make a run shorter, the most useful first; each in another --workdir."""
+    named, own = NAMED[DEFAULT], config.data.name in ("folder", "list")
+    frozen, size = build.is_frozen(config), config.data.image_size
+    found = [
+        (own and not frozen, f"pretrained features, in minutes: backbone={DEFAULT} ({named.install})"),
+        (True, "a new run with --time=30m, which chooses the number of epochs"),
+        (not frozen and size >= 128, f"smaller images, image_size={size // 2}"),
+        (not frozen and config.model.depth >= 50, "a smaller network, --config.model.depth=18"),
+        (config.contrast.weight > 0 or config.loss.copies > 1, "method=ncl_supervised, with one view of each image"),
+    ]  # fmt: skip
+    return [text for applies, text in found if applies]
+
+
+def fitted(pace: Pace, epochs: int, wanted: int, epoch_seconds: float, is_too_long: bool) -> list[str]:
+    """How many epochs a run with a limit gets; `is_too_long`: not even one of them fits."""
+    took = f"an epoch takes {duration(epoch_seconds)}, an evaluation {duration(pace.evaluation or 0)}"
+    limit = f"--time={duration(pace.limit)}"
+    if is_too_long:
+        return [
+            f"warning: {limit} is not enough for one epoch ({took}): the run ends in the middle of it. A smaller "
+            "network, smaller images or pretrained features are faster"
+        ]
+    if epochs == wanted:
+        return [f"{limit}: all {epochs} epochs fit; {took}"]
+    return [f"{limit}: {epochs} of {wanted} epochs fit, and the schedule is scaled to them; {took}"]
+
+
+def time_up(epoch: int, epochs: int) -> str:
+    """Why a run ended before its last epoch."""
+    return f"the time is up after epoch {epoch} of {epochs}: what follows is of this state; the same command continues"
 
 
 def duration(seconds: float) -> str:
-    """`45 s`, `12 min` or `3 h 05 min`."""
+    """`0.4 s`, `45 s`, `12 min` or `3 h 05 min`."""
     minutes = round(seconds / 60)
     if seconds < 90:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.0f} s" if seconds >= 2 else f"{seconds:.1f} s"
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 

@@ -21,6 +21,7 @@ from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
 from ncl_jax.runs import heads, messages, pretrained, trunk
+from ncl_jax.runs.timing import Pace
 from ncl_jax.runtime import console, startup
 from ncl_jax.runtime.devices import replicated
 from ncl_jax.storage import records, trackers
@@ -37,7 +38,7 @@ def is_first() -> bool:
 
 @dataclasses.dataclass
 class Run:
-    """What the epochs share. The last eight change."""
+    """What the epochs share. The last ten change."""
 
     config: ml_collections.ConfigDict
     directory: RunDir
@@ -56,10 +57,12 @@ class Run:
     evaluate: Callable  # (variables) -> metrics.Evaluation
     are_finite: Callable  # (state) -> bool [leaves], see `steps.are_finite`
     term_fields: Mapping[str, Sequence[str]]  # what feeds a loss term, see `Objective.fields`
+    pace: Pace
     state: steps.TrainState
     history: steps.Metrics  # [length] each: the metrics of the running epoch's steps
     known_from: int  # the first of them whose metrics are known
     progress: dict  # the host's record, saved with the state
+    is_estimated: bool = False  # whether it was said how long the run will take
     evaluation: metrics.Evaluation | None = None  # that the devices are still at
     results: dict | None = None  # of the newest one that is done
     answers: list[metrics.Answers] = dataclasses.field(default_factory=list)  # likewise
@@ -82,24 +85,27 @@ def prepare(
     directory: RunDir,
     checkpoints: Checkpoints,
     shapes: steps.TrainState,
-    extend: int,
+    noted: dict,
     start: pretrained.Start | None = None,
     tracker: str = "",
     between: Callable[[str], None] = lambda doing: None,
+    pace: Pace | None = None,
 ) -> Run:
     """Restores or initialises the state of these `shapes`, puts the data on the devices, compiles the training step.
 
-    `between` is called, with what is being done, where the work can stop without a loss.
+    `between` is called, with what is being done, where the work can stop without a loss. `noted`: see `RunDir.begin`.
 
     Raises:
       ConfigError: the compiled step would take more memory than there is.
       CheckpointError: there are checkpoints and none can be read.
     """
     assert plan.mesh is not None
-    place, epochs, rates = replicated(plan.mesh), config.epochs + extend, plan.learning_rates
+    extend, place, rates = noted["extend"], replicated(plan.mesh), plan.learning_rates
+    epochs, pace = config.epochs + extend, pace or Pace()
+    pace.steps_per_call = plan.steps_per_call
     device = records.device_name(list(plan.mesh.devices.flat))
     if is_first():
-        console.say_text(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
+        console.say_text(messages.opening(config, data, build.notes(config, plan.mesh), noted, device, str(directory)))
     frozen = trunk_of(plan, directory, checkpoints, start)
     inputs = (
         data
@@ -117,7 +123,7 @@ def prepare(
     other = messages.other_machine(progress, machine)
     for line in (*lines, *log.notes, *other, messages.size(state.params)):
         log.print(line)
-    progress |= {"config": config.to_dict() | {"extend": extend}} | machine
+    progress |= {"config": config.to_dict() | noted} | machine
     keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
     feed = loading.training_feed(plan, inputs, keys.order)
     train_step = jax.jit(plans.train_step(plan, cut=feed.cut), inline=True)  # traced once for its metrics and itself
@@ -126,18 +132,43 @@ def prepare(
     history = jax.device_put(known, place)
     began = time.perf_counter()
     advance = compile_step(train_step, feed, plan.steps_per_call, place, (state, history, keys.step))
-    log.print(f"compiled the training step in {time.perf_counter() - began:.1f} s")
+    pace.compilation = time.perf_counter() - began
+    log.print(f"compiled the training step in {pace.compilation:.1f} s")
+    log.print(messages.loss_terms(zeros["parts"]))
     test = loading.test_feed(plan, inputs.test, plan.facts.split)
     predictor = plans.predictor(plan, on_features=frozen is not None)
     return Run(
         config=config, directory=directory, facts=plan.facts, test=data.test, inputs=inputs, device=device,
         checkpoints=checkpoints, log=log, length=length, epochs=epochs,
-        learning_rates=np.append(rates, np.full(extend, rates[-1])),
+        learning_rates=with_extension(rates, extend),
         key=keys.step, feed=feed, advance=advance, evaluate=make_evaluate(predictor, test, plan.mesh),
         are_finite=jax.jit(steps.are_finite, out_shardings=place, compiler_options=startup.QUICK),
-        term_fields=plan.objective.fields,
+        term_fields=plan.objective.fields, pace=pace,
         state=state, history=history, known_from=known_from, progress=progress,
     )  # fmt: skip
+
+
+def with_extension(rates: np.ndarray, extend: int) -> np.ndarray:
+    """The learning rates of all epochs: those of `extend` more are the last one."""
+    return np.append(rates, np.full(extend, rates[-1]))
+
+
+def restart(run: Run, state: steps.TrainState) -> None:
+    """Gives a run that has not begun the state to begin with."""
+    place = run.history["loss"].sharding
+    zeros = jax.tree.map(lambda values: np.zeros(values.shape, values.dtype), run.history)
+    run.state, run.history = state, jax.device_put(zeros, place)
+
+
+def replan(run: Run, plan: TrainingPlan, config: ml_collections.ConfigDict, noted: dict) -> None:
+    """Gives a run that has not begun a plan of another number of epochs."""
+    assert plan.mesh is not None
+    run.config, run.epochs = config, config.epochs + noted["extend"]
+    run.learning_rates = with_extension(plan.learning_rates, noted["extend"])
+    run.progress |= {"config": config.to_dict() | noted}
+    train_step = jax.jit(plans.train_step(plan, cut=run.feed.cut), inline=True)
+    arguments = (run.state, run.history, run.key)
+    run.advance = compile_step(train_step, run.feed, plan.steps_per_call, replicated(plan.mesh), arguments)
 
 
 def trunk_of(plan: TrainingPlan, directory: RunDir, checkpoints: Checkpoints, start: pretrained.Start | None) -> Any:
@@ -213,7 +244,7 @@ def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps
 def compile_step(train_step: Callable, feed: Feed, limit: int, place: NamedSharding, arguments: tuple) -> Callable:
     """`advance(state, history, key, source, left) -> (state, history, last metrics, steps done)`, compiled.
 
-    One call does up to `limit` steps. `arguments` are the first state, history and key.
+    One call does up to `limit` steps, fewer where fewer are `left`. `arguments` are the first state, history and key.
     """
     counts = [jax.device_put(np.int32(n), place) for n in range(limit + 1)]
     program = lower_step(train_step, feed, limit, arguments, counts[1]).compile()

@@ -1,39 +1,40 @@
 """A run, from a configuration to `results.json`: `train` reads top to bottom."""
 
-import collections
 import contextlib
+import functools
 import pathlib
-import time
 from collections.abc import Iterator
 
-import jax
 import ml_collections
-import numpy as np
 
-from ncl_jax.config import build, build_data, checks, choose, costs, fields
+from ncl_jax.config import build, build_data, checks, choose, costs, fields, schedule
 from ncl_jax.config.fields import flatten
 from ncl_jax.data import dataset
-from ncl_jax.errors import Interrupted
 from ncl_jax.evaluation import metrics
 from ncl_jax.field import Field
 from ncl_jax.report import tables
+from ncl_jax.runs import budget, heads, keeping, messages, pretrained
 from ncl_jax.runs import folds as out_of_fold
-from ncl_jax.runs import heads, keeping, messages, pretrained
-from ncl_jax.runs.divergence import check_finite
+from ncl_jax.runs.epoch import counts, save_if_due, train_epoch
 from ncl_jax.runs.results import write
-from ncl_jax.runs.setup import Run, is_first, prepare
+from ncl_jax.runs.setup import Run, is_first, prepare, restore_or_start
+from ncl_jax.runs.timing import Pace
 from ncl_jax.runtime import console, settings
 from ncl_jax.runtime.devices import devices
 from ncl_jax.runtime.interrupt import Interrupt
 from ncl_jax.storage import records, trackers
 from ncl_jax.storage.checkpoint import Checkpoints, agree
 from ncl_jax.storage.directory import RunDir
-from ncl_jax.training import steps
 
 
 @settings.holding
 def train(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend: int = 0, tracker: str = "", folds: int = 0
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    extend: int = 0,
+    tracker: str = "",
+    folds: int = 0,
+    limit: float = 0.0,
 ) -> dict:
     """Trains, or continues what `workdir` holds, and returns the content of `results.json`.
 
@@ -47,6 +48,9 @@ def train(
       extend: epochs beyond `config.epochs`, at the schedule's last learning rate; everything before is as without.
       tracker: one of `trackers.TRACKERS`, which gets the log and the results as well; none if empty.
       folds: K of the out-of-fold scores that are kept with a run on frozen features, see `folds.write`; 0: none.
+      limit: seconds that the run may take, evaluations included; 0: any number. A new run gets as many of its epochs as
+        fit (`budget.fit`), which its directory keeps; any run ends where its time is up, with results, and continues
+        when it is given again.
 
     Raises:
       ConfigError: a bad value, `workdir` lies among the images or holds a run of another configuration, another
@@ -57,6 +61,7 @@ def train(
       Diverged: a loss, or a number of the state, became infinite or NaN.
       Interrupted: SIGTERM, SIGINT or SIGHUP came; the state has been saved.
     """
+    pace = Pace(limit=limit)
     config, directory = fields.without_notes(config), RunDir(workdir)
     build_data.absolute_paths(config)  # evaluation may start elsewhere
     checks.validate(config)
@@ -64,6 +69,8 @@ def train(
     trackers.check(tracker)
     out_of_fold.check(config, folds)
     saved = saved_config(directory)
+    stored = directory.stored(saved)
+    config, scaled = schedule.as_begun(config, stored)
     directory.check(config, saved=saved)
     Field(0, "", at_least=0, at_most=fields.EPOCHS).check("--extend", extend)
     extend = max(extend, directory.read_extend(), (saved or {}).get("extend", 0))
@@ -83,41 +90,61 @@ def train(
     other = messages.other_pixels(directory.read_pixels(), bool(data.listing()))
     data = data._replace(notes=(*data.notes, *other))
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
+    given = config
+    if stored is None:
+        config = schedule.finishing(given, data.facts.num_train // given.optim.batch_size)
+        scaled = schedule.noted(given, config)
     plan = build.make_training_plan(config, data.facts, mesh)
+    noted = {"extend": extend, "prior_power": plan.prior_power(), **scaled}
     directory.check(config, data)
     shapes = costs.check(plan, config, data, extend)
     start = None if directory.has_checkpoints() else pretrained.load(config, plan)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(begun(directory, config, data, extend, plan.prior_power()))
+        stack.enter_context(begun(directory, config, data, noted))
         interrupt = stack.enter_context(Interrupt())
         earlier = (directory.read_results() or {}).get("step")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path, results=earlier)))
-        run = prepare(plan, config, data, directory, checkpoints, shapes, extend, start, tracker, interrupt.check)
+        run = prepare(plan, config, data, directory, checkpoints, shapes, noted, start, tracker, interrupt.check, pace)
         stack.callback(run.log.close)
         stack.callback(run.feed.close)
-        for epoch in range(int(run.state.step) // run.length, run.epochs):
-            train_epoch(run, epoch, interrupt)
-            if run.evaluation is not None:
-                run.results = evaluate(run, epoch + 1)
-                run.log.write("evaluation", run.results)
-            save_if_due(run, epoch + 1, interrupt)
+        if limit and stored is None:
+            begin = functools.partial(restore_or_start, checkpoints=checkpoints, shapes=shapes, start=start)
+            plan = budget.fit(run, plan, given, data, noted, begin, interrupt.check)
+        is_whole = train_epochs(run, interrupt)
         results = finish(run)
-        if folds:
+        if folds and is_whole:
             out_of_fold.keep(run, plan, folds, extend, interrupt.check)
         return results
 
 
+def train_epochs(run: Run, interrupt: Interrupt) -> bool:
+    """Trains the epochs that are left, with what is due after each; returns whether all were: not where the time was
+    up. Raises as `train_epoch` does."""
+    for epoch in range(int(run.state.step) // run.length, run.epochs):
+        if not train_epoch(run, epoch, interrupt):
+            run.log.print(messages.time_up(epoch, run.epochs))
+            return False
+        if run.evaluation is not None:
+            run.results = evaluate(run, epoch + 1)
+            run.log.write("evaluation", run.results)
+        is_last = budget.is_spent(run, epoch + 1)
+        save_if_due(run, epoch + 1, interrupt, is_last)
+        if is_last:
+            run.log.print(messages.time_up(epoch + 1, run.epochs))
+            return False
+    return True
+
+
 @contextlib.contextmanager
-def begun(
-    directory: RunDir, config: ml_collections.ConfigDict, data: dataset.Data, extend: int, prior_power: float
-) -> Iterator[None]:
-    """Creates the directory and keeps a second run out of it; in the first process alone."""
+def begun(directory: RunDir, config: ml_collections.ConfigDict, data: dataset.Data, noted: dict) -> Iterator[None]:
+    """Creates the directory and keeps a second run out of it; in the first process alone. `noted`: see
+    `RunDir.begin`."""
     if not is_first():
         yield
         return
     with directory.locked():
         directory.check(config, data)  # again: another run may have begun here while the data was loaded
-        directory.begin(config, data, {"extend": extend, "prior_power": prior_power})
+        directory.begin(config, data, noted)
         yield
 
 
@@ -129,78 +156,13 @@ def saved_config(directory: RunDir) -> dict | None:
         return (checkpoints.peek() or {}).get("config")
 
 
-def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> None:
-    """Trains the rest of epoch `epoch` (from 0), sends an evaluation that is due after it, and logs it.
-
-    Raises:
-      Diverged: a metric or the state is not finite; nothing since the last checkpoint has been saved.
-      Interrupted: in the middle of the epoch; the state has been saved.
-    """
-    began, waited, first = time.perf_counter(), run.feed.waited, int(run.state.step) % run.length
-    done = run.length - run_steps(run, run.length - first, epoch, interrupt)
-    known = slice(run.known_from, done)
-    history = jax.tree.map(lambda values: np.asarray(values)[known], run.history)
-    seconds = time.perf_counter() - began
-    check_finite(run, history, epoch * run.length + run.known_from)
-    run.progress["seconds"] += seconds
-    if done < run.length:
-        keeping.check_place(run)
-        run.log.flush()
-        values = {"history": jax.tree.map(np.ndarray.tolist, history)} if not run.known_from else {}
-        run.checkpoints.save(run.state, run.progress | values)
-        run.checkpoints.wait()
-        stopped = f"stopped at step {int(run.state.step)}, saved: the same command continues the run"
-        raise Interrupted(stopped, interrupt.number)
-    if epoch + 1 == run.epochs or (epoch + 1) % run.config.eval_every == 0:
-        run.evaluation = run.evaluate(run.variables)  # the first one is compiled: not the steps' time
-    run.known_from = 0
-    speed = (run.length - first) * run.config.optim.batch_size / seconds
-    record = records.epoch(history, epoch + 1, (epoch + 1) * run.length, run.learning_rates[epoch], speed)
-    record |= {"waited": (run.feed.waited - waited) / seconds} if run.feed.cut else {}
-    run.progress["images_per_second"].append(speed)
-    run.log.write("train", record)
-    left = messages.time_left(run.progress["images_per_second"], run.length * run.config.optim.batch_size, run.epochs)
-    run.log.print(messages.epoch_line(record, run.epochs, seconds, left))
-    collapsed = None if run.is_frozen else messages.collapse_warning(record)
-    for warning in filter(None, (collapsed, messages.wait_warning(record))):
-        run.log.print(warning)
-
-
-def run_steps(run: Run, left: int, epoch: int, interrupt: Interrupt) -> int:
-    """Up to `left` training steps; returns how many an interrupt left.
-
-    Nothing waits for the newest calls: the bar shows the losses of an earlier one.
-    """
-    pending: collections.deque = collections.deque()
-    text = f"epoch {epoch + 1}/{run.epochs} lr {run.learning_rates[epoch]:.4g}"
-    for source, served in run.feed.batches(int(run.state.step)):
-        served = min(served, left)
-        while served and not interrupt.requested():
-            with jax.transfer_guard("disallow"):
-                run.state, run.history, last, done = run.advance(run.state, run.history, run.key, source, served)
-            served, left = served - done, left - done
-            pending.append((last, done))
-            if len(pending) > 2:
-                show(run, *pending.popleft(), text=text)
-        if served or not left:
-            break
-    run.log.advance(sum(done for _, done in pending), text)
-    return left
-
-
-def show(run: Run, last: steps.Metrics, steps_done: int, *, text: str) -> None:
-    """Moves the bar on by a finished call, with its last step's losses."""
-    values = jax.device_get(last)
-    parts = " ".join(f"{name} {value:.3f}" for name, value in {"loss": values["loss"], **values["parts"]}.items())
-    run.log.advance(steps_done, f"{text} {parts}")
-
-
 def evaluate(run: Run, epoch: int) -> dict:
     """Evaluates the state on the test set, and notes the best epoch so far in the record."""
     evaluation, run.evaluation = run.evaluation or run.evaluate(run.variables), None
     figures, run.answers = metrics.summarize(evaluation.sums, run.facts.groups()), evaluation.answers
+    run.pace.end_evaluation()
     best, accuracy = run.progress["best_on_test"], figures["ensemble"]["accuracy"]
-    if best is None or accuracy > best["accuracy"]:
+    if counts(run, epoch) and (best is None or accuracy > best["accuracy"]):
         run.progress["best_on_test"] = {"epoch": epoch, "accuracy": accuracy}
     results = {"epoch": epoch, "step": int(run.state.step), **figures}
     run.log.print(messages.evaluation_line(results))
@@ -209,8 +171,10 @@ def evaluate(run: Run, epoch: int) -> dict:
 
 def finish(run: Run) -> dict:
     """The last figures: written when the checkpoint that they come from is on disk, and after the plots."""
-    # The run may have been killed between its last checkpoint and here.
-    figures = run.results or evaluate(run, run.epochs)
+    step = int(run.state.step)
+    # The run may have been killed between its last checkpoint and here, or its time was up within an epoch.
+    newest = run.results if run.results and run.results["step"] == step else None
+    figures = newest or evaluate(run, step // run.length)
     results = records.final(figures, run.facts, run.progress, run.device, run.config.to_dict())
     if run.is_frozen:
         results["baselines"] = heads.baselines(run.inputs)
@@ -222,18 +186,3 @@ def finish(run: Run) -> dict:
     run.log.finish({name: value for name, value in results.items() if name != "config"})
     run.log.print(f"\n{results['dataset']}: {run.directory}\n{tables.table(results)}")
     return results
-
-
-def save_if_due(run: Run, epoch: int, interrupt: Interrupt) -> None:
-    """Saves a checkpoint after the epochs that ask for one. Raises Interrupted if the run was asked to stop."""
-    keeping.check_place(run)
-    last = epoch == run.epochs
-    stop = interrupt.requested()
-    if last or epoch % run.config.checkpoint_every == 0 or stop:
-        run.log.flush()
-        keeping.restore_deleted(run)
-        newest = run.results if run.results and run.results["epoch"] == epoch else None
-        run.checkpoints.save(run.state, run.progress, newest["ensemble"]["accuracy"] if newest else None)
-    if stop and not last:
-        run.checkpoints.wait()
-        raise Interrupted(f"stopped after epoch {epoch}, saved: the same command continues the run", interrupt.number)

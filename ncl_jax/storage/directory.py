@@ -53,9 +53,9 @@ class RunDir:
         A run that ended before its first checkpoint has nothing to go on from: another may take its place. `saved` is
         what the newest checkpoint says its configuration was, for a directory without `config.json`.
         """
-        if not self.has_begun() or (not self.config.exists() and saved is None):
+        stored = self.stored(saved)
+        if stored is None:
             return
-        stored = self.read_config() if saved is None or self.config.exists() else self._configuration(saved)
         differing = differences(stored, config)
         if data is not None and self.facts.exists() and self.read_facts() != data.facts:
             changed = changes(self.read_files(), list(map(name_text, data.listing())))
@@ -65,6 +65,14 @@ class RunDir:
                 f"{self} holds a run of another configuration: {'; '.join(differing)}. Repeat that run's command, or "
                 "give another --workdir"
             )
+
+    def stored(self, saved: dict | None = None) -> ml_collections.ConfigDict | None:
+        """The configuration of the run that has begun here, with its notes; None where none has. `saved`: see `check`.
+
+        Raises ConfigError where its file is damaged."""
+        if not self.has_begun() or (not self.config.exists() and saved is None):
+            return None
+        return self.read_config() if saved is None or self.config.exists() else self._configuration(saved)
 
     def check_version(self) -> None:
         """Raises ConfigError if the directory holds a run of another version, which cannot be continued."""
@@ -81,8 +89,9 @@ class RunDir:
         Args:
           config: of the run.
           data: what it is trained on.
-          noted: what else `config.json` holds: `extend`, and `prior_power`, which priors at inference start from. Not
-            `pixels`, by which rule the first images of the run were read (`pixels.VERSION`): that stays what it was.
+          noted: what else `config.json` holds: `extend`; `prior_power`, which priors at inference start from; `scaled`,
+            see `schedule.originals`. Not `pixels`, by which rule the first images of the run were read
+            (`pixels.VERSION`): that stays what it was.
 
         Raises:
           WriteError: it cannot be written.

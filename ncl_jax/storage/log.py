@@ -134,11 +134,22 @@ class RunLog:
         with self._surviving(), self._bar.external_write_mode(file=sys.stdout):
             console.say_text(line)
 
-    def advance(self, steps: int, text: str) -> None:
-        """Moves the progress bar on."""
+    def start(self, total_steps: int) -> None:
+        """Steps begin, of so many in the whole run: what came before is not in the bar's speed and time left."""
+        with self._surviving():
+            self._bar.total = total_steps * self._batch_size
+            self._bar.unpause()
+
+    def advance(self, steps: int, text: str, *, timed: bool = True) -> None:
+        """Moves the progress bar on; steps that are not `timed` do not count in its speed and time left."""
         with self._surviving():
             self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update(steps * self._batch_size)
+            if timed or self._bar.disable:
+                self._bar.update(steps * self._batch_size)
+            else:
+                self._bar.n += steps * self._batch_size
+                self._bar.initial += steps * self._batch_size
+                self._bar.unpause()
 
     def write(self, kind: str, record: dict) -> None:
         """A record, with its `step` and `epoch`, to all logs."""
@@ -185,7 +196,9 @@ class SilentLog(RunLog):
 
     def print(self, line: str) -> None: ...
 
-    def advance(self, steps: int, text: str) -> None: ...
+    def start(self, total_steps: int) -> None: ...
+
+    def advance(self, steps: int, text: str, *, timed: bool = True) -> None: ...
 
     def write(self, kind: str, record: dict) -> None: ...
 

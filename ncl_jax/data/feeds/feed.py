@@ -53,8 +53,9 @@ class Feed(Protocol):
         ...
 
 
-def over(feed: Feed, mesh: Mesh, function: Callable[[Batch, Any], Any]) -> Callable[[Any], list]:
-    """Makes `run(argument)`, which gives the results of `function(batch, argument)` for all that a test feed holds.
+def over(feed: Feed, mesh: Mesh, function: Callable[[Batch, Any], Any]) -> Callable[..., list]:
+    """Makes `run(argument, most=None)`, which gives the results of `function(batch, argument)` for all that a test feed
+    holds, or for its first `most` batches.
 
     Nothing waits for the results: they are arrays on all devices of the mesh, ready when they are read.
     """
@@ -64,10 +65,13 @@ def over(feed: Feed, mesh: Mesh, function: Callable[[Batch, Any], Any]) -> Calla
     def one(argument, source, step):
         return function(feed.take(source, step), argument)
 
-    def run(argument: Any) -> list:
+    def run(argument: Any, most: int | None = None) -> list:
         results: list = []
         for source, count in feed.batches(0):
             for _ in range(count):
+                if len(results) == most:
+                    feed.close()
+                    return results
                 results.append(one(argument, source, jax.device_put(np.int32(len(results)), place)))
         return results
 

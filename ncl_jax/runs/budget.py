@@ -1,0 +1,106 @@
+"""A run that must fit a time: how many epochs it gets, and whether its time is up."""
+
+import time
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ncl_jax.config import build, schedule
+from ncl_jax.config.plan import TrainingPlan
+from ncl_jax.data import dataset
+from ncl_jax.runs import messages, timing
+from ncl_jax.runs.setup import Run, is_first, replan, restart
+
+SHARE = 0.9  # of the time that is planned: steps are not all as fast as those that were timed
+ENDING = 5.0  # seconds of table, plots and page
+
+
+def fit(
+    run: Run,
+    plan: TrainingPlan,
+    given: ml_collections.ConfigDict,
+    data: dataset.Data,
+    noted: dict,
+    begin: Callable,
+    between: Callable[[str], None],
+) -> TrainingPlan:
+    """Gives a new run as many epochs as fit into its limit, at most those that it has; returns its plan.
+
+    Steps and a batch of an evaluation are timed, then the run starts from its first state. Its directory keeps the
+    choice, by which it continues on any machine.
+
+    Args:
+      run: prepared, at step 0.
+      plan: its own.
+      given: the configuration before anything was scaled.
+      data: of the run.
+      noted: see `RunDir.begin`.
+      begin: `setup.restore_or_start`, of plan, configuration and inputs.
+      between: see `setup.prepare`.
+    """
+    measure(run, between)
+    epoch_seconds = run.length * (run.pace.step or 0.0)
+    seconds = SHARE * run.pace.left() - run.pace.compilation - ENDING
+    epochs = most_epochs(given, seconds, epoch_seconds, run.pace.evaluation or 0.0, noted["extend"])
+    epochs = int(multihost_utils.broadcast_one_to_all(np.int32(epochs))) if jax.process_count() > 1 else epochs
+    for line in messages.fitted(run.pace, epochs, given.epochs, epoch_seconds, epoch_seconds > seconds):
+        run.log.print(line)
+    config = run.config
+    if epochs < given.epochs:
+        config = schedule.finishing(schedule.shortened(given, epochs), run.length)
+        noted = {name: value for name, value in noted.items() if name != "scaled"} | schedule.noted(given, config)
+        plan = build.make_training_plan(config, plan.facts, plan.mesh)
+        if is_first():
+            run.directory.begin(config, data, noted)
+    restart(run, begin(plan, config, inputs=run.inputs)[0])
+    if epochs < given.epochs:
+        replan(run, plan, config, noted)
+    return plan
+
+
+def most_epochs(
+    config: ml_collections.ConfigDict, seconds: float, epoch_seconds: float, evaluation: float, extend: int = 0
+) -> int:
+    """How many of a configuration's epochs fit into so many seconds, with their evaluations and `extend` epochs more;
+    at least 1."""
+    epochs = int(max(1, min(config.epochs, seconds / max(epoch_seconds, 1e-9))))
+    while epochs > 1:
+        scaled = schedule.shortened(config, epochs)
+        needed = timing.estimate(scaled, 0, epochs + extend, epoch_seconds, evaluation).seconds
+        if needed <= seconds:
+            break
+        epochs = max(1, min(epochs - 1, int(epochs * seconds / needed)))
+    return epochs
+
+
+def measure(run: Run, between: Callable[[str], None]) -> None:
+    """Times steps, which change the run's state, and a batch of an evaluation."""
+    run.pace.start()
+    for source, served in run.feed.batches(0):
+        while served and not run.pace.is_known:
+            count = min(served, run.pace.at_once)
+            run.state, run.history, last, done = run.advance(run.state, run.history, run.key, source, count)
+            jax.block_until_ready(last)
+            run.pace.lap(done)
+            served -= done
+            between("timing steps")
+        if run.pace.is_known:
+            break
+    run.feed.close()
+    for _ in range(2):  # the first one compiles
+        began = time.perf_counter()
+        jax.block_until_ready(run.evaluate(run.variables, 1).sums)
+        took = time.perf_counter() - began
+    batches = -(-len(run.test) // min(run.config.run.eval_batch, len(run.test)))
+    run.pace.evaluation = took * batches
+
+
+def is_spent(run: Run, epoch: int) -> bool:
+    """Whether the time is up after an epoch (from 1): what is left of it is less than another one takes."""
+    if not run.pace.limit or epoch == run.epochs:
+        return False
+    another = run.length * (run.pace.step or 0.0) + (run.pace.evaluation or 0.0)
+    return timing.together(run.pace.left() < another)
