@@ -57,7 +57,15 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
 
 def test_help_of_training_names_methods_and_fields():
     text = train.epilog()
-    for word in ("nclpp", "optim.batch_size = 64", "cifar100lt", "imbalance", "run.conv"):
+    for word in (
+        "nclpp",
+        "optim.batch_size = 64",
+        "cifar100lt",
+        "imbalance",
+        "run.conv",
+        "folder:dir=DIR",
+        "image_size",
+    ):
         assert word in text
 
 
@@ -93,6 +101,11 @@ def test_a_runs_name(path, name):
         (["predict", "--run=x", "--topp", "3", "y.jpg"], "(did you mean --top?)"),
         (["train", "--config=quickstart:method=nclp"], "(did you mean nclpp?)"),
         (["train", "--config=quickstart", "--config.optim.schedule=cosin"], "(did you mean cosine?)"),
+        (["train", "--config=quickstart", "--batch_size=8"], "(did you mean --config.optim.batch_size?)"),
+        (["train", "--config=quickstart", "--epochs=8"], "(did you mean --config.epochs?)"),
+        (["train", "--config=folder", "--dir=photos"], "--config=folder:dir=DIR"),
+        (["train", "--config=quickstart", "--tme=30m"], "(did you mean --time?)"),
+        (["train", "--config=cifar100lt:backbone=efficientnet_lite"], "(did you mean efficientnet_lite0?)"),
     ],
 )
 def test_the_nearest_name_is_suggested(argument, said):
@@ -129,3 +142,19 @@ def test_a_shell_completes_commands_arguments_and_fields(tmp_path, capsys):
         script = f"source {tmp_path}/completion; COMP_WORDS=({' '.join(line)}); COMP_CWORD={len(line) - 1}; "
         script += '_shtab_ncl_jax; echo "${COMPREPLY[@]}"'
         assert subprocess.run(["bash", "-c", script], capture_output=True, text=True).stdout.split() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "required: --config, for example --config=folder:dir=DIR"),
+        (["--resume=x", "--config=quickstart"], "--resume=x"),
+        (["--resume=x", "--workdir=y"], "leave --workdir out"),
+        (["--resume={tmp}"], "config.json"),
+        (["--resume={tmp}/none"], "none is not a directory"),
+        (["--config=quickstart", "--time=30"], "--time=30 must be"),
+    ],
+)
+def test_a_bad_start_is_one_line(arguments, said, tmp_path):
+    message, code = cli.attempt("train", [word.replace("{tmp}", str(tmp_path)) for word in arguments])
+    assert code == 1 and said in message and "\n" not in message

@@ -6,6 +6,7 @@ import runpy
 from programs import ROOT
 
 from ncl_jax.methods import METHODS
+from ncl_jax.runs import messages
 
 
 def test_the_readmes_methods_are_the_codes():
@@ -20,6 +21,11 @@ def test_files_that_architecture_names_exist():
     names = re.findall(r"`([\w/]+\.py|\w+/)`", table)
     assert len(names) > 50
     assert not [name for name in names if not any((folder / name).exists() for folder in (ROOT, ROOT / "ncl_jax"))]
+
+
+def test_the_glossary_has_the_terms_of_the_losses():
+    page = (ROOT / "docs" / "glossary.md").read_text()
+    assert not [name for name in messages.TERMS if name not in ("ldam", "diversity") and f"`{name}`" not in page]
 
 
 def test_links_between_pages_lead_somewhere():

@@ -84,7 +84,7 @@ def test_a_missing_library_is_named(old_run, tmp_path, monkeypatch):
 
 
 def test_the_ending_says_which_format(old_run, tmp_path):
-    for name, form in (("a.safetensors", "safetensors"), ("a.stablehlo", "stablehlo"), ("a.bin", "stablehlo")):
+    for name, form in (("a.safetensors", "safetensors"), ("a.stablehlo", "stablehlo"), ("a", "stablehlo")):
         assert cli.attempt("export", [f"--run={old_run}", f"--out={tmp_path}/{name}"]) == ("", 0)
         assert json.loads((tmp_path / f"{name}.json").read_text())["format"] == form
 

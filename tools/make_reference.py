@@ -16,7 +16,7 @@ Made from the declarations in `ncl_jax/config/fields.py` and `ncl_jax/methods/` 
 """
 SECTIONS = {
     "": "The run", "data": "Data", "model": "Network", "loss": "Loss", "contrast": "Momentum contrast",
-    "teacher": "Teacher (set by `ncl-jax distill`)", "optim": "Optimizer", "run": "Devices",
+    "teacher": "Teacher (set by `ncl-jax distill`)", "optim": "Optimizer", "run": "Devices, and when to stop",
 }  # fmt: skip
 
 

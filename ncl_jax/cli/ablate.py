@@ -16,6 +16,7 @@ from ncl_jax.field import Field, one_of
 from ncl_jax.methods import METHODS
 from ncl_jax.report.ablation import plot, table
 from ncl_jax.report.plots import png
+from ncl_jax.runs import next_steps
 from ncl_jax.runtime import console
 from ncl_jax.runtime.files import valid_utf8, write_together
 from ncl_jax.storage.directory import RunDir
@@ -88,5 +89,6 @@ def main(args: argparse.Namespace) -> None:
             table_file = {workdir / "table.md": valid_utf8(text + "\n")}
             write_together(table_file | {workdir / "per_class.png": png(plot(results))})
         console.say_text(f"\n{RunDir(workdir)}/table.md, {RunDir(workdir)}/per_class.png")
+        console.say_lines(next_steps.compared(str(workdir), args.methods))
     if failed:
         raise NclError("failed: " + "; ".join(failed))

@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from ncl_jax.config import files as config_files
-from ncl_jax.config import schedule
+from ncl_jax.config import recipes, schedule
 from ncl_jax.config.fields import fields as declared_fields
 from ncl_jax.config.fields import flatten
 from ncl_jax.errors import ConfigError, WriteError, did_you_mean
@@ -48,12 +48,23 @@ class Parser(argparse.ArgumentParser):
         fields, rest = take_fields(argv) if self.takes_fields else ([], list(argv))
         found, unknown = self.parse_known_args(rest)
         if unknown:
-            name = unknown[0].partition("=")[0]
-            near = did_you_mean(name, self._option_string_actions) if name.startswith("--") else ""
+            near = self._nearest(unknown[0].partition("=")[0])
             hint = f"; a field is set by {FIELD}FIELD=VALUE" if self.takes_fields and not near else ""
             self.error(f"unknown argument {unknown[0]!r}{near}{hint}")
         found.fields = fields
         return found
+
+    def _nearest(self, name: str) -> str:
+        """What an unknown flag may have meant: a field or an argument of a recipe of that name, or another flag."""
+        leaf = name.removeprefix("--").replace("-", "_")
+        if not name.startswith("--"):
+            return ""
+        found = [f for f in declared_fields() if leaf in (f, f.rpartition(".")[2])] if self.takes_fields else []
+        if self.takes_fields and leaf in ("dir", *recipes.OWN) and leaf not in found:
+            return f" (did you mean the argument {leaf} of a configuration, --config=folder:dir=DIR,...?)"
+        if found:
+            return f" (did you mean {FIELD}{found[0]}?)"
+        return did_you_mean(name, self._option_string_actions)
 
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser.error`, which would end the program. Raises ConfigError."""

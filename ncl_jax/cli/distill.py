@@ -8,9 +8,11 @@ is one like any other; it does not need the teacher's once it has its first chec
 import argparse
 
 from ncl_jax.cli.arguments import Parser, add_fields, add_run, set_fields
+from ncl_jax.runs import next_steps
 from ncl_jax.runs.distill import continued, student
+from ncl_jax.runs.setup import is_first
 from ncl_jax.runs.train import train
-from ncl_jax.runtime import startup
+from ncl_jax.runtime import console, startup
 from ncl_jax.storage.directory import RunDir
 
 
@@ -29,4 +31,7 @@ def main(args: argparse.Namespace) -> None:
     config = continued(workdir) if workdir.has_checkpoints() else student(args.run)
     set_fields(config, args.fields)
     startup.prepare()
-    train(config, workdir.path, extend=args.extend, tracker=args.tracker)
+    results = train(config, workdir.path, extend=args.extend, tracker=args.tracker)
+    if is_first():
+        console.say_lines(next_steps.after_training(workdir, results))
+        console.say_lines(next_steps.distilled(str(args.run), str(workdir.path)))

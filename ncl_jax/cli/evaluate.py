@@ -6,6 +6,7 @@ from ncl_jax.cli.arguments import Parser, add_model, add_run
 from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation import shifts
 from ncl_jax.report import tables
+from ncl_jax.runs import next_steps
 from ncl_jax.runs.evaluate import evaluate_run, finish
 from ncl_jax.runtime import console, startup
 from ncl_jax.storage.directory import RunDir
@@ -34,3 +35,4 @@ def main(args: argparse.Namespace) -> None:
     console.say_text(f"{RunDir(args.run)}, step {results['step']} (epoch {results['epoch']})\n{tables.table(results)}")
     if args.shift:
         console.say_text("\n" + shifts.table(results, RunDir(args.run).read_facts().class_counts))
+    console.say_lines(next_steps.evaluated(str(args.run), args.finish))

@@ -10,8 +10,10 @@ from ncl_jax.cli.arguments import Parser, add_config, read_config
 from ncl_jax.config import files as config_files
 from ncl_jax.errors import printable
 from ncl_jax.report import tables
+from ncl_jax.runs import next_steps
 from ncl_jax.runs.import_authors import import_checkpoint
 from ncl_jax.runtime import console, startup
+from ncl_jax.storage.directory import RunDir
 
 
 def arguments(parser: Parser) -> None:
@@ -28,3 +30,4 @@ def main(args: argparse.Namespace) -> None:
     workdir = args.workdir or f"runs/{config_files.run_name(args.config)}-imported"
     results = import_checkpoint(config, args.checkpoint, workdir)
     console.say_text(f"{printable(args.checkpoint)} is now the run {printable(workdir)}\n{tables.table(results)}")
+    console.say_lines(next_steps.after_training(RunDir(workdir), results))

@@ -21,6 +21,7 @@ from ncl_jax.data.images.examine import Examined
 from ncl_jax.data.longtail import count_labels
 from ncl_jax.errors import ConfigError, DataError, WriteError, printable
 from ncl_jax.report import charts, plots
+from ncl_jax.runs import next_steps
 from ncl_jax.runtime import console
 from ncl_jax.runtime.files import write_bytes
 
@@ -184,6 +185,8 @@ def main(args: argparse.Namespace) -> None:
     config, picture_file = read_config(args), new_file("--picture", args.picture, args.force)
     if picture_file.suffix.lower() not in PICTURES:
         raise ConfigError(f"--picture={args.picture} must end in {', '.join(PICTURES)}")
-    if found := inspect(config, picture_file):
+    found = inspect(config, picture_file)
+    console.say_lines(next_steps.inspected(args.config, args.fields, not found))
+    if found:
         raise DataError(f"{len(found)} problem{'s' * (len(found) > 1)} would stop or spoil a run: fix the data first")
     console.say("nothing was found that would stop or spoil a run")

@@ -19,13 +19,16 @@ from typing import TextIO
 
 from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, at_least, check_writable, new_file
 from ncl_jax.errors import ConfigError, DataError, Interrupted, WriteError, printable
-from ncl_jax.runs import messages
+from ncl_jax.runs import messages, next_steps
 from ncl_jax.runs.load import Model, load
 from ncl_jax.runs.predict import find_files, predict
 from ncl_jax.runtime import console, startup
 from ncl_jax.runtime.files import partial_of, writing_whole
 from ncl_jax.storage.directory import RunDir
 
+# How image files begin, and what stands at the ninth byte of WebP, AVIF and HEIC; what else there is holds zeros.
+IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+WITHIN = (b"WEBP", b"avif", b"heic", b"mif1")
 MOST_INPUT = 2**28  # bytes of names on standard input
 
 
@@ -118,6 +121,11 @@ def read_names() -> list[str]:
     content = sys.stdin.buffer.read(MOST_INPUT + 1)
     if len(content) > MOST_INPUT:
         raise DataError(f"standard input holds more than {MOST_INPUT:,} bytes of names: pass folders, or fewer names")
+    boxed = content.startswith(b"RIFF") or content[4:8] == b"ftyp"
+    if content.startswith(IMAGES) or (boxed and content[8:12] in WITHIN):
+        raise DataError(
+            "standard input holds an image, not names: pass the image's file, or its name on standard input"
+        )
     if b"\0" not in content:
         names = [name.removesuffix(b"\r") for name in content.split(b"\n")]
     elif b"\0\0" not in content:
@@ -156,7 +164,14 @@ def main(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
     directory = RunDir(args.run)
+    if args.step is None:
+        done, config = model.step // (directory.read_facts().num_train // model.config.optim.batch_size), model.config
+        for line in next_steps.unfinished(str(args.run), done, config.epochs + config.get("extend", 0)):
+            console.say(line, error=True)
     for line in messages.other_pixels(directory.read_pixels(), directory.files.exists()):
         console.say(line, error=True)
-    if failed := run(model, files, args.top, args.expert, out):
+    failed = run(model, files, args.top, args.expert, out)
+    if out is not None:
+        console.say_lines(next_steps.predicted(failed))
+    if failed:
         raise DataError(f"{failed} of {len(files)} files cannot be read")

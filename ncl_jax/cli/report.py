@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ncl_jax.cli.arguments import Parser, add_force, check_writable, new_file
 from ncl_jax.errors import WriteError
 from ncl_jax.report import comparison, page
+from ncl_jax.runs import next_steps
 from ncl_jax.runs.results import read
 from ncl_jax.runtime import console
 from ncl_jax.runtime.files import write_text
@@ -35,4 +36,4 @@ def main(args: argparse.Namespace) -> None:
         write_text(out, content)
     except OSError as error:
         raise WriteError(f"--out={out} cannot be written: {error}") from error
-    console.say(f"wrote {out}: open it in a browser")
+    console.say_lines(next_steps.reported(args.runs, str(out)))

@@ -15,9 +15,11 @@ from ncl_jax.config import files as config_files
 from ncl_jax.config.fields import MAY_CHANGE, NOTES, differences, fields
 from ncl_jax.errors import ConfigError, NclError, one_line
 from ncl_jax.methods import METHODS
+from ncl_jax.runs import next_steps
 from ncl_jax.runs.resume import again
+from ncl_jax.runs.setup import is_first
 from ncl_jax.runs.train import train
-from ncl_jax.runtime import startup
+from ncl_jax.runtime import console, startup
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.storage.trackers import TRACKERS
 
@@ -134,7 +136,9 @@ def main(args: argparse.Namespace) -> None:
     startup.prepare()
     connect(args)
     try:
-        train(config, workdir, extend=args.extend, tracker=args.tracker, folds=args.folds, limit=limit)
+        results = train(config, workdir, extend=args.extend, tracker=args.tracker, folds=args.folds, limit=limit)
+        if is_first():
+            console.say_lines(next_steps.after_training(RunDir(workdir), results))
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if isinstance(error, ValueError) and "Gloo" not in str(error):  # as which a lost connection may come on CPUs
             raise

@@ -175,6 +175,8 @@ DEVICES = {
     "run.strategy": Field("auto", "how the experts are applied", choices=("auto", *STRATEGIES), developer=True),
     "run.steps_per_call": Field(0, "training steps in one device call; 0: the platform's default", at_least=0,
                                 at_most=1000, developer=True),
+    "run.patience": Field(0, "epochs without a higher mean of the classes' accuracies on the val split after which "
+                          "training ends; 0: never", at_least=0, at_most=EPOCHS),
     "run.eval_batch": Field(500, "test images per step", at_least=1),
     "run.data_devices": Field(0, "devices that share a batch; 0: all that are not taken by experts", at_least=0),
     "run.expert_devices": Field(1, "devices that the experts are spread over; must divide the number of experts",

@@ -12,7 +12,7 @@ import ml_collections
 from ncl_jax._version import __version__
 from ncl_jax.config import build
 from ncl_jax.config.plan import Plan, adjustment, predictor
-from ncl_jax.errors import ConfigError, WriteError
+from ncl_jax.errors import ConfigError, WriteError, did_you_mean
 from ncl_jax.export.artifact import Artifact
 from ncl_jax.export.formats import FORMATS
 from ncl_jax.export.load import VERSION, description_of
@@ -40,20 +40,19 @@ def export(
     Args:
       run: the run's directory.
       out: the file; one that exists is replaced.
-      form: one of `FORMATS`; None for the one that `out` ends in, stablehlo where it ends in none of them.
+      form: one of `FORMATS`; None for the one that `out` ends in, see `form_of`.
       step: of the checkpoint, as for `load.load`.
       expert: its number; None for the ensemble.
       prior: that the program's probabilities are for, see `priors.read`; None: as trained.
       temperature: see `temperature.find_temperature`.
 
     Raises:
-      ConfigError: an unknown format, no such expert, or a directory that holds no run.
+      ConfigError: an unknown format or ending, no such expert, or a directory that holds no run.
       CheckpointError: there is no checkpoint, or it is damaged.
       WriteError: the files cannot be written; those that were there before stay.
     """
     path = expand("--out", out)
-    ending = path.suffix.removeprefix(".")
-    form = form or (ending if ending in FORMATS else "stablehlo")
+    form = form or form_of(path)
     if form not in FORMATS:
         raise ConfigError(f"--format={form} must be one of: {', '.join(FORMATS)}")
     directory = RunDir(run)
@@ -84,6 +83,20 @@ def export(
         write_together({path: content, description_of(path): json.dumps(about, indent=1).encode() + b"\n"})
     except OSError as error:
         raise WriteError(f"--out={path} cannot be written: {error}") from error
+
+
+def form_of(path: pathlib.Path) -> str:
+    """The format that a file's name ends in; stablehlo for a name without an ending. Raises ConfigError for another."""
+    ending = path.suffix.removeprefix(".")
+    if not ending:
+        return "stablehlo"
+    if ending not in FORMATS:
+        endings = ", ".join(f".{name}" for name in FORMATS)
+        raise ConfigError(
+            f"--out={path} must end in one of: {endings}{did_you_mean(ending, FORMATS)}; for another name pass "
+            "--format, too"
+        )
+    return ending
 
 
 def one_expert(variables: Any, expert: int) -> Any:

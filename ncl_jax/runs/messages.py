@@ -176,6 +176,14 @@ def fitted(pace: Pace, epochs: int, wanted: int, epoch_seconds: float, is_too_lo
     return [f"{limit}: {epochs} of {wanted} epochs fit, and the schedule is scaled to them; {took}"]
 
 
+def stopped_early(best: dict, epoch: int, patience: int) -> str:
+    """Why a run ended before its last epoch: its val split (`early`) did not improve."""
+    return (
+        f"stopped early after epoch {epoch}: for {patience} epochs (run.patience) the val split did not get better "
+        f"than {100 * best['accuracy']:.2f} % after epoch {best['epoch']}. The figures are those of the last epoch"
+    )
+
+
 def time_up(epoch: int, epochs: int) -> str:
     """Why a run ended before its last epoch."""
     return f"the time is up after epoch {epoch} of {epochs}: what follows is of this state; the same command continues"

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from ncl_jax.config.plan import Plan, by_xla, initial_model
-from ncl_jax.errors import ConfigError, one_line
+from ncl_jax.errors import ConfigError, did_you_mean, one_line
 from ncl_jax.models.named import NAMED
 from ncl_jax.runs.restore import restore
 from ncl_jax.runtime.files import expand
@@ -118,7 +118,8 @@ def find(name: str) -> Path:
 def from_hub(name: str) -> Path:
     """The file of a model on the Hugging Face hub, downloaded or from its cache. Raises ConfigError."""
     if name.startswith(("/", ".", "~")) or name.count("/") != 1:
-        raise ConfigError(f"model.pretrained={name} is no file, no run's directory and no ORG/NAME of the hub")
+        near = did_you_mean(name, NAMED)
+        raise ConfigError(f"model.pretrained={name} is no file, no run's directory and no ORG/NAME of the hub{near}")
     try:
         import huggingface_hub
     except ImportError as error:

@@ -55,6 +55,7 @@ class Run:
     feed: Feed
     advance: Callable  # (state, history, key, source, steps left) -> (state, history, last metrics, steps done)
     evaluate: Callable  # (variables) -> metrics.Evaluation
+    validate: Callable | None  # (variables) -> metrics.Evaluation of the val split, of runs that may stop early
     are_finite: Callable  # (state) -> bool [leaves], see `steps.are_finite`
     term_fields: Mapping[str, Sequence[str]]  # what feeds a loss term, see `Objective.fields`
     pace: Pace
@@ -90,10 +91,12 @@ def prepare(
     tracker: str = "",
     between: Callable[[str], None] = lambda doing: None,
     pace: Pace | None = None,
+    make_validate: Callable | None = None,
 ) -> Run:
     """Restores or initialises the state of these `shapes`, puts the data on the devices, compiles the training step.
 
-    `between` is called, with what is being done, where the work can stop without a loss. `noted`: see `RunDir.begin`.
+    `between` is called, with what is being done, where the work can stop without a loss. `noted`: see `RunDir.begin`;
+    `make_validate`: see `early`.
 
     Raises:
       ConfigError: the compiled step would take more memory than there is.
@@ -142,6 +145,7 @@ def prepare(
         checkpoints=checkpoints, log=log, length=length, epochs=epochs,
         learning_rates=with_extension(rates, extend),
         key=keys.step, feed=feed, advance=advance, evaluate=make_evaluate(predictor, test, plan.mesh),
+        validate=make_validate(plan, config, data, frozen) if make_validate else None,
         are_finite=jax.jit(steps.are_finite, out_shardings=place, compiler_options=startup.QUICK),
         term_fields=plan.objective.fields, pace=pace,
         state=state, history=history, known_from=known_from, progress=progress,

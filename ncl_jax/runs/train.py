@@ -13,7 +13,7 @@ from ncl_jax.data import dataset
 from ncl_jax.evaluation import metrics
 from ncl_jax.field import Field
 from ncl_jax.report import tables
-from ncl_jax.runs import budget, heads, keeping, messages, pretrained
+from ncl_jax.runs import budget, early, heads, keeping, messages, pretrained
 from ncl_jax.runs import folds as out_of_fold
 from ncl_jax.runs.epoch import counts, save_if_due, train_epoch
 from ncl_jax.runs.results import write
@@ -76,7 +76,8 @@ def train(
     extend = max(extend, directory.read_extend(), (saved or {}).get("extend", 0))
     devices()  # refused before anything is asked of them
     agree("the configuration, --extend or --folds", [flatten(config), extend, folds])
-    if directory.is_finished(config.epochs + extend) and (not folds or out_of_fold.are_there(directory, folds)):
+    is_finished = directory.is_finished(config.epochs + extend, config.run.patience)
+    if is_finished and (not folds or out_of_fold.are_there(directory, folds)):
         results = directory.read_results() or {}
         if is_first():
             console.say_text(f"{directory} holds this run, finished:\n{tables.table(results)}")
@@ -90,6 +91,7 @@ def train(
     other = messages.other_pixels(directory.read_pixels(), bool(data.listing()))
     data = data._replace(notes=(*data.notes, *other))
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
+    early.check(config, data)
     given = config
     if stored is None:
         config = schedule.finishing(given, data.facts.num_train // given.optim.batch_size)
@@ -104,7 +106,20 @@ def train(
         interrupt = stack.enter_context(Interrupt())
         earlier = (directory.read_results() or {}).get("step")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path, results=earlier)))
-        run = prepare(plan, config, data, directory, checkpoints, shapes, noted, start, tracker, interrupt.check, pace)
+        run = prepare(
+            plan,
+            config,
+            data,
+            directory,
+            checkpoints,
+            shapes,
+            noted,
+            start,
+            tracker,
+            interrupt.check,
+            pace,
+            early.make_validate if config.run.patience else None,
+        )
         stack.callback(run.log.close)
         stack.callback(run.feed.close)
         if limit and stored is None:
@@ -121,15 +136,22 @@ def train_epochs(run: Run, interrupt: Interrupt) -> bool:
     """Trains the epochs that are left, with what is due after each; returns whether all were: not where the time was
     up. Raises as `train_epoch` does."""
     for epoch in range(int(run.state.step) // run.length, run.epochs):
+        if early.is_over(run.progress, epoch, run.config.run.patience):
+            break  # and was killed before it wrote its results
         if not train_epoch(run, epoch, interrupt):
             run.log.print(messages.time_up(epoch, run.epochs))
             return False
         if run.evaluation is not None:
             run.results = evaluate(run, epoch + 1)
             run.log.write("evaluation", run.results)
-        is_last = budget.is_spent(run, epoch + 1)
-        save_if_due(run, epoch + 1, interrupt, is_last)
-        if is_last:
+        early.validate(run, epoch + 1)
+        is_over = early.is_over(run.progress, epoch + 1, run.config.run.patience)
+        is_spent = budget.is_spent(run, epoch + 1)
+        save_if_due(run, epoch + 1, interrupt, is_over or is_spent)
+        if is_over:
+            run.log.print(messages.stopped_early(run.progress["best_on_val"], epoch + 1, run.config.run.patience))
+            break
+        if is_spent:
             run.log.print(messages.time_up(epoch + 1, run.epochs))
             return False
     return True
@@ -178,6 +200,8 @@ def finish(run: Run) -> dict:
     results = records.final(figures, run.facts, run.progress, run.device, run.config.to_dict())
     if run.is_frozen:
         results["baselines"] = heads.baselines(run.inputs)
+    if "best_on_val" in run.progress:
+        results["best_on_val"] = run.progress["best_on_val"] | {"patience": run.config.run.patience}
     run.checkpoints.wait()
     keeping.check_place(run)
     if is_first():

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import sys
+from collections.abc import Iterable
 from typing import TextIO
 
 from ncl_jax.errors import printable
@@ -31,6 +32,12 @@ def say_text(text: str, *, error: bool = False) -> None:
         show(text, error=error)
     except (OSError, ValueError):  # full, closed by the reader, closed by the program
         mute(sys.stderr if error else sys.stdout)
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Prints several lines as `say` does."""
+    for line in lines:
+        say(line)
 
 
 def show(text: str, *, error: bool = False) -> None:

@@ -28,6 +28,7 @@ _figures = {
     "epoch": _step, "step": _step, "ensemble": _predictor, "experts": list_of(_predictor, 1, MOST_EXPERTS),
 }  # fmt: skip
 _best = maybe(record({"epoch": _step, "accuracy": _share}))
+_best_on_val = record({"epoch": _step, "accuracy": _share, "patience": _step})
 _time = _speed = number(0, 1e12)
 _counts = list_of(_count, 1, MOST_CLASSES)
 _known_results = record(
@@ -36,7 +37,8 @@ _known_results = record(
         "seconds": _time, "images_per_second": maybe(_speed), "config": mapping(anything),
     },
     {
-        "split": text(), "rows_checksum": text(), "best_on_test": _best, "versions": mapping(text(1000)),
+        "split": text(), "rows_checksum": text(), "best_on_test": _best, "best_on_val": _best_on_val,
+        "versions": mapping(text(1000)),
         "pretrained": maybe(mapping(anything)), "disagreement": maybe(record({"kl": _pairs, "top1": _pairs})),
         "baselines": mapping(record({"accuracy": _share, **_groups})), "operations": maybe(text()),
         "class_means": record({"ensemble": _means, "experts": list_of(_means)}),
@@ -86,6 +88,7 @@ progress = record(
     {},
     {
         "seconds": _time, "images_per_second": list_of(_speed), "best_on_test": _best,
+        "best_on_val": record({"epoch": _step, "accuracy": _share}),
         "best": _best_step, "config": maybe(mapping(anything)), "pretrained": maybe(mapping(anything)),
         "convolution": maybe(text()), "device": maybe(text()), "history": _history, "trunk": text(64),
     },

@@ -212,10 +212,15 @@ class RunDir:
                 f"away and {again}"
             ) from error
 
-    def is_finished(self, epochs: int) -> bool:
-        """Whether the run has its results after `epochs` epochs, and the checkpoint that they come from."""
+    def is_finished(self, epochs: int, patience: int = 0) -> bool:
+        """Whether the run has its results after `epochs` epochs, or stopped early by this `patience` or a longer one;
+        and the checkpoint that they come from."""
         results = self.read_results()
-        return results is not None and results["epoch"] >= epochs and (self.checkpoints / str(results["step"])).is_dir()
+        if results is None or not (self.checkpoints / str(results["step"])).is_dir():
+            return False
+        best = results.get("best_on_val", {"epoch": results["epoch"], "patience": 0})
+        stopped = patience and best["patience"] >= patience and results["epoch"] - best["epoch"] >= patience
+        return results["epoch"] >= epochs or bool(stopped)
 
     def has_checkpoints(self) -> bool:
         """Whether there is anything to go on from."""
