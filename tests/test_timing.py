@@ -1,5 +1,6 @@
 """What a run takes: its pace, its estimate, its limit; schedules that are scaled to a run's length."""
 
+import io
 import json
 
 import pytest
@@ -12,6 +13,8 @@ from ncl_jax.config.fields import differences, flatten
 from ncl_jax.errors import ConfigError
 from ncl_jax.runs import budget, messages, timing
 from ncl_jax.runs.timing import Pace
+from ncl_jax.storage.directory import RunDir
+from ncl_jax.storage.log import RunLog
 
 
 class Clock:
@@ -154,6 +157,30 @@ BAD = ["30", "m", "", "-5m", "0s", "0.5s", "1e3s", "30 m", "30min", "5m2h", "nan
 def test_a_bad_duration_is_named(text):
     with pytest.raises(ConfigError, match="--time="):
         arguments.seconds("--time", text)
+
+
+class Terminal(io.StringIO):
+    """Standard error that is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_the_bar_counts_neither_compilation_nor_what_lies_between_epochs(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stderr", Terminal())
+    log, clock = RunLog(RunDir(tmp_path), 0, 200, 1), Clock()
+    bar, clock.now = log._bar, log._bar._time()
+    bar._time, began = clock, clock.now
+    for _ in range(2):
+        clock.now += 3600
+        log.start(100)
+        for step in range(20):
+            clock.now += 600 if step == 0 and bar.n == 0 else 2
+            log.advance(1, "", timed=bar.n > 0)
+    shown = bar.format_dict
+    log.close()
+    assert (shown["n"], shown["total"]) == (40, 100) and clock.now - began > 7200
+    assert shown["rate"] == pytest.approx(0.5) and shown["elapsed"] == pytest.approx(39 * 2)
 
 
 # Schedules

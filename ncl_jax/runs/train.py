@@ -75,7 +75,7 @@ def train(
     Field(0, "", at_least=0, at_most=fields.EPOCHS).check("--extend", extend)
     extend = max(extend, directory.read_extend(), (saved or {}).get("extend", 0))
     devices()  # refused before anything is asked of them
-    agree("the configuration, --extend or --folds", [flatten(config), extend, folds])
+    agree("the configuration, --extend, --folds or --time", [flatten(config), extend, folds, limit])
     is_finished = directory.is_finished(config.epochs + extend, config.run.patience)
     if is_finished and (not folds or out_of_fold.are_there(directory, folds)):
         results = directory.read_results() or {}
