@@ -8,6 +8,7 @@ import harness
 import numpy as np
 import pytest
 import tiny
+from PIL import Image
 
 import ncl_jax
 from ncl_jax import cli
@@ -64,6 +65,16 @@ def test_a_stopped_run_is_finished_off_and_may_still_go_on(finished, run, capfd)
     assert "step 4 (epoch 1)" in capfd.readouterr().out
     assert (run / "curve.png").stat().st_size and (run / "per_class.png").stat().st_size
     assert not RunDir(run).is_finished(2)
+
+
+def test_answers_of_an_unfinished_run_say_so(run, tmp_path, capfd):
+    Image.new("RGB", (28, 28)).save(tmp_path / "a.png")
+    command = [f"--run={run}", str(tmp_path / "a.png")]
+    assert cli.attempt("predict", command) == ("", 0) and " of 2: " not in capfd.readouterr().err
+    shutil.rmtree(run / "checkpoints" / "8")
+    assert cli.attempt("predict", command) == ("", 0)
+    printed = capfd.readouterr()
+    assert "epoch 1 of 2" in printed.err and "epoch 1 of 2" not in printed.out
 
 
 def test_the_best_checkpoint_loads_and_is_a_test_figure(run):
