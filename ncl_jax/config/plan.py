@@ -19,7 +19,7 @@ from ncl_jax.evaluation import priors
 from ncl_jax.evaluation.predictor import Predictor
 from ncl_jax.methods import Objective
 from ncl_jax.models import Network, experts
-from ncl_jax.models.layers import XLA
+from ncl_jax.models.layers import GROUPED, XLA
 from ncl_jax.runtime import devices
 from ncl_jax.training import steps
 
@@ -172,7 +172,17 @@ def _by_xla(network):
 
 def by_xla(backbone: nn.Module) -> nn.Module:
     """A backbone with XLA's operations: its initial variables and all its shapes are the same."""
-    return backbone.clone(operations=XLA) if hasattr(backbone, "operations") else backbone
+    return _by(backbone, XLA)
+
+
+def _by(backbone, operations):
+    return backbone.clone(operations=operations) if hasattr(backbone, "operations") else backbone
+
+
+def on_every_platform(plan: Plan) -> Plan:
+    """The plan with operations that do not differ between platforms."""
+    network = plan.network.clone(backbone=_by(plan.network.backbone, GROUPED))
+    return dataclasses.replace(plan, network=network, trunk=plan.trunk and _by(plan.trunk, GROUPED))
 
 
 def initial_state(plan: TrainingPlan) -> steps.TrainState:

@@ -1,6 +1,5 @@
 """A run's model as one file, for use without the run. One more format is one file and one line in `FORMATS`."""
 
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -11,12 +10,11 @@ import ml_collections
 
 from ncl_jax._version import __version__
 from ncl_jax.config import build
-from ncl_jax.config.plan import Plan, adjustment, predictor
+from ncl_jax.config.plan import Plan, adjustment, on_every_platform, predictor
 from ncl_jax.errors import ConfigError, WriteError
 from ncl_jax.export.artifact import Artifact
 from ncl_jax.export.formats import FORMATS
 from ncl_jax.export.load import VERSION, description_of
-from ncl_jax.models import layers
 from ncl_jax.models.experts import without_trunk
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.temperature import find_temperature
@@ -70,9 +68,8 @@ def export(
     if form == "onnx":  # ONNX Runtime convolves no bfloat16, and jax2onnx knows no batch of networks
         config.precision, config.run.strategy = "float32", "unroll"
     plan = build.make_plan(config, facts)
-    if form == "onnx" and plan.trunk is not None:  # nor what differs between platforms
-        operations = layers.XLA._replace(depthwise=layers.grouped)
-        plan = dataclasses.replace(plan, trunk=plan.trunk.clone(operations=operations))
+    if form == "onnx":  # nor what differs between platforms
+        plan = on_every_platform(plan)
     model = predictor(plan, adjustment(plan, prior), divide)
     chosen = variables if expert is None else one_expert(variables, expert)
     predict = lambda images: jax.nn.softmax(model.scores(chosen, images))  # noqa: E731
