@@ -265,6 +265,24 @@ def test_every_tensor_counts(figures, name):
             assert changed.keys() == tensors.keys(), key
 
 
+@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("shape", [(), (0,), (2,), (0, 3), (1, 0, 2, 2), (3, 1, 1, 1, 1)])
+def test_tensors_of_any_shape_are_refused_in_words(figures, writer, shape):
+    name, renamed = WRITERS[writer]
+    first = {key: value for key, value in state_dict(figures, name).items() if not re.search(r"\.[1-9]\d*\.", key)}
+    tensors = renamed(first)
+    expected = names.from_torch(tensors)
+    for key in tensors:
+        changed = tensors | {key: np.zeros(shape, np.float32)}
+        assert names.describe(changed)
+        try:
+            found = vit_names.at_size(names.from_torch(changed), 64)
+            torch_names.check_same_structure(found, expected)
+        except ValueError:
+            continue
+        assert key in names.family(changed).left_out(changed) or key.endswith("mask"), key
+
+
 def test_the_table_names_networks_that_there_are():
     for name, row in NAMED.items():
         for field, value in (("depth", row.depth), ("width", row.width), ("image_size", row.image_size)):

@@ -19,6 +19,7 @@ from ncl_jax.errors import ConfigError
 from ncl_jax.models import FROZEN
 from ncl_jax.models.named import NAMED
 from ncl_jax.runs import pretrained
+from ncl_jax.runs.evaluate import evaluate_run
 from ncl_jax.runs.export import export
 from ncl_jax.runtime import startup
 from ncl_jax.storage.directory import RunDir
@@ -72,6 +73,36 @@ def test_a_run_on_a_transformers_features(finished, tensors, tmp_path):
     export(finished / "run", tmp_path / "model.stablehlo")
     exported = ncl_jax.load_exported(tmp_path / "model.stablehlo")(files)
     np.testing.assert_allclose(exported, jax.nn.softmax(scores), atol=1e-5)
+
+
+def test_the_scores_of_five_crops_are_averaged(finished, tmp_path):
+    """A patch of 16 pixels and a half more than the 32 that the network sees."""
+    files = sorted((finished / "data" / "test").rglob("*.jpg"))
+    model, plain = ncl_jax.load(finished / "run", crops=5), ncl_jax.load(finished / "run")
+    whole = model.prepare(files)
+    assert whole.shape == (len(files), 56, 56, 3)
+    parts = [whole[:, y : y + 32, x : x + 32] for y, x in ((0, 0), (0, 24), (24, 0), (24, 24), (12, 12))]
+    expected = np.mean([plain(part) for part in parts], 0)
+    np.testing.assert_allclose(model(files), expected, atol=1e-5)
+    assert np.abs(plain(files) - expected).max() > 1e-3
+    labels = np.array(["abc".index(file.parent.name) for file in files])
+    found = evaluate_run(finished / "run", crops=5)["ensemble"]["accuracy"]
+    assert found == pytest.approx(np.mean(expected.argmax(-1) == labels))
+    export(finished / "run", tmp_path / "model.stablehlo", crops=5)
+    exported = ncl_jax.load_exported(tmp_path / "model.stablehlo")(files)
+    np.testing.assert_allclose(exported, jax.nn.softmax(expected), atol=1e-5)
+    with pytest.raises(ConfigError, match="--crops=3 must be 5"):
+        evaluate_run(finished / "run", crops=3)
+
+
+def test_a_run_without_patches_has_a_margin_of_three_28ths(old_run, tmp_path):
+    model, plain = ncl_jax.load(old_run, crops=5), ncl_jax.load(old_run)
+    whole = np.random.default_rng(0).integers(0, 256, (2, 31, 31, 3), np.uint8)
+    parts = [whole[:, y : y + 28, x : x + 28] for y, x in ((0, 0), (0, 3), (3, 0), (3, 3), (2, 2))]
+    np.testing.assert_allclose(model(whole), np.mean([plain(part) for part in parts], 0), atol=1e-5)
+    assert evaluate_run(old_run, crops=5)["ensemble"]["accuracy"] > 0
+    with pytest.raises(ConfigError, match="--crops=5 is for formats that hold a program"):
+        export(old_run, tmp_path / "model.safetensors", crops=5)
 
 
 def test_a_file_of_another_network_is_named(finished, tmp_path):

@@ -24,13 +24,13 @@ def main(args: argparse.Namespace) -> None:
     """The command."""
     if args.finish and args.step is not None:
         raise ConfigError("--finish takes the last checkpoint: leave --step out")
-    if args.finish and (args.prior or args.temperature):
-        raise ConfigError("--finish writes the figures as trained: leave --prior and --temperature out")
+    if args.finish and (args.prior or args.temperature or args.crops != 1):
+        raise ConfigError("--finish writes the figures as trained: leave --prior, --temperature and --crops out")
     startup.prepare()
     if args.finish:
         results = finish(args.run, args.data_dir)
     else:
-        results = evaluate_run(args.run, args.step, args.data_dir, args.prior, args.temperature)
+        results = evaluate_run(args.run, args.step, args.data_dir, args.prior, args.temperature, args.crops)
     console.say_text(f"{RunDir(args.run)}, step {results['step']} (epoch {results['epoch']})\n{tables.table(results)}")
     if args.shift:
         console.say_text("\n" + shifts.table(results, RunDir(args.run).read_facts().class_counts))

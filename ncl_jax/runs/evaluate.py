@@ -29,6 +29,7 @@ def evaluate_run(
     data_dir: str | None = None,
     prior: str | None = None,
     temperature: str | float | None = None,
+    crops: int = 1,
 ) -> dict:
     """Re-evaluates a checkpoint of a run: the figures of `metrics.summarize`, with `step` and `epoch`.
 
@@ -36,7 +37,7 @@ def evaluate_run(
       ConfigError, CheckpointError: see `restore.restore`, `priors.read` and `temperature.find_temperature`.
       DataError: the data cannot be read, or is not what the run was trained on.
     """
-    return _evaluate(RunDir(workdir), step, data_dir, prior, temperature).figures
+    return _evaluate(RunDir(workdir), step, data_dir, prior, temperature, crops).figures
 
 
 class Evaluated(NamedTuple):
@@ -54,8 +55,9 @@ def _evaluate(
     data_dir: str | None,
     prior: str | None = None,
     temperature: str | float | None = None,
+    crops: int = 1,
 ) -> Evaluated:
-    loaded = restore(directory, step)
+    loaded = restore(directory, step, crops)
     config, plan, facts = loaded.config, loaded.plan, loaded.plan.facts
     assert plan.mesh is not None
     checks.check_against_data(config, facts.num_train, facts.num_classes)
@@ -63,8 +65,9 @@ def _evaluate(
         config.data.dir = data_dir
     data = same_data(config, directory)
     divide = find_temperature(loaded, None, temperature)
-    model, feed = evaluated(plan, loaded.variables, data.test, facts.split, adjustment(plan, prior), divide)
-    sums, answers = make_evaluate(model, feed, plan.mesh)(loaded.experts)
+    of_split = evaluated(plan, loaded.variables, data.test, facts.split, adjustment(plan, prior), divide)
+    model, feed, variables = of_split
+    sums, answers = make_evaluate(model, feed, plan.mesh)(variables)
     for line in [*loaded.skipped, *messages.other_pixels(directory.read_pixels(), bool(data.listing()))]:
         console.say(line)
     epoch = loaded.step // (facts.num_train // config.optim.batch_size)

@@ -81,8 +81,7 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> Variables:
     """
     found = _timm(tensors)
     depth, flat = _depth(found), {}
-    width = found["patch_embed.proj.weight"].shape[0] if "patch_embed.proj.weight" in found else 0
-    for name, value in {**_absent(found, width), **found}.items():
+    for name, value in {**_absent(found), **found}.items():
         path, array = _convert(name, value, depth)
         flat["params", "backbone", *path] = array
     return nest(flat)
@@ -160,10 +159,10 @@ def _timm(tensors: Mapping[str, np.ndarray]) -> Tensors:
         _join(found, module)
     for name in [name for name in found if masked and name.endswith(".attn.qkv.bias")]:
         third = found[name].size // 3
-        found[name][third : 2 * third] = 0  # of the keys: kept in the file, and not used
+        found[name].reshape(-1)[third : 2 * third] = 0  # of the keys: kept in the file, and not used
     for kind in ("weight", "bias"):
         if (joined := found.pop(f"attn_pool.qkv.{kind}", None)) is not None:
-            third = len(joined) // 3
+            third = len(joined := np.atleast_1d(joined)) // 3
             found[f"attn_pool.q.{kind}"], found[f"attn_pool.kv.{kind}"] = joined[:third], joined[third:]
     _place_class_token(found)
     return found
@@ -193,15 +192,13 @@ def _place_class_token(found: Tensors) -> None:
     found["pos_embed"] = position
 
 
-def _absent(found: Tensors, width: int) -> Tensors:
+def _absent(found: Tensors) -> Tensors:
     """The biases that some networks are trained without, as zeros: of CLIP's patches, of DINOv3's attention."""
-    zeros = {}
-    if "norm_pre.weight" in found:
-        zeros["patch_embed.proj.bias"] = np.zeros(width, np.float32)
+    without = ["patch_embed.proj"] if "norm_pre.weight" in found else []
     if "pos_embed" not in found:
-        for number in range(_depth(found)):
-            zeros[f"blocks.{number}.attn.qkv.bias"] = np.zeros(3 * width, np.float32)
-    return zeros
+        without += [name.removesuffix(".weight") for name in found if name.endswith(".attn.qkv.weight")]
+    weights = {f"{module}.bias": found.get(f"{module}.weight") for module in without}
+    return {name: np.zeros(len(w), np.float32) for name, w in weights.items() if w is not None and w.ndim and w.size}
 
 
 def _depth(found: Tensors) -> int:
