@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import seeded
+from programs import ROOT
 from quick import quick_jit
 
 from ncl_jax import models
@@ -24,7 +25,7 @@ TRANSFORMERS = [name for name in NETWORKS if name != "convnext"]
 
 @pytest.fixture(scope="module")
 def figures():
-    with np.load("tests/golden/timm.npz") as file:
+    with np.load(ROOT / "tests" / "golden" / "timm.npz") as file:
         return dict(file)
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from programs import ROOT
 from safetensors.numpy import save_file
 from test_own_images import make_folder
 from test_timm import state_dict
@@ -18,7 +19,7 @@ from ncl_jax.config import plan as plans
 from ncl_jax.errors import ConfigError
 from ncl_jax.models import FROZEN
 from ncl_jax.models.named import NAMED
-from ncl_jax.runs import pretrained
+from ncl_jax.runs import messages, pretrained
 from ncl_jax.runs.evaluate import evaluate_run
 from ncl_jax.runs.export import export
 from ncl_jax.runtime import startup
@@ -32,7 +33,7 @@ VIT = {"model__backbone": "vit", "model__depth": 4, "model__width": 128}
 
 @pytest.fixture(scope="module")
 def figures():
-    with np.load("tests/golden/timm.npz") as file:
+    with np.load(ROOT / "tests" / "golden" / "timm.npz") as file:
         return dict(file)
 
 
@@ -162,5 +163,8 @@ def test_every_benchmark_takes_a_named_backbone(recipe):
     model, data = config.model, config.data
     assert (model.backbone, model.depth, model.width, model.freeze) == ("clip_patch14", 24, 1024, FROZEN)
     assert (data.image_size, data.resize, model.pretrained, config.epochs) == (336, 336, "clip_large", 30)
+    assert not messages.seen(config)
+    leaks = messages.seen(files.load(f"{recipe}:backbone=convnext_tiny"))
+    assert bool(leaks) == (recipe == "imagenet_lt") and all("images and labels" in line for line in leaks)
     with pytest.raises(ConfigError, match="freeze and image_size belong to a backbone"):
         files.load(f"{recipe}:image_size=336")
