@@ -11,7 +11,7 @@ from programs import ROOT
 from quick import quick_jit
 
 from ncl_jax import models
-from ncl_jax.models import layers
+from ncl_jax.models import layers, vit
 from ncl_jax.models.named import NAMED
 from ncl_jax.weights import names, torch_names, vit_names
 
@@ -49,10 +49,14 @@ def sides(figures, name):
     return sorted(int(side) for key in figures if (side := key.removeprefix(f"{name}/")).isdecimal())
 
 
+def at_size(name, variables, side):
+    """The variables for images of a size."""
+    return vit_names.at_grid(variables, side // getattr(network(name), "form", vit.Form()).patch)
+
+
 def features(name, variables, side, **fields):
     """Of the seeded images; the position embedding is brought to their size."""
-    at_size = vit_names.at_size(variables, side)
-    own = {kind: tree["backbone"] for kind, tree in at_size.items()}
+    own = {kind: tree["backbone"] for kind, tree in at_size(name, variables, side).items()}
     found = network(name, operations=layers.GROUPED, **fields)  # quicker to compile
     return np.asarray(quick_jit(lambda v, x: found.apply(v, x, False))(own, seeded.images(side)))
 
@@ -228,15 +232,15 @@ def test_every_writers_names_give_the_same_variables(figures, writer):
 @pytest.mark.parametrize("side", [3, 7])
 def test_positions_are_scaled_as_timms(figures, side):
     position = seeded.tensor("pos_embed", (1, 26, 3))
-    backbone = {"position": position[0, 1:], "patch": {"kernel": np.zeros((10, 10, 3, 3))}}
-    found = vit_names.at_size({"params": {"backbone": backbone}}, 10 * side)["params"]["backbone"]["position"]
+    variables = {"params": {"backbone": {"position": position[0, 1:]}}}
+    found = vit_names.at_grid(variables, side)["params"]["backbone"]["position"]
     np.testing.assert_allclose(found, figures[f"position/{side}"][0, 1:], atol=1e-5)
 
 
 def test_positions_of_no_square_are_refused():
-    backbone = {"position": np.zeros((5, 3)), "patch": {"kernel": np.zeros((8, 8, 3, 3))}}
-    with pytest.raises(ValueError, match="5 positions, which are no square"):
-        vit_names.at_size({"params": {"backbone": backbone}}, 64)
+    for shape in ((5, 3), (0, 3)):
+        with pytest.raises(ValueError, match=f"{shape[0]} positions, which are no square"):
+            vit_names.at_grid({"params": {"backbone": {"position": np.zeros(shape)}}}, 8)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -249,7 +253,7 @@ def test_every_tensor_counts(figures, name):
     expected = {kind: {"backbone": tree} for kind, tree in shapes.items()}
 
     def check(changed):
-        torch_names.check_same_structure(vit_names.at_size(names.from_torch(changed), side), expected)
+        torch_names.check_same_structure(at_size(name, names.from_torch(changed), side), expected)
 
     check(tensors)
     for key in list(tensors)[:: 7 if name == "vit" else 40]:
@@ -260,8 +264,7 @@ def test_every_tensor_counts(figures, name):
                 check(changed)
             except ValueError:
                 continue
-            left = vit_names.at_size(names.from_torch(changed), side)
-            whole = vit_names.at_size(names.from_torch(tensors), side)
+            left, whole = (at_size(name, names.from_torch(found), side) for found in (changed, tensors))
             assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), left, whole)), (key, changed[key].shape)
             assert changed.keys() == tensors.keys(), key
 
@@ -277,8 +280,7 @@ def test_tensors_of_any_shape_are_refused_in_words(figures, writer, shape):
         changed = tensors | {key: np.zeros(shape, np.float32)}
         assert names.describe(changed)
         try:
-            found = vit_names.at_size(names.from_torch(changed), 64)
-            torch_names.check_same_structure(found, expected)
+            torch_names.check_same_structure(vit_names.at_grid(names.from_torch(changed), 4), expected)
         except ValueError:
             continue
         assert key in names.family(changed).left_out(changed) or key.endswith("mask"), key
@@ -315,7 +317,7 @@ def test_bfloat16_sums_in_float32(figures):
 
 
 def test_frozen_parts_have_no_gradient_and_remat_changes_nothing(figures):
-    variables = vit_names.at_size(names.from_torch(state_dict(figures, "vit")), 32)["params"]["backbone"]
+    variables = at_size("vit", names.from_torch(state_dict(figures, "vit")), 32)["params"]["backbone"]
 
     def gradient(**fields):
         found = network("vit", **fields)

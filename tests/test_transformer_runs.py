@@ -65,7 +65,7 @@ def test_a_run_on_a_transformers_features(finished, tensors, tmp_path):
     assert len(results["baselines"]) == 6 and results["pretrained"]["file"] == "w.safetensors"
     assert "linear, balanced softmax" in RunDir(finished / "run").report.read_text()
     model = ncl_jax.load(finished / "run")
-    expected = vit_names.at_size(names.from_torch(tensors), 32)["params"]["backbone"]
+    expected = vit_names.at_grid(names.from_torch(tensors), 2)["params"]["backbone"]
     assert tiny.same(expected, model.variables["trunk"]["params"]) and expected["position"].shape == (4, 128)
     files = sorted((finished / "data" / "test").rglob("*.jpg"))
     scores, labels = model(files), np.array(["abc".index(file.parent.name) for file in files])
@@ -134,11 +134,19 @@ def test_every_expert_may_start_from_a_transformer(finished, tensors):
     start = pretrained.load(config, plan)
     state = startup.run_once(lambda: plans.initial_state(plan))
     changed = pretrained.apply(state, start)
-    expected = vit_names.at_size(names.from_torch(tensors), 32)["params"]["backbone"]
+    expected = vit_names.at_grid(names.from_torch(tensors), 2)["params"]["backbone"]
     for expert in range(config.model.num_experts):
         own = jax.tree.map(lambda leaf, e=expert: leaf[e], changed.params["backbone"])
         assert tiny.same(own, expected)
     assert jax.tree.structure(changed) == jax.tree.structure(state) and changed.batch_stats == {}
+
+
+def test_a_runs_transformer_is_taken_for_images_of_another_size(finished):
+    config = ncl_jax.load(finished / "run").config.copy_and_resolve_references()
+    config.model.pretrained = str(finished / "run")
+    facts = RunDir(finished / "run").read_facts()._replace(image_shape=(48, 48, 3))
+    start = pretrained.load(config, build.make_plan(config, facts))
+    assert start.trunk["params"]["position"].shape == (9, 128)
 
 
 @pytest.mark.slow

@@ -40,7 +40,8 @@ def compare(name: str, figures: dict[str, np.ndarray]) -> dict[int, float]:
     variables = names.from_torch(tensors)
     apply = jax.jit(lambda variables, images: network.apply(variables, images, False))
     for side in sorted(map(int, figures)):
-        own = {kind: tree["backbone"] for kind, tree in vit_names.at_size(variables, side).items()}
+        patch = network.form.patch if hasattr(network, "form") else side
+        own = {kind: tree["backbone"] for kind, tree in vit_names.at_grid(variables, side // patch).items()}
         theirs = figures[str(side)]
         found[side] = float(np.abs(apply(own, images(side)) - theirs).max() / np.abs(theirs).max())
     return found

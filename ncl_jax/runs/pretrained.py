@@ -86,8 +86,9 @@ def _backbones(config, plan) -> Start:
 
 def _started(config, plan, one, record, what, without) -> Start:
     """The same weights for every expert, or for the frozen backbone of all, at the run's image size."""
+    form = getattr(plan.trunk or plan.network.backbone, "form", None)
     try:
-        one = vit_names.at_size(one, plan.facts.image_shape[0])
+        one = vit_names.at_grid(one, plan.facts.image_shape[0] // form.patch) if form else one
     except ValueError as error:
         raise ConfigError(f"model.pretrained={what}: {error}") from error
     if plan.trunk is not None:
@@ -146,7 +147,7 @@ def _from_run(config, plan, path) -> Start:
     expert, wanted = config.model.pretrained_expert, config.model.num_experts
     record = {"name": str(path), "step": found.step, "expert": expert}
     if trunk := found.variables.pop("trunk", None):
-        one = {kind: {"backbone": tree} for kind, tree in trunk.items()}
+        one = {kind: {"backbone": tree} for kind, tree in jax.device_get(trunk).items()}
         return _started(config, plan, one, record, f"{path}, a run", "left out: the heads")
     variables = {
         kind: {"backbone": jax.device_get(tree["backbone"])}

@@ -1,6 +1,6 @@
 """Vision transformers' weights by the names of timm, OpenAI and open_clip, Meta and Hugging Face, to ours.
 
-Every writer's names become timm's first; positions are brought to an image size once they are ours (`at_size`).
+Every writer's names become timm's first; positions are brought to an image size once they are ours (`at_grid`).
 """
 
 import math
@@ -74,7 +74,7 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> Variables:
     """Converts a state dictionary of a vision transformer, or of its image tower beside one of text.
 
     Returns:
-      `{"params": {"backbone": ...}}`, float32, with the position embedding of the file's grid (see `at_size`).
+      `{"params": {"backbone": ...}}`, float32, with the position embedding of the file's grid (see `at_grid`).
 
     Raises:
       ValueError: a tensor has a name or a number of dimensions that no such network has.
@@ -110,25 +110,25 @@ def network(tensors: Mapping[str, np.ndarray]) -> tuple[str, int, int] | None:
     return kind, _depth(found), patch.shape[0]
 
 
-def at_size(variables: Variables, image_size: int) -> Variables:
-    """One network's variables with the position embedding for images of another size: the grid scaled by bicubic
+def at_grid(variables: Variables, side: int) -> Variables:
+    """One network's variables with the position embedding for a grid of `side` times `side` patches: scaled by bicubic
     interpolation with antialiasing (Pillow's), as timm and DINOv2 do. Others as they are.
 
     Raises:
       ValueError: the embedding is of no square grid.
     """
-    backbone = variables["params"]["backbone"]
-    position, kernel = backbone.get("position"), backbone.get("patch", {}).get("kernel")
-    if position is None or kernel is None or position.ndim != 2:
+    backbone = variables.get("params", {}).get("backbone", {})
+    position = backbone.get("position")
+    if not isinstance(position, np.ndarray) or position.ndim != 2:
         return variables
-    old, new = math.isqrt(len(position)), image_size // kernel.shape[0]
-    if old**2 != len(position):
+    old = math.isqrt(len(position))
+    if old**2 != len(position) or not position.size:
         raise ValueError(f"the position embedding has {len(position)} positions, which are no square")
-    if old == new or not new:
+    if old == side:
         return variables
-    grid = np.moveaxis(np.asarray(position, np.float32).reshape(old, old, -1), -1, 0)
-    scaled = [np.asarray(Image.fromarray(part).resize((new, new), Image.Resampling.BICUBIC)) for part in grid]
-    backbone = backbone | {"position": np.stack(scaled, -1).reshape(new * new, -1)}
+    grid = np.moveaxis(position.astype(np.float32).reshape(old, old, -1), -1, 0)
+    scaled = [np.asarray(Image.fromarray(part).resize((side, side), Image.Resampling.BICUBIC)) for part in grid]
+    backbone = backbone | {"position": np.stack(scaled, -1).reshape(side * side, -1)}
     return variables | {"params": variables["params"] | {"backbone": backbone}}
 
 
