@@ -13,13 +13,13 @@ from ncl_jax.errors import DataError, did_you_mean, printable
 from ncl_jax.runtime.files import name_text
 
 REMOVED = "-"  # the label of an image that is taken out
-FORMULA = "=+-@"  # before which other programs write a quote, so that a spreadsheet takes a cell for text
+FORMULA = ("=", "+", "-", "@")  # before which other programs write a quote, so that a spreadsheet takes a cell for text
 
 
-def names_of(split_images: object, count: int) -> list[str]:
-    """What the images of a split are called in tables: their files' names in one line, or the numbers of their rows."""
-    names = getattr(split_images, "names", None)
-    return [str(row) for row in range(count)] if names is None else [printable(name_text(str(n))) for n in names]
+def name_of(images: object, row: int) -> str:
+    """What an image of a split is called for people: its file's name in one line, or its row."""
+    names = getattr(images, "names", None)
+    return str(row) if names is None else printable(str(names[row]))
 
 
 def read(path: Path, source: Source) -> np.ndarray:
@@ -34,7 +34,7 @@ def read(path: Path, source: Source) -> np.ndarray:
     if path.suffix.lower() != ".csv":
         raise DataError(f"data.labels={path} must be a CSV file whose name ends in .csv")
     entries, train = parse(path), source.splits["train"]
-    rows = _rows(entries, names_of(train.images, len(train)), path)
+    rows = _rows(entries, [name_text(name_of(train.images, row)) for row in range(len(train))], path)
     corrected = train.labels.copy()
     seen: dict[int, int] = {}
     for index, label in enumerate(_labels(entries, source.class_names, path)):
@@ -75,4 +75,4 @@ def _rows(entries: Entries, names: list[str], path: Path) -> list[list[int]]:
 
 def _unquoted(text: str) -> str:
     """A cell without the quote that keeps a spreadsheet from taking it for a formula."""
-    return text[1:] if text.startswith("'") and text.lstrip("'")[:1] in FORMULA else text
+    return text[1:] if text.startswith("'") and text.lstrip("'").startswith(FORMULA) else text

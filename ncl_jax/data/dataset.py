@@ -111,8 +111,8 @@ def load(
         not which images it has.
 
     Raises:
-      DataError: see `sources.load` and `corrections.read`; the profile does not fit the data (`longtail.select`); data that is long-tailed
-        already is asked for with another imbalance than its own; there is no split `evaluated`, or
+      DataError: see `sources.load` and `corrections.read`; the profile does not fit the data (`longtail.select`); data
+        that is long-tailed already is asked for with another imbalance than its own; there is no split `evaluated`, or
         already one that is to be held out.
     """
     source = sources.load(request)

@@ -12,6 +12,7 @@ from ncl_jax.trust.neighbours import nearest
 SHARE = 0.13  # of the median distance to the nearest image: what is nearer may be a copy
 CANDIDATES = 10  # nearest images of each that are looked at
 MOST_DIFFERENCE = 0.25  # of the pixels of two copies, see `difference`
+PIXELS_ALONE = 0.1  # the same where nothing but pixels is compared, of which many photographs are alike
 TINY = 1e-6  # a distance that rounding makes of 0
 
 
@@ -51,22 +52,29 @@ def pixel_features(small: np.ndarray) -> np.ndarray:
     return flat - flat.mean(1, keepdims=True)
 
 
-def within(features: np.ndarray, small: np.ndarray) -> tuple[Pairs, float]:
+def within(
+    rows: np.ndarray, distances: np.ndarray, small: np.ndarray, most: float = MOST_DIFFERENCE
+) -> tuple[Pairs, float]:
     """The near duplicates among images, and the distance below which images may be copies, for `between`.
 
     Args:
-      features: `[N, D]`.
+      rows, distances: the nearest other images of each image (`neighbours.nearest` with `same`), `[N, K]`.
       small: the images, grey and small, uint8 `[N, S, S]`.
+      most: difference of their pixels that copies have.
     """
-    rows, distances = nearest(features, features, CANDIDATES, same=True)
     limit = near(distances[:, 0]) if distances.shape[1] else TINY
     i, k = np.nonzero(distances < limit)
     j = rows[i, k]
-    return _once(np.minimum(i, j), np.maximum(i, j), distances[i, k], small, small), limit
+    return _once(np.minimum(i, j), np.maximum(i, j), distances[i, k], small, small, most), limit
 
 
 def between(
-    features: np.ndarray, others: np.ndarray, small: np.ndarray, small_others: np.ndarray, limit: float
+    features: np.ndarray,
+    others: np.ndarray,
+    small: np.ndarray,
+    small_others: np.ndarray,
+    limit: float,
+    most: float = MOST_DIFFERENCE,
 ) -> Pairs:
     """The images of a second set that are near duplicates of the first set's, such as test images of training images.
 
@@ -74,17 +82,18 @@ def between(
       features, others: `[N, D]` and `[M, D]`.
       small, small_others: the images, grey and small, uint8 `[N, S, S]` and `[M, S, S]`.
       limit: the distance below which images may be copies, see `within`.
+      most: difference of their pixels that copies have.
     """
     rows, distances = nearest(others, features, CANDIDATES)
     j, k = np.nonzero(distances < limit)
-    return _once(rows[j, k], j, distances[j, k], small, small_others)
+    return _once(rows[j, k], j, distances[j, k], small, small_others, most)
 
 
-def _once(first, second, distances, small, small_others) -> Pairs:
+def _once(first, second, distances, small, small_others, most) -> Pairs:
     """The pairs whose pixels agree, each second image with its nearest one."""
     differences = difference(small[first], small_others[second])
     order = np.lexsort((first, differences, distances))
-    order = order[differences[order] < MOST_DIFFERENCE]
+    order = order[differences[order] < most]
     _, kept = np.unique(second[order], return_index=True)
     order = order[np.sort(kept)]
     return Pairs(first[order], second[order], distances[order], differences[order])
@@ -97,5 +106,6 @@ def leaks(right: np.ndarray, leaked: np.ndarray) -> tuple[float, float]:
       right: whether each test image is classified correctly, bool `[M]`.
       leaked: rows of the images to leave out, int `[L]`.
     """
-    rest = np.delete(np.asarray(right, bool), leaked)
-    return tuple(float(part.mean()) if len(part) else float("nan") for part in (np.asarray(right, bool), rest))
+    right = np.asarray(right, np.float64)
+    rest = np.delete(right, leaked)
+    return float(right.mean()), float(rest.mean()) if len(rest) else float("nan")
