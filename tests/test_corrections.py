@@ -10,12 +10,12 @@ import tiny
 from test_own_images import make_folder
 
 from ncl_jax import cli
+from ncl_jax.config import build_data
 from ncl_jax.data import corrections, dataset
 from ncl_jax.data.types import Request, Split
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.report import findings, spreadsheet
 from ncl_jax.runs.data import same_data
-from ncl_jax.runs.train import train
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.trust.labels import Suspects
 
@@ -130,18 +130,21 @@ def make_names(names):
 
 def test_a_run_keeps_its_corrections(tmp_path):
     fixed = write(tmp_path / "fixed.csv", "17,Shirt", "1000,-")
-    fields = {"data__labels": str(fixed), "epochs": 1, "optim__milestones": (), "run__data_devices": 1}
-    config = tiny.tiny("method=ce", **fields | {"optim__batch_size": 64, "loss__num_hard": 3})
-    train(config, tmp_path / "run")
-    directory = RunDir(tmp_path / "run")
+    config, directory = tiny.tiny("method=ce", data__labels=str(fixed)), RunDir(tmp_path / "run")
+    build_data.absolute_paths(config)
+    with directory.locked():
+        directory.begin(config, build_data.data(config), {"extend": 0, "prior_power": 0})
+    (directory.checkpoints / "1").mkdir(parents=True)
     assert directory.labels.read_text() == fixed.read_text()
     assert json.loads(directory.facts.read_text())["corrected"] == {"relabelled": 1, "removed": 1}
+    directory.check(config, build_data.data(config))
     write(fixed, "17,Coat")
     assert same_data(directory.read_config(), directory).facts == directory.read_facts()
-    config.epochs = 1
-    directory.results.unlink()
     with pytest.raises(ConfigError, match="the data"):
-        train(config, tmp_path / "run")
+        directory.check(config, build_data.data(config))
+    config.data.labels = ""
+    with pytest.raises(ConfigError, match="the data"):
+        directory.check(config, build_data.data(config))
 
 
 def test_the_flag_sets_the_field(folder, tmp_path, capfd):

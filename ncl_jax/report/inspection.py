@@ -26,6 +26,7 @@ TABLE = "suspected_labels.csv"
 class Inspected(NamedTuple):
     """All that the page shows."""
 
+    name: str  # of the data
     data: Data
     found: Findings
     problems: Sequence[Remark]  # what would stop or spoil a run
@@ -36,7 +37,7 @@ def page(of: Inspected) -> str:
     """The page."""
     pictures = Thumbnails(of.data.splits(), PICTURES)
     counts = of.data.facts.class_counts
-    title = f"{of.data.facts.name}: {sum(counts):,} training images in {len(counts):,} classes"
+    title = f"{of.name}: {sum(counts):,} training images in {len(counts):,} classes"
     parts = [
         f"<h1>{escape(title)}</h1>", summary(of), leaked(of, pictures), suspects(of, pictures),
         repeated(of, pictures), outliers(of, pictures), remarks(of), classes(of, pictures),
@@ -146,7 +147,7 @@ def _suspect(of, pictures, index) -> str:
         shown = "".join(pictures.show("train", other, name) for other in rows if other >= 0)
         beside.append(f"<div>{words}: <b>{escape(printable(name))}</b>{shown}</div>")
     odds = f"{np.exp(min(-found.margin[index], 14)):,.0f} to 1"
-    text = f"<b>{escape(printable(classes[0]))}</b>, perhaps <b>{escape(printable(classes[1]))}</b> ({odds})"
+    text = f"<b>{escape(printable(classes[0]))}</b>, perhaps <b>{escape(printable(classes[1]))}</b> (odds {odds})"
     return (
         f"<figure>{pictures.show('train', row, classes[0])}<figcaption>{text}{_code(of, 'train', row)}</figcaption>"
         f'<div class="two near">{"".join(beside)}</div></figure>'
@@ -198,7 +199,7 @@ def classes(of: Inspected, pictures: Thumbnails) -> Html:
         strip = "".join(pictures.show("train", row, names[label]) for row in seen)
         cells = [f"{numbers[label]:,}" for numbers in counts.values()]
         lines.append([printable(names[label]), *cells, groups[label], Html(f'<div class="strip">{strip}</div>')])
-    chart = plots.svg(charts.class_sizes(data.facts.name, data.facts.class_counts), "sizes of the classes")
+    chart = plots.svg(charts.class_sizes(of.name, data.facts.class_counts), "sizes of the classes")
     more = f"Shown are the {SHOWN_CLASSES // 2} largest and smallest of {len(order):,}." if left_out else ""
     heads = ["class", *counts, "group", "training images"]
     return Html(f"<h2>Classes</h2>{figure(chart, kind='single')}{paragraph(more)}{table(heads, lines, -1)}")

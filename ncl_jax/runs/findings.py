@@ -4,6 +4,7 @@ With a frozen backbone its features are compared; otherwise only pixels, which s
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import ml_collections
@@ -55,7 +56,7 @@ def find(config: ml_collections.ConfigDict, data: Data, examined: dict[str, Exam
     rows = {name: np.flatnonzero([bool(content) for content in part.contents]) for name, part in examined.items()}
     if not all(len(rows[name]) for name in ("train", data.facts.split)):
         return Findings(empty, empty, "nothing")
-    features, note = _features(config, data, rows)
+    features, note = of_backbone(config, data, rows)
     train, test = (
         _compared(data, examined, name, rows[name], features.get(name)) for name in ("train", data.facts.split)
     )
@@ -78,8 +79,19 @@ def find(config: ml_collections.ConfigDict, data: Data, examined: dict[str, Exam
     return _of_labels(found, data, train, near)
 
 
-def _features(config, data, rows) -> tuple[dict[str, np.ndarray], str]:
-    """The features of the readable images of both splits, by name, and why there are none."""
+def of_backbone(
+    config: ml_collections.ConfigDict, data: Data, rows: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], str]:
+    """The features of a frozen backbone, from the cache or computed now, or why there are none.
+
+    Args:
+      config: of a run.
+      data: its data.
+      rows: the images that can be read, int `[N]`, of train and of the split that is evaluated.
+
+    Returns:
+      Features float32 `[N, D]` by the split's name, and nothing; or nothing, and the reason.
+    """
     what = "labels and outliers need the features of a pretrained backbone"
     if not build.is_frozen(config):
         return {}, f"{what}: pass --config=...:backbone={DEFAULT} ({NAMED[DEFAULT].install})"
@@ -92,9 +104,9 @@ def _features(config, data, rows) -> tuple[dict[str, np.ndarray], str]:
         return {}, f"{what}: {error}"
     assert start is not None
     compute, found = trunk.make_compute(plan, start.trunk), {}
-    for name, split in (("train", data.train), (data.facts.split, data.test)):
-        called = "training" if name == "train" else name
-        found[name] = trunk.features(plan, start.trunk, split.take(rows[name]), called, compute).images[:, 0]
+    for name, called in (("train", "training"), (data.facts.split, data.facts.split)):
+        split = data.splits()[name].take(rows[name])
+        found[name] = trunk.features(plan, start.trunk, split, called, compute).images[:, 0]
     return found, ""
 
 
@@ -116,15 +128,31 @@ def _of_labels(found: Findings, data: Data, train: Compared, near: tuple[np.ndar
     if len(train.labels) * number > MOST_SCORES:
         text = f"labels were not judged: {len(train.labels):,} images of {number:,} classes would not fit in memory"
         return found._replace(notes=[*found.notes, text])
-    groups = np.argmax(list(data.facts.groups()[CONVENTIONS[0]].values()), 0)
-    of_image = probabilities(train.features, train.labels, number)
-    suspects = labels.suspected(of_image, *near, train.labels, groups)
+    suspects = judge(train.features, train.labels, data.facts.groups(), near)
     counts = np.bincount(train.labels, minlength=number)
     return found._replace(
         suspects=suspects._replace(rows=train.rows[suspects.rows]),
         examples=examples(train.features, train.labels, train.rows, suspects),
         unjudged=np.flatnonzero(counts < labels.LEAST).tolist(),
     )
+
+
+def judge(
+    features: np.ndarray,
+    of: np.ndarray,
+    groups: Mapping[str, Mapping[str, np.ndarray]],
+    near: tuple[np.ndarray, np.ndarray],
+) -> labels.Suspects:
+    """The labels that are probably wrong, see `labels.suspected`.
+
+    Args:
+      features: `[N, D]`.
+      of: labels int `[N]`.
+      groups: of the classes, see `Facts.groups`.
+      near: rows and distances of each image's nearest other ones, `[N, K]`.
+    """
+    masks = np.stack(list(groups[CONVENTIONS[0]].values()))
+    return labels.suspected(probabilities(features, of, masks.shape[1]), *near, of, masks.argmax(0))
 
 
 def probabilities(features: np.ndarray, of: np.ndarray, num_classes: int) -> np.ndarray:

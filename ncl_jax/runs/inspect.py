@@ -13,7 +13,7 @@ from ncl_jax.report.findings import Remark
 from ncl_jax.runs import remarks
 from ncl_jax.runs.findings import find
 from ncl_jax.runtime import console
-from ncl_jax.runtime.files import valid_utf8, write_together
+from ncl_jax.runtime.files import expand, valid_utf8, write_together
 
 
 class Files(NamedTuple):
@@ -52,10 +52,12 @@ def inspect(config: ml_collections.ConfigDict, files: Files) -> list[Remark]:
     problems = remarks.problems(config, data, examined)
     for remark in problems:
         console.say_text(f"problem: {remark}")
+    fields = config.data
+    name = expand("data.dir", fields.dir).absolute().name if fields.name in ("folder", "list") else fields.name
     contents = {files.picture: plots.drawn(
-        charts.class_sizes(data.facts.name, data.facts.class_counts), files.picture.suffix[1:].lower()
+        charts.class_sizes(name, data.facts.class_counts), files.picture.suffix[1:].lower()
     )}  # fmt: skip
-    contents[files.page] = inspection.page(inspection.Inspected(data, found, problems, known)).encode()
+    contents[files.page] = inspection.page(inspection.Inspected(name, data, found, problems, known)).encode()
     if found.suspects is not None:
         contents[files.suspected] = valid_utf8(findings.suspected_labels(data, found.suspects))
     _write(contents, files, len(problems))
