@@ -74,7 +74,9 @@ def counted(rows: np.ndarray, suggested: np.ndarray, given: np.ndarray, true: np
 
 
 def table(results: dict) -> str:
-    """A row for each draw and group, sums over the seeds; those of each view alone below."""
+    """The command, and a row for each draw and group, means and shares over the seeds; each view alone below."""
+    command = f"    python benchmarks/flipped_labels.py --config={results['config']} --out=FILE"
+    seeds = len({run["seed"] for run in results["runs"]})
     heads = ("labels flipped", "group", "images", "flipped", "suspected", "precision", "recall", "among the first 20")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for draw, words in DRAWS.items():
@@ -86,11 +88,12 @@ def table(results: dict) -> str:
             name = group if rule == "both" else f"*all, {RULES[rule]}*"
             shares = (("found", "suspected"), ("found", "flipped"), ("found_first", "first"))
             cells = [f"{100 * total[a] / total[b]:.0f} %" if total[b] else "" for a, b in shares]
-            if rule != "both":
+            if group == "all":  # the suspects are sorted within the groups
                 cells[2] = ""
             sizes = [f"{total[key] / len(runs):,.0f}" for key in ("images", "flipped", "suspected")]
             lines.append(f"| {' | '.join([words, name, *sizes, *cells])} |")
-    return "\n".join(lines)
+    where = f"{command}\n\n{seeds} seeds, {results['device']}, {results['date']}.\n"
+    return "\n".join([where, *lines])
 
 
 def main() -> None:
@@ -120,8 +123,9 @@ def main() -> None:
         "config": args.config.replace(config.data.dir, pathlib.Path(config.data.dir).name), "share": SHARE,
         "date": time.strftime("%Y-%m-%d"), "device": device_name(jax.local_devices()),
     }  # fmt: skip
-    args.out.write_text(json.dumps(about | {"runs": runs}, indent=1) + "\n")
-    print(table({"runs": runs}))
+    results = about | {"runs": runs}
+    args.out.write_text(json.dumps(results, indent=1) + "\n")
+    print(table(results))
 
 
 if __name__ == "__main__":

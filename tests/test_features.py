@@ -132,6 +132,16 @@ def test_a_baseline_finds_classes_that_lie_apart(name):
     assert scores.shape == (60, 3) and np.mean(scores.argmax(1) == others) > 0.65
 
 
+def test_inspect_compares_the_features(data, source, place, tmp_path, capfd):
+    fields = TINY | FROZEN | {"model.pretrained": source, "data.cache": place}
+    values = [f"--config.{name}={value}" for name, value in fields.items()]
+    message, code = cli.attempt("inspect", [f"--config=folder:dir={data},image_size=16", *values, f"--out={tmp_path}"])
+    printed = capfd.readouterr().out
+    assert code == 0, message
+    assert "at 16 pixels" in printed and "data.image_size" not in printed and "labels and outliers need" not in printed
+    assert (tmp_path / "suspected_labels.csv").read_text().startswith("file,label,given,suggested,")
+
+
 def test_every_training_image_has_scores_by_heads_that_have_not_seen_it(frozen):
     with np.load(RunDir(frozen).out_of_fold, allow_pickle=False) as found:
         assert found["logits"].shape == (40, 2, 3) and np.isfinite(found["logits"]).all()
