@@ -2,7 +2,7 @@
 
 Decodes every image once, on all cores, and compares them: by the features of the frozen backbone, where the
 configuration has one (photographs do), otherwise by pixels. Writes a page, inspect.html, with near duplicates, labels
-that are probably wrong and images unlike all others, and suspected_labels.csv beside it. Nothing of the data changes.
+that may be wrong and images unlike all others, and suspected_labels.csv beside it. Nothing of the data changes.
 The exit code is 1 if something would stop or spoil a run.
 """
 
@@ -13,7 +13,7 @@ from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.report.inspection import PAGE, TABLE
 from ncl_jax.runs.inspect import Files, inspect
 from ncl_jax.runtime import console, startup
-from ncl_jax.runtime.files import expand
+from ncl_jax.runtime.files import expand, target_of
 
 PICTURES = (".png", ".svg", ".pdf", ".jpg")
 PICTURE = "class_sizes.png"
@@ -48,6 +48,11 @@ def main(args: argparse.Namespace) -> None:
     """The command."""
     startup.prepare()
     config, files = read_config(args), outputs(args.out, args.picture, args.force)
+    labels = config.data.labels
+    if labels and target_of(expand("data.labels", labels)) == target_of(files.suspected):
+        raise ConfigError(
+            f"--labels={labels} would be overwritten by what is found now: pass another folder, --out=DIR"
+        )
     if found := inspect(config, files):
         raise DataError(f"{len(found)} problem{'s' * (len(found) > 1)} would stop or spoil a run: fix the data first")
     console.say("nothing was found that would stop or spoil a run")

@@ -75,7 +75,7 @@ def lines(data: Data, found: Findings) -> list[Remark]:
             f"{data.place('train', row)}: {printable(names[data.train.labels[row]])}, perhaps {printable(names[label])}"
             for row, label in zip(found.suspects.rows.tolist(), found.suspects.suggested.tolist(), strict=True)
         ]
-        said.append(Remark(f"labels of training images that are probably wrong: {len(words)}", words))
+        said.append(Remark(f"labels of training images that may be wrong: {len(words)}", words))
     if found.unjudged:
         classes = [printable(names[c]) for c in found.unjudged]
         said.append(Remark(f"classes of fewer than 3 images, whose labels cannot be judged: {len(classes)}", classes))

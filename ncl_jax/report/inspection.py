@@ -18,6 +18,7 @@ from ncl_jax.trust.duplicates import Pairs
 PICTURES = 4_200_000  # bytes of all pictures; the page stays below 5 MB
 SHOWN_PAIRS, SHOWN_SUSPECTS, SHOWN_OUTLIERS, SHOWN_CLASSES, LISTED = 40, 20, 40, 60, 200
 OF_CLASS = 4  # pictures of each class
+MOST_ODDS = 1000  # that are told apart: no temperature makes larger ones mean what they say
 GROUPS = {"many": "more than 100", "medium": "20 to 100", "few": "fewer than 20"}  # training images
 PAGE = "inspect.html"
 TABLE = "suspected_labels.csv"
@@ -59,7 +60,7 @@ def summary(of: Inspected) -> Html:
         text = f"{_plural(count, 'image')} of {total:,} in {escape(split)} {_are(count)} nearly {_a(count)} of training"
         said.append(f'<a href="#leaked">{text} images</a>: remove them from one of the two.{shares}')
     if found.suspects is not None and (count := len(found.suspects.rows)):
-        text = f"{_plural(count, 'label')} {_are(count)} probably wrong"
+        text = f"{_plural(count, 'label')} may be wrong"
         said.append(
             f'<a href="#suspects">{text}</a>: look at them, and correct those that are in <code>{TABLE}</code>.'
         )
@@ -126,7 +127,7 @@ def suspects(of: Inspected, pictures: Thumbnails) -> Html:
         "equally likely, and the nearest images. Many of these labels are right: the picture decides. To correct "
         f"labels, edit the column label of {TABLE} (a class, or - to remove the image) and pass --labels={TABLE}."
     )
-    parts = [f'<h2 id="suspects">Labels that are probably wrong</h2>{paragraph(text, "soft")}']
+    parts = [f'<h2 id="suspects">Labels that may be wrong</h2>{paragraph(text, "soft")}']
     for group, size in GROUPS.items():
         places = [i for i, row in enumerate(found.rows) if of_classes[of.data.train.labels[row]] == group]
         if places:
@@ -146,7 +147,8 @@ def _suspect(of, pictures, index) -> str:
     for words, name, rows in zip(("given", "suggested"), classes, near, strict=True):
         shown = "".join(pictures.show("train", other, name) for other in rows if other >= 0)
         beside.append(f"<div>{words}: <b>{escape(printable(name))}</b>{shown}</div>")
-    odds = f"{np.exp(min(-found.margin[index], 14)):,.0f} to 1"
+    odds = np.exp(min(-found.margin[index], 9))
+    odds = f"{odds:.0f} to 1" if odds < MOST_ODDS else f"above {MOST_ODDS:,} to 1"
     text = f"<b>{escape(printable(classes[0]))}</b>, perhaps <b>{escape(printable(classes[1]))}</b> (odds {odds})"
     return (
         f"<figure>{pictures.show('train', row, classes[0])}<figcaption>{text}{_code(of, 'train', row)}</figcaption>"

@@ -24,7 +24,7 @@ from ncl_jax.trust import duplicates, labels, left_out, outliers
 from ncl_jax.trust.neighbours import nearest, unit
 
 MOST_IMAGES = 60_000  # of a split that are compared with each other: more would take many minutes
-MOST_SCORES = 2 * 10**8  # training images times classes: more would not fit in memory
+MOST_SCORES = 10**8  # training images times classes: more would not fit in memory
 OF_TEMPERATURE = 5000  # images that the temperature is fitted on
 NEAREST = 2  # images of a class that are shown beside a suspected label
 
@@ -123,7 +123,7 @@ def _accuracy(train, test, num_classes, leaked) -> tuple[float, float]:
 
 
 def _of_labels(found: Findings, data: Data, train: Compared, near: tuple[np.ndarray, np.ndarray]) -> Findings:
-    """Adds the labels that are probably wrong."""
+    """Adds the labels that may be wrong."""
     number = data.facts.num_classes
     if len(train.labels) * number > MOST_SCORES:
         text = f"labels were not judged: {len(train.labels):,} images of {number:,} classes would not fit in memory"
@@ -143,7 +143,7 @@ def judge(
     groups: Mapping[str, Mapping[str, np.ndarray]],
     near: tuple[np.ndarray, np.ndarray],
 ) -> labels.Suspects:
-    """The labels that are probably wrong, see `labels.suspected`.
+    """The labels that may be wrong, see `labels.suspected`.
 
     Args:
       features: `[N, D]`.

@@ -1,4 +1,4 @@
-"""Labels that are probably wrong: where two views of an image that leave the image itself out agree on another class.
+"""Labels that may be wrong: where two views of an image that leave the image itself out agree on another class.
 
 The first view is confident learning (Northcutt, Jiang, Chuang 2021) on probabilities under a uniform prior, the second
 the vote of the nearest images. Under the prior of long-tailed data the tail would be suspected as a whole.
@@ -16,7 +16,7 @@ SHARPNESS = 0.07  # of the neighbours' vote
 
 
 class Suspects(NamedTuple):
-    """Labels that are probably wrong, group by group, in each the most probable first."""
+    """Labels that may be wrong, group by group, in each the most probable first."""
 
     rows: np.ndarray  # int [S], of the images
     suggested: np.ndarray  # int [S], classes
