@@ -89,10 +89,18 @@ def add_fields(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def add_labels(parser: Parser) -> None:
+    """Corrected labels."""
+    text = "corrected labels of training images, such as suspected_labels.csv of ncl-jax inspect: sets data.labels"
+    parser.add_argument("--labels", default="", metavar="FILE.csv", help=text)
+
+
 def read_config(args: argparse.Namespace) -> ml_collections.ConfigDict:
     """The configuration that `--config` names, with the fields that are set. Raises ConfigError."""
     config = config_files.load(args.config)
     set_fields(config, args.fields)
+    if getattr(args, "labels", ""):
+        config.data.labels = args.labels
     return config
 
 

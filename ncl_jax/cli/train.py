@@ -9,7 +9,7 @@ import argparse
 import jax
 
 from ncl_jax._version import __version__
-from ncl_jax.cli.arguments import Parser, add_config, read_config
+from ncl_jax.cli.arguments import Parser, add_config, add_labels, read_config
 from ncl_jax.config import files as config_files
 from ncl_jax.config.fields import fields
 from ncl_jax.errors import ConfigError, NclError, one_line
@@ -25,6 +25,7 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--workdir", metavar="DIR", help="directory of the run; default: runs/<configuration and arguments>"
     )
+    add_labels(parser)
     longer = "train N epochs longer than the configuration says, at its last learning rate"
     parser.add_argument("--extend", type=int, default=0, metavar="N", help=longer)
     kept = "also keep, for every training image, scores by heads trained without it (K folds; frozen backbone)"

@@ -20,6 +20,7 @@ def data(config: ml_collections.ConfigDict) -> dataset.Data:
         evaluated=fields.eval_split,
         skip_unreadable=fields.skip_unreadable,
         val_share=fields.val_share,
+        labels=expand("data.labels", fields.labels) if fields.labels else None,
     )
 
 
@@ -27,6 +28,8 @@ def absolute_paths(config: ml_collections.ConfigDict) -> None:
     """Makes the data's folder and lists independent of the working directory."""
     fields = config.data
     fields.dir = str(expand("data.dir", fields.dir).absolute())
+    if fields.labels:
+        fields.labels = str(expand("data.labels", fields.labels).absolute())
     for name, path in fields.list.items():
         if path and fields.name != "folder" and (file := expand(f"data.list.{name}", path)).is_file():
             fields.list[name] = str(file.absolute())

@@ -15,8 +15,8 @@ from ncl_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
 AUTHORS = "the authors' program"
 # Where and how a run is computed, not what: these may differ when it is continued.
-MAY_CHANGE = ("version", "extend", "prior_power", "pixels", "data.dir", "data.list.", "data.download", "data.threads",
-              "data.workers", "data.cache", "run.", "teacher.run")  # fmt: skip
+MAY_CHANGE = ("version", "extend", "prior_power", "pixels", "data.dir", "data.list.", "data.labels", "data.download",
+              "data.threads", "data.workers", "data.cache", "run.", "teacher.run")  # fmt: skip
 
 # Bounds that no work comes near. What a run takes in memory is estimated (`costs`); far beyond these it would also
 # never begin, or its tables, one row an epoch, would be what fills the memory.
@@ -45,6 +45,8 @@ DATA = {
     "data.val_share": Field(0.0, "share of each class of the training images that is held out as val, for "
                             "temperature=val", at_least=0, below=1),
     "data.skip_unreadable": Field(False, "skip files that cannot be read; otherwise they stop the run"),
+    "data.labels": Field("", "CSV file of corrected labels of training images, with the columns file and label, as "
+                         "ncl-jax inspect writes it; the label - removes an image. --labels=FILE sets it"),
     "data.image_size": Field(0, "side of the square that the network sees, in pixels; 0: that of the images, if all "
                              "have the same", at_least=0, at_most=SIDE),
     "data.resize": Field(0, "shorter side, in pixels, before the centre is cut out for testing; 0: image_size",

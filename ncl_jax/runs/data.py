@@ -16,6 +16,8 @@ def same_data(config: ml_collections.ConfigDict, directory: RunDir) -> dataset.D
     """
     config = ml_collections.ConfigDict(config.to_dict())
     config.data.download = False
+    if config.data.labels:  # as they were when the run began
+        config.data.labels = str(directory.labels)
     found = data(config)
     if found.facts != directory.read_facts():
         raise DataError(f"the data in {config.data.dir} is not what the run was trained on ({directory.facts})")

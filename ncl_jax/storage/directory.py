@@ -18,7 +18,7 @@ from ncl_jax.config.fields import differences
 from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.images import pixels
 from ncl_jax.errors import CheckpointError, ConfigError, DataError, NclError, WriteError, one_line, printable
-from ncl_jax.runtime.files import UNDECODABLE, expand, name_text, open_regular, write_text, write_together
+from ncl_jax.runtime.files import UNDECODABLE, expand, name_text, open_regular, read_file, write_text, write_together
 from ncl_jax.runtime.schema import anything, mapping, read_bytes, read_json
 from ncl_jax.storage import contents, place
 
@@ -33,6 +33,7 @@ class RunDir:
         self._held: int | None = None  # a descriptor of the directory while it is locked
         self._begun: dict[pathlib.Path, bytes] = {}  # what `begin` wrote
         self.config, self.facts = self.path / "config.json", self.path / "dataset.json"
+        self.labels = self.path / "labels.csv"  # corrections, if there are any
         self.files, self.checkpoints = self.path / "files.tsv.gz", self.path / "checkpoints"
         self.damaged = self.path / "damaged-checkpoints"
         self.backbone, self.out_of_fold = self.path / "backbone.safetensors", self.path / "out_of_fold.npz"
@@ -94,6 +95,8 @@ class RunDir:
         if listing := data.listing():
             text = "\n".join(["split\tclass\tpath\tbytes", *map(name_text, listing)]) + "\n"
             self._begun[self.files] = gzip.compress(text.encode(), mtime=0)
+        if config.data.labels:
+            self._begun[self.labels] = read_file(pathlib.Path(config.data.labels))
         with self.writing():
             write_together(self._begun)
 

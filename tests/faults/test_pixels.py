@@ -369,7 +369,7 @@ def test_inspect_names_them_all_and_images_of_one_colour(tmp_path, capfd, monkey
     Image.fromarray(grey).save(folder / "test" / "dog" / "grey.png")
     grey[3, 4, 1] += 1
     Image.fromarray(grey).save(folder / "test" / "dog" / "contrast.png")
-    monkeypatch.setattr("ncl_jax.cli.inspect.NAMED", 99)
+    monkeypatch.setattr("ncl_jax.report.findings.NAMED", 99)
     message, code = cli.attempt("inspect", [f"--config=folder:dir={folder},image_size=16", "--picture=x.png"])
     output = capfd.readouterr().out
     assert code == 1 and "1 problem " in message
