@@ -34,8 +34,8 @@ def of(*places, classes=TWO, count=2, ending="jpg"):
     return [f"{place}/{name}/{i}.{ending}" for place in places for name in classes for i in range(count)]
 
 
-def load(root, **given):
-    return sources.load(Request("folder", root, lists=given))
+def load(root, layout="auto", group_by="", **given):
+    return sources.load(Request("folder", root, lists=given, layout=layout, group_by=group_by))
 
 
 SPLITS = {  # what is there; the folder of each split; what the notes say
@@ -79,7 +79,7 @@ CLASSES = {  # what is there; the classes, of which a test part is cut
 @pytest.mark.parametrize("name", CLASSES)
 def test_classes_may_have_the_names_of_splits(tmp_path, name):
     paths, classes = CLASSES[name]
-    source = load(touch(tmp_path, *paths))
+    source = load(touch(tmp_path, *paths), layout="class/group" if "deeper" in name else "auto")
     assert source.class_names == classes and set(source.splits) == {"train", "test"}
     assert all("is taken for a class" in line for line in source.notes)
     assert load(tmp_path, train=".").class_names == classes
