@@ -16,7 +16,8 @@ from ncl_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
 AUTHORS = "the authors' program"
 # Where and how a run is computed, not what: these may differ when it is continued.
-MAY_CHANGE = ("version", "extend", "prior_power", "pixels", "split_rule", "data_changed", "data.dir",
+MAY_CHANGE = ("version", "extend", "prior_power", "pixels", "split_rule", "data_changed", "steps_per_epoch",
+              "data.dir",
               "data.list.", "data.download", "data.threads", "data.workers", "data.cache", "run.",
               "teacher.run")  # fmt: skip
 
@@ -48,8 +49,8 @@ DATA = {
                             "temperature=val", at_least=0, below=1),
     "data.skip_unreadable": Field(False, "skip files that cannot be read, and rows of lists without a file or a label; "
                                   "otherwise they stop the run"),
-    "data.layout": Field("auto", "levels of a folder of images: class/group, or group/class for cameras, sites or patients "
-                         "above the classes; auto: class/group, unless names that recur make that unclear",
+    "data.layout": Field("auto", "levels of a folder of images: class/group, or group/class for cameras, sites or "
+                         "patients above the classes; auto: class/group, unless names that recur make that unclear",
                          choices=LAYOUTS),
     "data.group_by": Field("", "groups that stay whole in automatic splits and folds: folder (that of the layout, or "
                            "of a list's paths), column (of a list), or a regular expression of paths; empty: folder if "
@@ -196,7 +197,9 @@ def fields() -> dict[str, Field]:
 
 METHOD_FILE = "method_sha256"  # of a method of the user's own: its file's content
 # What stands beside the fields in a run's `config.json`.
-NOTES = ("version", "extend", "prior_power", "pixels", "split_rule", "data_changed", METHOD_FILE)
+NOTES = (
+    "version", "extend", "prior_power", "pixels", "split_rule", "data_changed", "steps_per_epoch", METHOD_FILE,
+)  # fmt: skip
 
 
 def base_config() -> ml_collections.ConfigDict:

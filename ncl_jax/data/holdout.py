@@ -17,8 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from ncl_jax.runtime.files import name_text
-
 RULE = 2  # written down with each run; runs from before it was have 1: the first of a class in a random order
 
 
@@ -53,7 +51,7 @@ def held_out(
       groups: the group of each image, [N]; each is held out whole or not at all, and a class that stands in one group
         alone is kept.
       rule: 1 or 2.
-      pinned: the splits that images, by their `name_text`, have in a run: they stay there.
+      pinned: the splits that images have in a run, by their names: they stay there.
     """
     num_classes = int(labels.max(initial=-1)) + 1
     if rule == 1:
@@ -110,7 +108,7 @@ def _whole_groups(values: np.ndarray, places: np.ndarray, labels: np.ndarray, sh
 
 def _kept(held, names, purpose, groups, pinned):
     """The mask with the images that a run has where they were, and others of their groups with them."""
-    known = np.array([pinned.get(name_text(str(name)), "") for name in names], object)
+    known = np.array([pinned.get(str(name), "") for name in names], object)
     held = np.where(known == "train", False, held | (known == purpose))
     if groups is not None:
         of_train, of_purpose = set(groups[known == "train"]), set(groups[known == purpose])
