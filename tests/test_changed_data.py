@@ -8,6 +8,7 @@ import pytest
 from test_features import train
 from test_own_images import make_folder, write_image
 
+from ncl_jax import cli
 from ncl_jax.errors import DataError
 from ncl_jax.runs.evaluate import evaluate_run, finish
 from ncl_jax.storage import directory as directories
@@ -155,3 +156,62 @@ def test_a_rule_that_is_not_known_is_refused(trained, tmp_path):
     (place / "run" / "config.json").write_text(json.dumps(config | {"split_rule": 3}))
     message, code = again(place, "--extend=1")
     assert code == 1 and "split_rule=3" in message
+
+
+# Other images with labels
+
+
+LAYOUTS = {  # where the images are; how many are found
+    "classes": (("ant", "bee"), "", 4), "a split": (("test/ant", "test/cow"), "", 4), "one class": (("cow",), "", 2),
+    "cameras": (("CAM0/ant", "CAM0/bee", "CAM1/ant"), "", 6),
+    "sites below": (("ant/north", "bee/north", "bee/south"), "", 6),
+    "a list": (("a", "b"), "path,label\na/0.jpg,bee\nb/1.jpg,cow\n", 2),
+    "numbers": (("a", "b"), "a/0.jpg 2\nb/1.jpg 0\n", 2),
+    "a column of splits": (("a",), "path,label,split\na/0.jpg,ant,train\na/1.jpg,ant,test\n", 1),
+    "categories": (("a",), json.dumps({
+        "images": [{"id": 1, "file_name": "a/0.jpg"}], "annotations": [{"image_id": 1, "category_id": 9}],
+        "categories": [{"id": 9, "name": "cow"}, {"id": 2, "name": "zebra"}]}), 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_new_labelled_images_are_evaluated(trained, tmp_path, name, capsys):
+    folders, listed, number = LAYOUTS[name]
+    place = make_folder(tmp_path / "new", (".",), dict.fromkeys(folders, 2))
+    if listed:
+        place = place / f"list.{'json' if listed[0] == '{' else 'csv' if ',' in listed else 'txt'}"
+        place.write_text(listed)
+    kept = {path: path.read_bytes() for path in (trained / "run").rglob("*") if path.is_file()}
+    figures = evaluate_run(trained / "run", data=str(place), data_dir=str(tmp_path / "new") if listed else None)
+    assert f"{number} images of " in capsys.readouterr().out and 0 <= figures["ensemble"]["accuracy"] <= 1
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+UNKNOWN = {  # what is there, and what is said
+    "strangers": (("ant", "dog", "emu"), "", "2 classes that the model does not know: dog, emu"),
+    "a stranger in a list": (("a",), "path,label\na/0.jpg,ants\n", r"ants .did you mean ant.*knows ant, bee, cow"),
+    "a number beyond": (("a",), "a/0.jpg 7\n", "does not know: 7"),
+    "two splits": (("test/ant", "val/ant"), "", "has the splits test, val: pass one of them"),
+    "several labels": (("a",), "path,label\na/0.jpg,ant;bee\n", "1 of 1 images .*ant;bee"),
+    "nothing": (("ant",), None, "does not exist"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_what_cannot_be_evaluated_is_said(trained, tmp_path, name):
+    folders, listed, said = UNKNOWN[name]
+    place = make_folder(tmp_path / "new", (".",), dict.fromkeys(folders, 2))
+    if listed != "":
+        place = place / "list.txt"
+    if listed:
+        place.write_text(listed)
+    with pytest.raises(DataError, match=said):
+        evaluate_run(trained / "run", data=str(place))
+
+
+def test_the_command_writes_nothing_and_refuses_what_writes(trained, tmp_path, capsys):
+    place = make_folder(tmp_path / "new", (".",), {"ant": 2})
+    message, code = cli.attempt("evaluate", [f"--run={trained / 'run'}", f"--data={place}", "--finish"])
+    assert code == 1 and "--finish" in message
+    assert cli.attempt("evaluate", [f"--run={trained / 'run'}", f"--data={place}"]) == ("", 0)
+    assert "ensemble" in capsys.readouterr().out

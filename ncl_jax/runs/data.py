@@ -4,8 +4,10 @@ import ml_collections
 
 from ncl_jax.config.build_data import data, request
 from ncl_jax.data import dataset
+from ncl_jax.data.sources import labelled
 from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
+from ncl_jax.runtime.files import expand
 from ncl_jax.storage import listing
 from ncl_jax.storage.directory import RunDir
 
@@ -40,3 +42,24 @@ def data_left(config: ml_collections.ConfigDict, directory: RunDir) -> tuple[Spl
             raise
         kept = f"{len(split):,} of {number:,} {facts.split} images of the run, which are as they were"
         return split, [f"note: {error}. These are the figures of {kept}"]
+
+
+def new_data(
+    config: ml_collections.ConfigDict, facts: dataset.Facts, place: str, data_dir: str | None
+) -> tuple[Split, list[str]]:
+    """Other images with labels than those of a run, and lines to be shown; files that cannot be read are left out where
+    the run's were (`data.skip_unreadable`).
+
+    Raises:
+      DataError: see `labelled.read`.
+    """
+    skip, root = config.data.skip_unreadable, None if data_dir is None else expand("--data_dir", data_dir)
+    split, notes = labelled.read(expand("--data", place), facts.class_names, root, skip)
+    lost: list[tuple[str, str]] = []
+    if skip:
+        split, lost = dataset.readable(split, facts.class_names, "the given images")
+    if not len(split):
+        raise DataError(f"--data={place}: no image can be read: replace them")
+    present = len(set(split.labels.tolist()))
+    counts = f"{len(split):,} images of {present:,} of {facts.num_classes:,} classes, from {place}"
+    return split, [counts, *notes, *[f"unreadable images that are left out: {len(lost):,}"] * bool(lost)]

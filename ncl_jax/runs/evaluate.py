@@ -12,7 +12,7 @@ from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
 from ncl_jax.runs import messages
-from ncl_jax.runs.data import data_left, same_data
+from ncl_jax.runs.data import data_left, new_data, same_data
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.results import write
 from ncl_jax.runs.temperature import find_temperature
@@ -29,15 +29,24 @@ def evaluate_run(
     data_dir: str | None = None,
     prior: str | None = None,
     temperature: str | float | None = None,
+    data: str | None = None,
 ) -> dict:
     """Re-evaluates a checkpoint of a run: the figures of `metrics.summarize`, with `step` and `epoch`.
+
+    Args:
+      workdir: of the run; nothing is written there.
+      step: of the checkpoint, as for `load.load`.
+      data_dir: where the run's data is now; of `data`, the folder that a list's paths start from.
+      prior: as for `load.load`.
+      temperature: likewise.
+      data: a folder or a list of other images with labels, see `labelled.read`; None: those of the run.
 
     Raises:
       ConfigError, CheckpointError: see `restore.restore`, `priors.read` and `temperature.find_temperature`.
       DataError: none of the images that the run was tested on is there as it was; of the others a line on the console
         tells.
     """
-    return _evaluate(RunDir(workdir), step, data_dir, prior, temperature).figures
+    return _evaluate(RunDir(workdir), step, data_dir, prior, temperature, data=data).figures
 
 
 class Evaluated(NamedTuple):
@@ -56,15 +65,19 @@ def _evaluate(
     prior: str | None = None,
     temperature: str | float | None = None,
     whole: bool = False,
+    data: str | None = None,
 ) -> Evaluated:
-    """`whole`: all images of the run must be there, as they were."""
+    """Arguments as for `evaluate_run`; `whole`: all images of the run must be there, as they were."""
     loaded = restore(directory, step)
     config, plan, facts = loaded.config, loaded.plan, loaded.plan.facts
     assert plan.mesh is not None
     checks.check_against_data(config, facts.num_train, facts.num_classes)
     if data_dir is not None:
         config.data.dir = data_dir
-    test, notes = (same_data(config, directory).test, []) if whole else data_left(config, directory)
+    if data is not None:
+        test, notes = new_data(config, facts, data, data_dir)
+    else:
+        test, notes = (same_data(config, directory).test, []) if whole else data_left(config, directory)
     divide = find_temperature(loaded, None, temperature)
     model, feed = evaluated(plan, loaded.variables, test, facts.split, adjustment(plan, prior), divide)
     sums, answers = make_evaluate(model, feed, plan.mesh)(loaded.experts)

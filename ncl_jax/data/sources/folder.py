@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from ncl_jax.data.sources.walk import SUFFIXES, Unused, ending, entries, image_f
 from ncl_jax.data.types import Request, Source, Split
 from ncl_jax.errors import DataError, did_you_mean
 
-__all__ = ["SPLITS", "SUFFIXES", "cut", "image_files", "read", "takes"]
+__all__ = ["SPLITS", "SUFFIXES", "cut", "image_files", "read", "read_split", "takes"]
 
 
 def read(request: Request) -> Source:
@@ -54,7 +54,7 @@ def read(request: Request) -> Source:
         if strangers := [c for c in of_split if c not in names]:
             place, near = found.folders[name], did_you_mean(strangers[0], names)
             raise DataError(f"{place} has classes that train has not: {', '.join(strangers[:5])}{near}")
-    splits = {name: _split(root, of_split, names, unused, request) for name, of_split in classes.items()}
+    splits = {name: read_split(root, of_split, names, unused, request) for name, of_split in classes.items()}
     notes = (*found.notes, *class_names.remarks(names), *unused.lines(root))
     return Source(names, cut(splits, request), notes=notes)
 
@@ -67,9 +67,13 @@ def takes(root: Path, path: Path, given: Mapping[str, str] | None = None) -> boo
     return not folders or any(path.is_relative_to(place) for place in folders.values())
 
 
-def _split(root, classes, names, unused, request):
-    """The images of one split."""
+def read_split(
+    root: Path, classes: Mapping[str, list[Path]], names: Sequence[str], unused: Unused, request: Request
+) -> Split:
+    """The images of one split, by the folders of its classes; `names` are those of all classes, `unused` counts what is
+    not used. Raises DataError, see `read`."""
     paths, sizes, labels, groups = list[str](), list[int](), list[int](), list[str]()
+    index = {name: number for number, name in enumerate(names)}
     by = request.group_by or (FOLDER if request.layout == levels.GROUPS else NONE)
     for name, places in classes.items():
         before = len(paths)
@@ -78,7 +82,7 @@ def _split(root, classes, names, unused, request):
             relative = [os.path.relpath(path, root) for path, _ in found]
             paths += relative
             sizes += [size for _, size in found]
-            labels += [names.index(name)] * len(found)
+            labels += [index[name]] * len(found)
             if by == FOLDER:
                 groups += [levels.group_of(path, place, root, request.layout) for path in relative]
         if len(paths) == before:
@@ -112,7 +116,9 @@ def cut(splits: dict[str, Split], request: Request) -> dict[str, Split]:
         train.labels, names, request.test_share, "test", groups=groups, rule=request.rule, pinned=request.pinned
     )
     if not chosen.any():
-        what = "two images" if groups is None else "images in two groups that both can do without"
-        raise DataError(f"no class has {what}, so that no test part can be cut: add images, or a test split")
+        why = "no class has two images"
+        if groups is not None:
+            why = f"each of the {len(set(groups)):,} groups is the only one of a class, or the last"
+        raise DataError(f"{why}, so that no test part can be cut: add images, or a test split")
     parts = {"train": ~chosen, "test": chosen}
     return {name: train.take(np.flatnonzero(part)) for name, part in parts.items()}
