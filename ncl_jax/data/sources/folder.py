@@ -99,7 +99,8 @@ def read_split(
 def _no_image(name, places):
     """Says that a class has no image, and what it has instead."""
     others = Counter(ending(file) or "none" for place in places for _, _, files in os.walk(place) for file in files)
-    kinds = f"no file that ends in {', '.join(SUFFIXES)}, but {first_few(others, 8)}" if others else "no image"
+    counts = [f"{kind} {count:,}" for kind, count in others.most_common()]
+    kinds = f"no file that ends in {', '.join(SUFFIXES)}, but {first_few(counts, 8)}" if others else "no image"
     return f"class {name!r} has {kinds} in {places[0]}: add images, or remove the folder"
 
 
