@@ -74,7 +74,8 @@ def add_config(parser: Parser) -> None:
     names = ", ".join(config_files.names())
     parser.add_argument(
         "--config", required=True, metavar="CONFIG[:ARGUMENT=VALUE,...]",
-        help=f"configuration: {names} (installed), or a file such as configs/cifar100lt.py",
+        help=f"configuration: {names} (installed), or a file such as configs/cifar100lt.py; a value that "
+        "holds a comma and = stands in double quotes, --config='folder:dir=\"a,b=c\",epochs=30'",
     )  # fmt: skip
     add_fields(parser)
 
