@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from ncl_jax import methods
+from ncl_jax import methods, models
 from ncl_jax.config.plan import Loading, Plan, Teacher, TrainingPlan, by_xla
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.types import Preprocessing
@@ -74,9 +74,13 @@ def make_training_plan(
 
 
 def _common(config, facts, mesh, of_expert, of_all):
-    """The fields that both kinds of plan have."""
+    """The fields that both kinds of plan have. Raises ConfigError for images that the backbone does not take."""
     data = config.data
     size = facts.image_shape[0]
+    try:
+        models.check(config.model.backbone, "image_size", size)
+    except ValueError as error:
+        raise ConfigError(f"model.backbone={config.model.backbone}: data.{error}") from error
     return {
         "facts": facts, "mesh": mesh, "seed": config.seed, "num_experts": config.model.num_experts,
         "network": of_expert, "trunk": of_all, "input_shape": input_shape(of_all, facts.image_shape),

@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from ncl_jax import methods
+from ncl_jax import methods, models
 from ncl_jax.config.fields import fields, flatten
 from ncl_jax.data.sources import folder
 from ncl_jax.errors import ConfigError
@@ -100,15 +100,11 @@ def _check_architecture(name: str, section: ml_collections.ConfigDict) -> None:
     """Checks what `model` and `teacher` have in common."""
     for field in ("backbone", "classifier", "width", "cosine_scale", "num_experts"):
         fields()[f"model.{field}"].check(f"{name}.{field}", section[field])
-    backbone = BACKBONES[section.backbone]
-    try:
-        backbone.check_depth(section.depth)
-    except ValueError as error:
-        raise ConfigError(f"{name}.{error}") from error
-    if getattr(backbone, "groups", 1) > 1 and section.width % 16:
-        raise ConfigError(
-            f"{name}.width={section.width} must be a multiple of 16 for a {section.backbone}, which has groups"
-        )
+    for field in ("depth", "width"):
+        try:
+            models.check(section.backbone, field, section[field])
+        except ValueError as error:
+            raise ConfigError(f"{name}.{error}") from error
 
 
 def _check_pixels(config: ml_collections.ConfigDict) -> None:

@@ -92,10 +92,10 @@ DATA = {
 MODEL = {
     "model.backbone": Field("cifar_resnet", "network; cifar_resnet is for small images", AUTHORS, choices=BACKBONES),
     "model.depth": Field(32, "layers of the network: 6 n + 2 for cifar_resnet; 18, 34, 50, 101 or 152 for resnet; 50 "
-                         "for resnext; 0, the variant, for efficientnet_lite", AUTHORS, at_least=0,
-                         at_most=LAYERS),
+                         "for resnext; 0, the variant, for efficientnet_lite; 18 or 36 for convnext; blocks of a "
+                         "transformer", AUTHORS, at_least=0, at_most=LAYERS),
     "model.width": Field(16, "channels of the first stage: 16 for cifar_resnet, 64 for resnet, 32 for "
-                         "efficientnet_lite", "He et al. 2016",
+                         "efficientnet_lite, 96 for convnext; numbers of a transformer's token", "He et al. 2016",
                          at_least=1, at_most=CHANNELS),
     "model.classifier": Field("linear", "classifier; normed is cosine without a bias", AUTHORS, choices=HEADS),
     "model.cosine_scale": Field(16.0, "factor of a cosine or normed classifier's scores", "authors, ImageNet-LT",

@@ -19,10 +19,11 @@ from ncl_jax.models.named import DEFAULT, NAMED
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HARD_SHARE = 0.3  # hard categories of all (authors)
 LARGEST_SMALL = 64  # pixels: up to it the CIFAR ResNet and its views
-# The arguments of a recipe for own images, with their defaults.
-OWN = {
-    "image_size": 0, "imbalance": 0.0, "method": "ncl_supervised", "semantics": "official", "epochs": 30, "seed": 0,
-    "backbone": "", "pretrained": "", "freeze": "all", "group_by": "",
+# The arguments of every recipe that takes a named backbone (`backbone.use`), and those of one for own images, with
+# their defaults.
+BACKBONE = {"backbone": "", "pretrained": "", "freeze": "all", "image_size": 0}
+OWN = BACKBONE | {
+    "imbalance": 0.0, "method": "ncl_supervised", "semantics": "official", "epochs": 30, "seed": 0, "group_by": "",
 }  # fmt: skip
 COLUMNS = ("path", "label", "split", "group")  # of a list, named by arguments such as `path_column`
 HEAD_EPOCHS = 30  # of heads on frozen features
@@ -33,7 +34,7 @@ def large(arguments: str | None, name: str, method: str, **fields: object) -> ml
     """The authors' recipe for a large benchmark: ResNet, cosine classifier, 224 pixels, cosine schedule.
 
     Args:
-      arguments: `method`, `semantics` (`choose_method`), `epochs` (`scale_schedule`), `seed`.
+      arguments: `method`, `semantics` (`choose_method`), `epochs` (`scale_schedule`), `seed`; those of `BACKBONE`.
       name: of the source.
       method: the authors' choice.
       fields: what this benchmark has of its own, `optim__batch_size=512`.
@@ -48,11 +49,20 @@ def large(arguments: str | None, name: str, method: str, **fields: object) -> ml
     }  # fmt: skip
     config.update_from_flattened_dict(common | {key.replace("__", "."): value for key, value in fields.items()})
     defaults = {"method": method, "semantics": "official", "epochs": config.epochs, "seed": 0}
-    args = parse_arguments(arguments, **defaults)
+    args = parse_arguments(arguments, **defaults, **BACKBONE)
     config.seed = args.seed
-    shorten(config, args.epochs)
+    _shorten_or_freeze(config, args, arguments)
     choose_method(config, args.method, args.semantics)
     return config
+
+
+def _shorten_or_freeze(config, args, arguments):
+    """Scales a benchmark's schedule to the argument `epochs`, or takes the backbone that the arguments name."""
+    shorten(config, HEAD_EPOCHS if args.backbone and "epochs=" not in (arguments or "") else args.epochs)
+    if args.backbone:
+        backbone.use(config, args.backbone, pretrained=args.pretrained, image_size=args.image_size, freeze=args.freeze)
+    elif args.pretrained or args.image_size or args.freeze != "all":
+        raise ConfigError(f"pretrained, freeze and image_size belong to a backbone: add backbone={DEFAULT}")
 
 
 def folder(arguments: str | None) -> ml_collections.ConfigDict:
@@ -230,21 +240,17 @@ def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_col
 
     Args:
       arguments: `imbalance` (>= 1), `method` and `semantics` (`choose_method`), `epochs` (`scale_schedule`; below
-        `SHORT_SCHEDULE` with the remedy against collapsing features, docs/short_schedules.md), `seed`; `backbone`,
-        `pretrained`, `freeze` and `image_size`, see `backbone.use`.
+        `SHORT_SCHEDULE` with the remedy against collapsing features, docs/short_schedules.md), `seed`; those of
+        `BACKBONE`.
       name: cifar10 or cifar100.
       num_hard: hard categories.
     """
     defaults = {"imbalance": 100.0, "method": "ncl", "semantics": "official", "epochs": 400, "seed": 0}
-    args = parse_arguments(arguments, **defaults, backbone="", pretrained="", freeze="all", image_size=0)
+    args = parse_arguments(arguments, **defaults, **BACKBONE)
     config = base_config()
     config.seed = args.seed
     config.data.name, config.data.imbalance, config.loss.num_hard = name, args.imbalance, num_hard
-    shorten(config, HEAD_EPOCHS if args.backbone and "epochs=" not in (arguments or "") else args.epochs)
-    if not args.backbone and (args.pretrained or args.image_size or args.freeze != "all"):
-        raise ConfigError(f"pretrained, freeze and image_size belong to a backbone: add backbone={DEFAULT}")
-    if args.backbone:
-        backbone.use(config, args.backbone, pretrained=args.pretrained, image_size=args.image_size, freeze=args.freeze)
+    _shorten_or_freeze(config, args, arguments)
     choose_method(config, args.method, args.semantics)
     return config
 

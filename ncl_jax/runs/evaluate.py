@@ -30,6 +30,7 @@ def evaluate_run(
     prior: str | None = None,
     temperature: str | float | None = None,
     data: str | None = None,
+    crops: int = 1,
 ) -> dict:
     """Re-evaluates a checkpoint of a run: the figures of `metrics.summarize`, with `step` and `epoch`.
 
@@ -40,13 +41,14 @@ def evaluate_run(
       prior: as for `load.load`.
       temperature: likewise.
       data: a folder or a list of other images with labels, see `labelled.read`; None: those of the run.
+      crops: 1, or 5 whose scores are averaged.
 
     Raises:
       ConfigError, CheckpointError: see `restore.restore`, `priors.read` and `temperature.find_temperature`.
       DataError: none of the images that the run was tested on is there as it was; of the others a line on the console
         tells.
     """
-    return _evaluate(RunDir(workdir), step, data_dir, prior, temperature, data=data).figures
+    return _evaluate(RunDir(workdir), step, data_dir, prior, temperature, data=data, crops=crops).figures
 
 
 class Evaluated(NamedTuple):
@@ -66,9 +68,10 @@ def _evaluate(
     temperature: str | float | None = None,
     whole: bool = False,
     data: str | None = None,
+    crops: int = 1,
 ) -> Evaluated:
     """Arguments as for `evaluate_run`; `whole`: all images of the run must be there, as they were."""
-    loaded = restore(directory, step)
+    loaded = restore(directory, step, crops)
     config, plan, facts = loaded.config, loaded.plan, loaded.plan.facts
     assert plan.mesh is not None
     checks.check_against_data(config, facts.num_train, facts.num_classes)
@@ -79,8 +82,9 @@ def _evaluate(
     else:
         test, notes = (same_data(config, directory).test, []) if whole else data_left(config, directory)
     divide = find_temperature(loaded, None, temperature)
-    model, feed = evaluated(plan, loaded.variables, test, facts.split, adjustment(plan, prior), divide)
-    sums, answers = make_evaluate(model, feed, plan.mesh)(loaded.experts)
+    of_split = evaluated(plan, loaded.variables, test, facts.split, adjustment(plan, prior), divide)
+    model, feed, variables = of_split
+    sums, answers = make_evaluate(model, feed, plan.mesh)(variables)
     of_files = hasattr(test.images, "names")
     for line in [*loaded.skipped, *notes, *messages.other_pixels(directory.read_pixels(), of_files)]:
         console.say(line)

@@ -7,7 +7,7 @@ import jax
 import ml_collections
 
 from ncl_jax.config import build
-from ncl_jax.config.plan import Plan, initial_model
+from ncl_jax.config.plan import Plan, initial_model, with_crops
 from ncl_jax.data.dataset import Facts
 from ncl_jax.errors import CheckpointError, ConfigError, one_line
 from ncl_jax.models.experts import without_trunk
@@ -35,15 +35,16 @@ class Loaded(NamedTuple):
         return without_trunk(self.variables)
 
 
-def restore(directory: RunDir, step: int | Literal["best"] | None) -> Loaded:
-    """A run's checkpoint, with what its model is used with; `step` as for `load`.
+def restore(directory: RunDir, step: int | Literal["best"] | None, crops: int = 1) -> Loaded:
+    """A run's checkpoint, with what its model is used with; `step` as for `load`, `crops`: see `plan.with_crops`.
 
     Raises:
-      ConfigError: the directory holds no run.
+      ConfigError: the directory holds no run, or another number of crops.
       CheckpointError: there is no checkpoint, or it is damaged.
     """
     config, facts = directory.read_config(), directory.read_facts()
     plan, target = _planned(directory, config, facts)
+    cropped = with_crops(plan, crops)
     with contextlib.closing(Checkpoints(directory.path, read_only=True)) as checkpoints:
         restored = checkpoints.restore(target, best_step(checkpoints) if step == "best" else step)
     if restored is None:
@@ -53,7 +54,7 @@ def restore(directory: RunDir, step: int | Literal["best"] | None) -> Loaded:
         frozen = trunk.read(directory, restored.progress.get("trunk", ""))
         assert plan.mesh is not None
         variables["trunk"] = jax.device_put(frozen, replicated(plan.mesh))
-    return Loaded(directory, config, plan, variables, restored.step, restored.progress, restored.skipped)
+    return Loaded(directory, config, cropped, variables, restored.step, restored.progress, restored.skipped)
 
 
 def _planned(directory: RunDir, config: ml_collections.ConfigDict, facts: Facts) -> tuple[Plan, ModelState]:
