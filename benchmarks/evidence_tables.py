@@ -29,7 +29,8 @@ def about(results: dict) -> str:
     runs = [run for entry in results["methods"].values() for run in entry["runs"]]
     minutes = sum(run["seconds"] for run in runs) / 60
     where = f"on {results['machine']}, {results['date']}, commit {results['commit']}"
-    return f"    {results['command']}\n\n{len(runs)} runs, {minutes:.0f} minutes of training and compilation in all, {where}."
+    spent = f"{len(runs)} runs, {minutes:.0f} minutes of training and compilation in all, {where}."
+    return f"    {results['command']}\n\n{spent}"
 
 
 def difference(results: dict, first: str, second: str) -> pairs.Estimate:
@@ -72,7 +73,7 @@ def _known(results, first, second):
 
 
 def accuracy(results: dict) -> str:
-    """Every method's ensemble and mean expert, mean ± standard deviation over seeds, and the difference to `BASE`; below
+    """The ensemble and the mean expert of every method, mean ± standard deviation over seeds, and `BASE` beside; below
     them the simple classifiers."""
     entries = {f"`{name}`": entry for name, entry in results["methods"].items()}
     entries |= {f"*{name}*": entry for name, entry in results["baselines"].items()}
