@@ -1,4 +1,4 @@
-"""The tables of docs/evidence.md, made from what `benchmarks/evidence.py` wrote. Every figure is in % or in points."""
+"""The tables of what `benchmarks/evidence.py` and `benchmarks/held_out.py` wrote. Figures are in % or in points."""
 
 import numpy as np
 
@@ -108,3 +108,12 @@ def calibration(results: dict) -> str:
 
 def _plain(values):
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def held_out(of_data: dict[str, dict]) -> str:
+    """The mean over classes on held-out images of every candidate, mean ± standard deviation over seeds, by data set."""
+    lines = [f"| mean over classes, held out (%) | {' | '.join(of_data)} |", "|---" * (1 + len(of_data)) + "|"]
+    for name in next(iter(of_data.values()))["reached"]:
+        cells = [spread(results["reached"][name]) for results in of_data.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)

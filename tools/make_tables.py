@@ -184,7 +184,10 @@ KINDS = {
     "accuracy": evidence_tables.accuracy,
     "calibration": evidence_tables.calibration,
 }
-SEVERAL = {"parts": evidence_tables.parts}  # kind: (results by data set) -> Markdown
+SEVERAL = {
+    "parts": evidence_tables.parts,
+    "held_out": evidence_tables.held_out,
+}  # kind: (results by data set) -> Markdown
 
 
 def make(kind: str, name: str, rows: str | None) -> str:
