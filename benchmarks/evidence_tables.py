@@ -111,7 +111,7 @@ def _plain(values):
 
 
 def held_out(of_data: dict[str, dict]) -> str:
-    """The mean over classes on held-out images of every candidate, mean ± standard deviation over seeds, by data set."""
+    """The mean over classes on held-out images, mean ± standard deviation over seeds, by candidate and data set."""
     lines = [f"| mean over classes, held out (%) | {' | '.join(of_data)} |", "|---" * (1 + len(of_data)) + "|"]
     for name in next(iter(of_data.values()))["reached"]:
         cells = [spread(results["reached"][name]) for results in of_data.values()]
