@@ -317,6 +317,7 @@ def test_photographs_take_the_pretrained_backbone_where_its_weights_are(tmp_path
         assert (
             bool(messages.pretraining(config)) and config.data.interpolation == ("bicubic", "bilinear")[not installed]
         )
+        assert ("data.augment=" in messages.recipe(config)) != installed
     random = recipes.folder(f"dir={root},backbone=resnet18,pretrained=none")
     assert random.model.backbone == "resnet" and random.model.freeze == 0 and not random.model.pretrained
     tuned = recipes.folder(f"dir={root},backbone=resnet18,freeze=2")

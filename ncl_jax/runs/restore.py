@@ -6,7 +6,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import ml_collections
 
-from ncl_jax.config import build
+from ncl_jax.config import build, saved
+from ncl_jax.config.fields import differences
 from ncl_jax.config.plan import Plan, initial_model
 from ncl_jax.data.dataset import Facts
 from ncl_jax.errors import CheckpointError, ConfigError, one_line
@@ -45,7 +46,11 @@ def restore(directory: RunDir, step: int | Literal["best"] | None) -> Loaded:
     config, facts = directory.read_config(), directory.read_facts()
     plan, target = _planned(directory, config, facts)
     with contextlib.closing(Checkpoints(directory.path, read_only=True)) as checkpoints:
-        restored = checkpoints.restore(target, best_step(checkpoints) if step == "best" else step)
+        wanted = best_step(checkpoints) if step == "best" else step
+        try:
+            restored = checkpoints.restore(target, wanted)
+        except CheckpointError as error:
+            raise CheckpointError(_contradiction(directory, config, checkpoints.peek()) + str(error)) from error
     if restored is None:
         raise CheckpointError(f"{directory} holds no checkpoint yet")
     variables = {"params": restored.state.params, "batch_stats": restored.state.batch_stats}
@@ -54,6 +59,20 @@ def restore(directory: RunDir, step: int | Literal["best"] | None) -> Loaded:
         assert plan.mesh is not None
         variables["trunk"] = jax.device_put(frozen, replicated(plan.mesh))
     return Loaded(directory, config, plan, variables, restored.step, restored.progress, restored.skipped)
+
+
+def _contradiction(directory: RunDir, config: ml_collections.ConfigDict, progress: dict | None) -> str:
+    """Where `config.json` is not what the newest checkpoint was saved with: the fault may be there."""
+    try:
+        differing = differences(saved.read((progress or {})["config"]), config)
+    except (KeyError, ValueError, TypeError, ConfigError):  # nothing that can be compared
+        return ""
+    if not differing:
+        return ""
+    return (
+        f"{directory.config} is not what the newest checkpoint was saved with ({'; '.join(differing)}): restore it "
+        "from a backup. Else: "
+    )
 
 
 def _planned(directory: RunDir, config: ml_collections.ConfigDict, facts: Facts) -> tuple[Plan, ModelState]:
