@@ -6,7 +6,7 @@
 CONFIG is one with a frozen backbone, such as cifar100lt:backbone=efficientnet_lite0,image_size=224. The heads are those
 of `ncl-jax train` with the same method and seed, and so is what they reach; a process for each run would spend most of
 its time on its start. Of the first seed's heads, --folds sets more give the out-of-fold scores that a method's
-temperature is fitted on.
+temperature is fitted on; --folds=0 goes without.
 
 Writes benchmarks/results/runs/NAME.json after every method; a repeated command goes on with the methods that are not
 there. `python tools/make_tables.py` writes the tables of docs/evidence.md from it.
@@ -113,8 +113,10 @@ def method(args, name: str, data) -> dict:
         config = read(args, name, seed)
         plan = build.make_training_plan(config, data.facts, build.mesh(config))
         logits, seconds = scored(plan, data, config)
-        scales = scales or temperatures(config, plan, data, args.folds)
-        runs.append(figures(logits, data, scales) | {"seconds": seconds, "temperature": scales[0]})
+        if not scales:
+            scales = temperatures(config, plan, data, args.folds) if args.folds else [1.0] * (1 + len(logits))
+        known = {"temperature": scales[0] if args.folds else None}
+        runs.append(figures(logits, data, scales) | {"seconds": seconds} | known)
         correct = correct + right(logits.mean(0), data.test.labels)
         print(name, seed, f"{100 * runs[-1]['ensemble']['accuracy']:.2f} %, {seconds:.1f} s", flush=True)
     return {"runs": runs, "right": digits(correct)}
@@ -152,7 +154,8 @@ def main() -> None:
     results = {field: getattr(args, field) for field in ABOUT} | results
     for name in args.methods.split(","):
         if name not in results["methods"]:
-            results["methods"][name] = method(args, name, data)
+            found = results["methods"] | {name: method(args, name, data)}
+            results["methods"] = {known: found[known] for known in METHODS if known in found}
             path.write_text(json.dumps(results) + "\n")
 
 

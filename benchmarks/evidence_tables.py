@@ -101,7 +101,9 @@ def calibration(results: dict) -> str:
         runs = [run["ensemble"] for run in entry["runs"]]
         ece, after = (spread([run[key] for run in runs]) for key in ("ece", "ece_scaled"))
         nll, nll_after = (_plain([run[key] for run in runs]) for key in ("nll", "nll_scaled"))
-        cells = [f"`{name}`", ece, nll, f"{entry['runs'][0]['temperature']:.2f}", after, nll_after]
+        temperature = entry["runs"][0]["temperature"]
+        scaled = [f"{temperature:.2f}", after, nll_after] if temperature else ["", "", ""]
+        cells = [f"`{name}`", ece, nll, *scaled]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
