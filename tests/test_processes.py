@@ -5,12 +5,14 @@ import signal
 import socket
 
 import numpy as np
+import one_layer
 import programs
 import pytest
 
 from ncl_jax.storage.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow
+assert one_layer.OneLayer  # imported for the backbone that it adds
 METHOD = "configs/quickstart.py:method=ncl_supervised"
 FIELDS = {
     "epochs": 4, "eval_every": 1, "checkpoint_every": 1, "optim__batch_size": 128, "optim__learning_rate": 0.01,
@@ -95,8 +97,9 @@ def test_sigterm_to_one_stops_both_at_the_same_step(cache, tmp_path):
 
 def test_two_processes_share_the_work_of_features(together, cache, tmp_path, capsys):
     frozen = FIELDS | {
-        "model__freeze": "all", "model__pretrained": together[0], "model__classifier": "cosine",
-        "model__head_start": "class_mean", "data__cached_views": 1, "optim__name": "adamw",
+        "epochs": 1, "optim__milestones": "()", "optim__name": "adamw", "data__cached_views": 1, "model__freeze": "all",
+        "model__pretrained": together[0], "model__pretrained_expert": 0, "model__classifier": "cosine",
+        "model__head_start": "class_mean",
     }  # fmt: skip
     processes = start_two(tmp_path / "two", cache, frozen | {"data__cache": tmp_path / "of two"})
     outputs = [process.communicate(timeout=300)[0] for process in processes]

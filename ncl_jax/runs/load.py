@@ -17,7 +17,7 @@ from ncl_jax.evaluation.predictor import combine
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runtime import settings
-from ncl_jax.runtime.devices import make_mesh
+from ncl_jax.runtime.devices import own_mesh
 from ncl_jax.storage.directory import RunDir
 
 
@@ -46,7 +46,7 @@ class Model:
         prior: str | None = None,
         temperature: float = 1.0,
     ):
-        plan = build.make_plan(config, facts, make_mesh(1))
+        plan = build.make_plan(config, facts, own_mesh())
         self._made_of = (config, facts, step, expert, prior, temperature)
         self._facts, self._expert, self._pixels = facts, expert, plan.preprocessing
         self.class_names, self.config, self.step, self.variables = facts.class_names, config, step, variables

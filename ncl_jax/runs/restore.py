@@ -13,7 +13,7 @@ from ncl_jax.data.dataset import Facts
 from ncl_jax.errors import CheckpointError, ConfigError, one_line
 from ncl_jax.models.experts import without_trunk
 from ncl_jax.runs import trunk
-from ncl_jax.runtime.devices import make_mesh, replicated
+from ncl_jax.runtime.devices import own_mesh, replicated
 from ncl_jax.storage.checkpoint import Checkpoints
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.training.steps import ModelState
@@ -77,7 +77,7 @@ def _contradiction(directory: RunDir, config: ml_collections.ConfigDict, progres
 
 def _planned(directory: RunDir, config: ml_collections.ConfigDict, facts: Facts) -> tuple[Plan, ModelState]:
     """The plan, and the shapes of its weights with their places. Raises ConfigError where there is no such model."""
-    mesh = make_mesh(1)
+    mesh = own_mesh()
     place = replicated(mesh)
     try:
         plan = build.make_plan(config, facts, mesh)
