@@ -14,13 +14,12 @@ from ncl_jax.data import dataset, sources
 from ncl_jax.data.images import parallel
 from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError, did_you_mean
-from ncl_jax.models.named import DEFAULT, NAMED
+from ncl_jax.models.named import DEFAULT, NAMED, SEEN_IMAGENET
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HARD_SHARE = 0.3  # hard categories of all (authors)
 LARGEST_SMALL = 64  # pixels: up to it the CIFAR ResNet and its views
-# The arguments of every recipe that takes a named backbone (`backbone.use`), and those of one for own images, with
-# their defaults.
+# Arguments with their defaults: of a named backbone (`with_backbone`), and of a recipe for own images.
 BACKBONE = {"backbone": "", "pretrained": "", "freeze": "all", "image_size": 0}
 OWN = BACKBONE | {
     "imbalance": 0.0, "method": "ncl_supervised", "semantics": "official", "epochs": 30, "seed": 0, "group_by": "",
@@ -34,7 +33,8 @@ def large(arguments: str | None, name: str, method: str, **fields: object) -> ml
     """The authors' recipe for a large benchmark: ResNet, cosine classifier, 224 pixels, cosine schedule.
 
     Args:
-      arguments: `method`, `semantics` (`choose_method`), `epochs` (`scale_schedule`), `seed`; those of `BACKBONE`.
+      arguments: `method`, `semantics` (`choose_method`), `epochs` (`scale_schedule`), `seed`, and those of
+        `with_backbone`.
       name: of the source.
       method: the authors' choice.
       fields: what this benchmark has of its own, `optim__batch_size=512`.
@@ -51,18 +51,10 @@ def large(arguments: str | None, name: str, method: str, **fields: object) -> ml
     defaults = {"method": method, "semantics": "official", "epochs": config.epochs, "seed": 0}
     args = parse_arguments(arguments, **defaults, **BACKBONE)
     config.seed = args.seed
-    _shorten_or_freeze(config, args, arguments)
+    shorten(config, epochs_of(args, arguments))
+    with_backbone(config, args)
     choose_method(config, args.method, args.semantics)
     return config
-
-
-def _shorten_or_freeze(config, args, arguments):
-    """Scales a benchmark's schedule to the argument `epochs`, or takes the backbone that the arguments name."""
-    shorten(config, HEAD_EPOCHS if args.backbone and "epochs=" not in (arguments or "") else args.epochs)
-    if args.backbone:
-        backbone.use(config, args.backbone, pretrained=args.pretrained, image_size=args.image_size, freeze=args.freeze)
-    elif args.pretrained or args.image_size or args.freeze != "all":
-        raise ConfigError(f"pretrained, freeze and image_size belong to a backbone: add backbone={DEFAULT}")
 
 
 def folder(arguments: str | None) -> ml_collections.ConfigDict:
@@ -240,8 +232,8 @@ def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_col
 
     Args:
       arguments: `imbalance` (>= 1), `method` and `semantics` (`choose_method`), `epochs` (`scale_schedule`; below
-        `SHORT_SCHEDULE` with the remedy against collapsing features, docs/short_schedules.md), `seed`; those of
-        `BACKBONE`.
+        `SHORT_SCHEDULE` with the remedy against collapsing features, docs/short_schedules.md), `seed`; and those of
+        `with_backbone`.
       name: cifar10 or cifar100.
       num_hard: hard categories.
     """
@@ -250,9 +242,34 @@ def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_col
     config = base_config()
     config.seed = args.seed
     config.data.name, config.data.imbalance, config.loss.num_hard = name, args.imbalance, num_hard
-    _shorten_or_freeze(config, args, arguments)
+    shorten(config, epochs_of(args, arguments))
+    with_backbone(config, args)
     choose_method(config, args.method, args.semantics)
     return config
+
+
+def epochs_of(args: ml_collections.ConfigDict, arguments: str | None) -> int:
+    """The epochs that are asked for; of a backbone, where nothing is, those of heads on its features."""
+    return HEAD_EPOCHS if args.backbone and "epochs=" not in (arguments or "") else args.epochs
+
+
+def with_backbone(config: ml_collections.ConfigDict, args: ml_collections.ConfigDict) -> None:
+    """Lets a benchmark's recipe start from a named backbone: the arguments `BACKBONE`, see `backbone.use`.
+
+    Raises:
+      ConfigError: arguments without a backbone; or ImageNet-LT with weights that have seen all of ImageNet's labels.
+    """
+    given = {name: args[name] for name in BACKBONE if name != "backbone"}
+    if not args.backbone:
+        if any(given[name] != BACKBONE[name] for name in given):
+            raise ConfigError(f"pretrained, freeze and image_size belong to a backbone: add backbone={DEFAULT}")
+        return
+    if config.data.name == "imagenet_lt" and not args.pretrained and args.backbone in SEEN_IMAGENET:
+        raise ConfigError(
+            f"backbone={args.backbone}: its weights were trained on all of ImageNet with its labels, the rare classes "
+            "included, so that ImageNet-LT would measure nothing: add pretrained=none, or pretrained=FILE with others"
+        )
+    backbone.use(config, args.backbone, **given)
 
 
 def shorten(config: ml_collections.ConfigDict, epochs: int) -> None:

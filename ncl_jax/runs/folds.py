@@ -101,7 +101,25 @@ def write(
       extend: epochs beyond the configuration's.
       between: see `setup.prepare`.
     """
-    train, folds = data.train, about[0]
+    logits, of_image = scores(config, plan, data, about[0], extend, between)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, logits=logits, labels=data.train.labels, folds=of_image, about=np.array(about))
+    if is_first():
+        with directory.writing():
+            write_bytes(directory.out_of_fold, buffer.getvalue())
+
+
+def scores(
+    config: ml_collections.ConfigDict,
+    plan: TrainingPlan,
+    data: dataset.Data,
+    folds: int,
+    extend: int = 0,
+    between: Callable[[str], None] = lambda doing: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The out-of-fold scores, float32 `[N, E, C]`, and the fold of every training image, int [N], see `assign`; images
+    of the fold `ALWAYS` have NaN. Arguments: see `write`."""
+    train = data.train
     of_image = assign(train.labels, data.facts.num_classes, folds, data.groups.get("train"))
     logits = np.full((len(train), plan.num_experts, data.facts.num_classes), np.nan, np.float32)
     for fold in range(folds):
@@ -109,11 +127,7 @@ def write(
         if held.any():
             logits[held] = _scores(config, plan, data, held, extend)
             between("training heads for out-of-fold scores, which begins again")
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, logits=logits, labels=train.labels, folds=of_image, about=np.array(about))
-    if is_first():
-        with directory.writing():
-            write_bytes(directory.out_of_fold, buffer.getvalue())
+    return logits, of_image
 
 
 def _scores(config, plan, data, held, extend) -> np.ndarray:

@@ -22,6 +22,7 @@ RECIPE = (
     "data.image_size", "data.augment", "model.backbone", "model.depth", "loss.name", "loss.num_hard",
     "optim.batch_size", "optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "loss.ramp_steps",
 )  # fmt: skip
+UNREAD_ON_FEATURES = ("data.augment",)
 SHOWN_CLASSES = 200  # of larger sets the first and the last are shown
 
 
@@ -74,9 +75,10 @@ def pretraining(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def recipe(config: ml_collections.ConfigDict) -> str:
-    """The fields that people change most, as they would be given."""
-    fields = flatten(config)
-    return "recipe: " + " ".join(f"{name}={fields[name]}" for name in RECIPE) + " (any field: --config.FIELD=VALUE)"
+    """The fields that people change most and that the run reads, as they would be passed."""
+    fields, unread = flatten(config), UNREAD_ON_FEATURES if build.is_frozen(config) else ()
+    shown = " ".join(f"{name}={fields[name]}" for name in RECIPE if name not in unread)
+    return f"recipe: {shown} (any field: --config.FIELD=VALUE)"
 
 
 def epoch_line(record: dict, epochs: int, seconds: float, left: float) -> str:
