@@ -74,7 +74,7 @@ def build(request: Request, entries: dict[str, Entries], names: tuple[str, ...])
         notes += [*of_split.notes, *found]
     labels.check_classes(entries, numbers["train"], names)
     notes += [*of_classes.remarks(names), *_listed_twice(splits, names)]
-    return Source(names, cut(splits, request), notes=tuple(notes), left_out=left_out)
+    return Source(names, cut(splits, request), notes=tuple(notes), left_out=left_out, is_cut=len(splits) == 1)
 
 
 def located(
