@@ -5,7 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from ncl_jax.data import holdout
+from ncl_jax.config import recipes
+from ncl_jax.data import holdout, sources
+from ncl_jax.data.types import Request
 
 SHARE = 0.2
 
@@ -69,6 +71,20 @@ def test_a_thousand_images_that_are_added_move_next_to_none():
     old = [f"a/{i}" for i in range(100)]
     moved = (held(old) ^ held(old + [f"b/{i}" for i in range(1000)])) & set(old)
     assert len(moved) == 0
+
+
+def test_the_recipe_does_not_depend_on_which_images_are_held_out(tmp_path):
+    """160 of 200 images are trained on by the share, just enough for batches of 16."""
+    numbers = set()
+    for name in "uvwxyz":
+        for label in "ab":
+            (tmp_path / name / label).mkdir(parents=True)
+            for i in range(100):
+                (tmp_path / name / label / f"{name}{i}.jpg").write_bytes(b"x")
+        config = recipes.folder(f"dir={tmp_path / name},image_size=16")
+        numbers.add(len(sources.load(Request("folder", tmp_path / name)).splits["train"]))
+        assert config.optim.batch_size == 16
+    assert min(numbers) < 160 < max(numbers)
 
 
 def test_forms_of_unicode_are_one_name():

@@ -10,7 +10,7 @@ import numpy as np
 from ncl_jax.config import backbone, build_data
 from ncl_jax.config.choose import choose_method
 from ncl_jax.config.fields import base_config
-from ncl_jax.data import dataset, sources
+from ncl_jax.data import dataset, holdout, sources
 from ncl_jax.data.images import parallel
 from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError, did_you_mean
@@ -102,8 +102,13 @@ def _own_images(name, args, lists):
             f"{args.dir} has one class, {source.class_names[0]}: a classifier needs two or more; if its folders are "
             f"the classes, pass dir={args.dir}/{source.class_names[0]}"
         )
+    number = len(train)
     if args.imbalance:
         train, _ = dataset.long_tailed(train, args.imbalance, source.class_names, request)
+        number = len(train)
+    elif source.is_cut:  # whatever the cut, so that the recipe is that of runs by another rule
+        every = np.concatenate([split.labels for split in source.splits.values()])
+        number -= int(holdout.stratified(every, num_classes, request.test_share).sum()) - len(source.splits["test"])
     size = args.image_size or suitable_size(train)
     named = args.backbone or _default_backbone(size, args.pretrained)
     if args.freeze != "all" and (not named or args.pretrained == backbone.NONE):
@@ -113,12 +118,12 @@ def _own_images(name, args, lists):
         "data.image_size": size, "data.eval_split": "test" if "test" in source.splits else "val",
         "data.mean": IMAGENET_MEAN, "data.std": IMAGENET_STD,
         "loss.num_hard": num_hard(num_classes), "optim.schedule": "cosine",
-        **(_small() if size <= LARGEST_SMALL else _photographs(size, len(train))),
+        **(_small() if size <= LARGEST_SMALL else _photographs(size, number)),
     })  # fmt: skip
     shorten(config, args.epochs)
     if named:
         backbone.use(config, named, pretrained=args.pretrained, image_size=args.image_size, freeze=args.freeze)
-    fit_batch(config, len(train))
+    fit_batch(config, number)
     choose_method(config, args.method, args.semantics)
     return config
 

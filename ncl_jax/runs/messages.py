@@ -180,7 +180,9 @@ def left_out(facts: Facts) -> list[str]:
         worst = ", ".join(
             f"{count} of {printable(name)}" for name, count in sorted(classes.items(), key=lambda item: -item[1])[:10]
         )
-        lines.append(f"unreadable {split} images that are left out: {sum(classes.values())} ({worst})")
+        lines.append(
+            f"unreadable {split} images that are left out: {sum(classes.values())} ({worst}); skipped.txt lists them"
+        )
     return lines
 
 

@@ -96,6 +96,9 @@ UNCLEAR = {  # what is there, and what is asked to be passed
     "a suffix and test": (of("train_images", "test"), "train=train_images,test=test"),
     "two of one split": (of("train", "val", "valid"), "train=train,val=val"),
     "two cases": (of("train", "Train", "test"), "train=Train,test=test"),
+    "cameras above the classes": (of("CAM0", "CAM1", "CAM2"), r"layout=class/group .*CAM0, CAM1, CAM2.*layout=group/class .*ant, bee"),
+    "cameras in train": (of("train/CAM0", "train/CAM1", "test/CAM2"), r"train holds folders in folders.*layout=group/class"),
+    "splits below the classes": (of("ant", "bee", classes=("train", "test")), "if those are splits, move them above"),
     "no train": (of("Test", "valid"), "Test.*no train.*train=FOLDER"),
 }  # fmt: skip
 

@@ -165,7 +165,7 @@ def test_rows_that_lack_something_are_counted_or_skipped(tmp_path):
         read(tmp_path, table([("img/gone.png", "fern"), *ROWS[1:]]))
     source = read(tmp_path, LACKING, skip=True)
     assert images(source) == {path: label for row, (path, label) in enumerate(ROWS) if row not in (0, 2, 7)}
-    assert [label for label, _ in source.left_out["train"]] == ["no label or path", "no label or path", "fern"]
+    assert [label for label, _ in source.left_out["train"]] == ["rows without a label or path"] * 2 + ["fern"]
     assert "a.csv, line 4: " in source.left_out["train"][2][1]
     for lost in (table([("x.png", "fern"), ("y.png", "moss")]), table([("x.png", ""), ("y.png", "")])):
         with pytest.raises(DataError, match="2 of 2 files|label is missing"):
@@ -179,7 +179,7 @@ def test_what_is_skipped_is_listed_in_the_run(tmp_path, capsys):
     (tmp_path / "a.csv").write_text(LACKING)
     data = dataset.load(Request("list", tmp_path, lists={"train": "a.csv"}, skip=True), size=8, skip_unreadable=True)
     counts = {name: count for split in data.facts.skipped.values() for name, count in split.items()}
-    assert counts == {"no label or path": 2, "fern": 1, "moss": 1} and len(data.left_out) == 4
+    assert counts == {"rows without a label or path": 2, "fern": 1, "moss": 1} and len(data.left_out) == 4
     arguments = [f"--config=list:dir={tmp_path},train=a.csv,image_size=8", f"--picture={tmp_path}/p.png"]
     message, code = cli.attempt("inspect", arguments)
     assert code == 1 and "the label is missing" in message

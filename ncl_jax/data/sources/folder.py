@@ -56,7 +56,7 @@ def read(request: Request) -> Source:
             raise DataError(f"{place} has classes that train has not: {', '.join(strangers[:5])}{near}")
     splits = {name: read_split(root, of_split, names, unused, request) for name, of_split in classes.items()}
     notes = (*found.notes, *class_names.remarks(names), *unused.lines(root))
-    return Source(names, cut(splits, request), notes=notes)
+    return Source(names, cut(splits, request), notes=notes, is_cut=len(splits) == 1)
 
 
 def takes(root: Path, path: Path, given: Mapping[str, str] | None = None) -> bool:

@@ -50,7 +50,7 @@ def remarks(groups: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     if not groups:
         return ()
     of = {name: set(found) for name, found in groups.items()}
-    counts = ", ".join(f"{len(found):,} in {name}" for name, found in of.items())
+    counts = ", ".join(f"{len(found):,} in {name} ({len(groups[name]):,} images)" for name, found in of.items())
     lines = [f"groups of images: {counts}"]
     for name in of.keys() - {"train"}:
         if both := sorted(of[name] & of["train"]):

@@ -38,6 +38,9 @@ LAYOUTS: dict[str, Callable[[str], str]] = {
 }
 
 
+DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # how an absolute path of Windows begins
+
+
 class Located(NamedTuple):
     """Files that are there."""
 
@@ -57,12 +60,16 @@ def locate(
     """The files of a list, in whichever layout its first one is found; `place` says where a row stands. With `skip`,
     those that are not there are left out, unless that is all.
 
-    A path that leads to no file is tried with / for \\, in the other Unicode form and with its ending in the other
-    case of letters.
+    Absolute paths of another computer are taken from where the rest of the first one is found below the root. A path
+    that leads to no file is tried with / for \\, in the other Unicode form and with its ending in the other case of
+    letters.
 
     Raises:
       DataError: a path leads out of the root, or a file is not there.
     """
+    start = _foreign(root, paths)
+    notes = (f"paths of the list are read without {start}",) * bool(start)
+    paths = [_without(start, path) for path in paths]
     inside = [_below(root, path, place, row) for row, path in enumerate(paths)]
     layout = next((f for f in LAYOUTS.values() if os.path.isfile(root / f(inside[0]))), None) or _by_name(root)  # noqa: PTH113
     names = [layout(path) for path in inside]
@@ -78,10 +85,30 @@ def locate(
     for row, name in respelt.items():
         names[row], sizes[row] = name, _size(root, name)
     how = Counter(_difference(paths[row]) for row in respelt)
-    notes = tuple(f"paths of the list that are found {text}: {count:,}" for text, count in how.items())
+    notes += tuple(f"paths of the list that are found {text}: {count:,}" for text, count in how.items())
     rows = np.array([row for row in range(len(names)) if row not in absent], np.int64)
     kept = np.array([sizes[row] for row in rows], np.int64)
     return Located(np.array(names, object)[rows], kept, notes, rows, absent)
+
+
+def _foreign(root: Path, paths: Sequence[str]) -> str:
+    """What the absolute paths of another computer begin with, where the rest of one of the first is found below the
+    root; nothing where there are none."""
+    for path in paths[:20]:
+        plain = path.replace("\\", "/") if DRIVE.match(path) else path
+        if not DRIVE.match(path) and not (plain.startswith("/") and not plain.startswith(f"{root.absolute()}/")):
+            continue
+        for cut in (match.end() for match in re.finditer("/", plain)):
+            if plain[cut:] and not plain[cut:].startswith("/") and _size(root, plain[cut:]) is not None:
+                return path[:cut]
+    return ""
+
+
+def _without(start: str, path: str) -> str:
+    """A path without what it begins with on another computer."""
+    if not start or not path.startswith(start):
+        return path
+    return path.removeprefix(start).replace("\\", "/") if DRIVE.match(start) else path.removeprefix(start)
 
 
 def _respelt(root, path, layout):
@@ -163,7 +190,7 @@ def _advice(given, path, every):
     """What to do about a path that leads to no file."""
     if re.match(r"[a-z]{2,}://", given):
         return "download the images; a list names files, not addresses on the web"
-    if re.match(r"[A-Za-z]:[\\/]|\\\\", given):
+    if DRIVE.match(given):
         return "write paths that start from data.dir, with /, instead of those of a Windows computer"
     if any("\ud800" <= letter <= "\udfff" for letter in given):
         return "the path is not UTF-8, but perhaps Windows-1252: save the list as UTF-8"

@@ -74,7 +74,7 @@ def build(request: Request, entries: dict[str, Entries], names: tuple[str, ...])
         notes += [*of_split.notes, *found]
     labels.check_classes(entries, numbers["train"], names)
     notes += [*of_classes.remarks(names), *_listed_twice(splits, names)]
-    return Source(names, cut(splits, request), notes=tuple(notes), left_out=left_out)
+    return Source(names, cut(splits, request), notes=tuple(notes), left_out=left_out, is_cut=len(splits) == 1)
 
 
 def located(
@@ -85,7 +85,7 @@ def located(
     found = layouts.locate(request.directory, entries.paths, entries.place, request.skip)
     groups = tables.groups_of(request, entries.take(found.rows.tolist()), found.names)
     files = Files(request.directory, found.names, found.sizes, groups)
-    left_out = [("no label or path", line) for line in entries.lacking]
+    left_out = [("rows without a label or path", line) for line in entries.lacking]
     left_out += [(names[numbers[row]], line) for row, line in found.lost.items()]
     return Split(files, numbers[found.rows]), left_out, found.notes
 
