@@ -359,6 +359,7 @@ def test_imagenets_weights_on_imagenet_lt_are_refused():
     with pytest.raises(ConfigError, match=r"backbone=resnet50: .*pretrained=none"):
         tiny.load_config("imagenet_lt", "backbone=resnet50")
     assert tiny.load_config("imagenet_lt", "backbone=resnet18,pretrained=none").model.freeze == 0
+    assert tiny.load_config("imagenet_lt", "backbone=dinov2_small").model.backbone == "dinov2"  # learned without labels
 
 
 def test_what_goes_with_the_epochs_is_listed():
