@@ -92,3 +92,8 @@ NAMED: dict[str, Named] = {
     "convnext_base": _timm("convnext", (36, 128), (224, 256), _IMAGENET, "convnext_base.fb_in22k"),
 }  # fmt: skip
 DEFAULT = "efficientnet_lite0"  # for photographs
+# Whose weights have learned from ImageNet's labels, of 1,000 classes or of 21,000 that hold these.
+SEEN_IMAGENET = {
+    name for name, named in NAMED.items()
+    if named.backbone in ("efficientnet_lite", "resnet", "resnext", "vit", "convnext")
+}  # fmt: skip

@@ -17,7 +17,7 @@ from ncl_jax.evaluation.predictor import combine
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runtime import settings
-from ncl_jax.runtime.devices import make_mesh
+from ncl_jax.runtime.devices import own_mesh
 from ncl_jax.storage.directory import RunDir
 
 
@@ -47,7 +47,7 @@ class Model:
         temperature: float = 1.0,
         crops: int = 1,
     ):
-        plan = with_crops(build.make_plan(config, facts, make_mesh(1)), crops)
+        plan = with_crops(build.make_plan(config, facts, own_mesh()), crops)
         self._made_of = (config, facts, step, expert, prior, temperature, crops)
         self._facts, self._expert, self._pixels = plan.facts, expert, plan.preprocessing
         self.class_names, self.config, self.step, self.variables = facts.class_names, config, step, variables

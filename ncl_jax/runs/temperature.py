@@ -78,7 +78,7 @@ def _fit_on_val(loaded: Loaded, expert: int | None) -> float:
             "--config.data.val_share=0.1, which holds a part of the training images out"
         )
     if loaded.config.data.skip_unreadable:
-        val, _ = dataset.readable(val, facts.class_names, "val")
+        val, *_ = dataset.readable(val, facts.class_names, "val")
     model, feed, variables = evaluated(plan, loaded.variables, val, "val")
 
     def scores(batch, variables):
