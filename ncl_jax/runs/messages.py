@@ -33,7 +33,7 @@ def opening(
     rate = build.learning_rates(config)[-1]
     lines = [
         description(data.facts, config, config.epochs + extend, device, workdir), recipe(config), *pretraining(config),
-        *seen(config), *notes,
+        *notes,
         *left_out(data.facts), *data.notes, *extension(config.epochs, extend, rate), "initialising",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -72,17 +72,6 @@ def pretraining(config: ml_collections.ConfigDict) -> list[str]:
             f"and usually ends higher: {named.install}, then the same command in another --workdir"
         ]
     return []
-
-
-def seen(config: ml_collections.ConfigDict) -> list[str]:
-    """That named weights were trained on what the run is evaluated on."""
-    found = NAMED.get(config.model.pretrained)
-    if config.data.name != "imagenet_lt" or not found or not found.seen:
-        return []
-    return [
-        f"the weights of {config.model.pretrained} were trained on {found.seen}, which ImageNet-LT consists of: its "
-        "figures are too high to compare; those of clip_base and siglip_base were not"
-    ]
 
 
 def recipe(config: ml_collections.ConfigDict) -> str:
