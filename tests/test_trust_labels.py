@@ -180,7 +180,7 @@ def test_copies_are_found_once_and_others_are_not():
 
 @pytest.mark.parametrize("by_pixels", [False, True])
 def test_the_rule_for_copies_equals_loops(by_pixels):
-    """Pictures that differ a little, more, or wholly, at distances below the limit, above it, or not among the nearest."""
+    """Pictures that differ a little, more, or wholly, at distances below the limit, above it, or far away."""
     rng, small = np.random.default_rng(5), pictures(12)
     noisy = [
         np.clip(small[i] + rng.normal(0, level, (16, 16)), 0, 255) for i, level in enumerate([2, 5, 14, 14, 20, 60] * 2)
