@@ -47,9 +47,9 @@ def test_a_number_divides_the_scores(old_run):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, cache):
+def run(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "held-out"
-    programs.run(programs.one_layer(path, epochs=2, optim__milestones="(2,)", data__val_share=0.2), cache)
+    programs.finish(programs.one_layer(path, epochs=2, optim__milestones="(2,)", data__val_share=0.2))
     return path
 
 
