@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ncl_jax.data.augment import views
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.types import Preprocessing
+from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation import priors
 from ncl_jax.evaluation.predictor import Predictor, embedding
 from ncl_jax.methods import Objective
@@ -162,6 +163,17 @@ def adjustment(plan: Plan, prior: str | None) -> np.ndarray | None:
       ConfigError: see `priors.read` and `build.prior_power`.
     """
     return priors.adjustment(prior, plan.facts.class_counts, plan.prior_power()) if prior else None
+
+
+def to_train_prior(plan: Plan, prior: str | None) -> np.ndarray | None:
+    """What moves logits that are meant for a prior, None for the run's own, to that of the training images; None where
+    the run does not say what its scores are meant for."""
+    try:
+        wanted = priors.adjustment("train", plan.facts.class_counts, plan.prior_power())
+        moved = adjustment(plan, prior)
+    except ConfigError:
+        return None
+    return wanted if moved is None else wanted - moved
 
 
 def initial_model(plan: Plan) -> steps.ModelState:

@@ -6,14 +6,14 @@ from typing import Literal, NamedTuple
 import jax
 
 from ncl_jax.config import checks
-from ncl_jax.config.plan import adjustment
-from ncl_jax.data.types import Split
+from ncl_jax.config.plan import adjustment, to_train_prior
+from ncl_jax.data.dataset import Data
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
-from ncl_jax.runs import messages
+from ncl_jax.runs import messages, neighbours
 from ncl_jax.runs.data import same_data
-from ncl_jax.runs.restore import restore
+from ncl_jax.runs.restore import Loaded, restore
 from ncl_jax.runs.results import write
 from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runs.trunk import evaluated
@@ -30,13 +30,15 @@ def evaluate_run(
     prior: str | None = None,
     temperature: str | float | None = None,
 ) -> dict:
-    """Re-evaluates a checkpoint of a run: the figures of `metrics.summarize`, with `step` and `epoch`.
+    """Re-evaluates a checkpoint of a run: the figures of `metrics.summarize`, with `step`, `epoch`, and the `prior` and
+    `temperature` that were used; the prior None: scores as they were trained.
 
     Raises:
       ConfigError, CheckpointError: see `restore.restore`, `priors.read` and `temperature.find_temperature`.
       DataError: the data cannot be read, or is not what the run was trained on.
     """
-    return _evaluate(RunDir(workdir), step, data_dir, prior, temperature).figures
+    found = _evaluate(RunDir(workdir), step, data_dir, prior, temperature)
+    return found.figures | {"prior": prior, "temperature": found.temperature}
 
 
 class Evaluated(NamedTuple):
@@ -45,7 +47,9 @@ class Evaluated(NamedTuple):
     figures: dict
     progress: dict  # the run's host-side record
     answers: list[metrics.Answers]
-    test: Split  # the images
+    data: Data
+    loaded: Loaded
+    temperature: float
 
 
 def _evaluate(
@@ -64,12 +68,12 @@ def _evaluate(
     data = same_data(config, directory)
     divide = find_temperature(loaded, None, temperature)
     model, feed = evaluated(plan, loaded.variables, data.test, facts.split, adjustment(plan, prior), divide)
-    sums, answers = make_evaluate(model, feed, plan.mesh)(loaded.experts)
+    sums, answers = make_evaluate(model, feed, plan.mesh, to_train_prior(plan, prior))(loaded.experts)
     for line in [*loaded.skipped, *messages.other_pixels(directory.read_pixels(), bool(data.listing()))]:
         console.say(line)
     epoch = loaded.step // (facts.num_train // config.optim.batch_size)
     figures = {"step": loaded.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}
-    return Evaluated(figures, records.new_progress() | loaded.progress, answers, data.test)
+    return Evaluated(figures, records.new_progress() | loaded.progress, answers, data, loaded, divide)
 
 
 @settings.holding
@@ -82,7 +86,7 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
     directory = RunDir(workdir)
     config, facts = directory.read_config(), directory.read_facts()
     with directory.locked():
-        figures, progress, answers, test = _evaluate(directory, None, data_dir)
+        figures, progress, answers, data, loaded, _ = _evaluate(directory, None, data_dir)
         written = directory.read_results()
         if written and written["epoch"] > figures["epoch"]:
             raise CheckpointError(
@@ -90,10 +94,11 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
                 f"{figures['epoch']}: they stay; ncl-jax evaluate without --finish shows that checkpoint's"
             )
         results = records.final(figures, facts, progress, records.device_name(jax.devices()[:1]), config.to_dict())
-        if written and "baselines" in written:  # of the same features
-            results["baselines"] = written["baselines"]
+        for name in ("baselines", "teacher"):  # of the same features, and of another run
+            if written and name in written:
+                results[name] = written[name]
         if written and written["epoch"] == figures["epoch"]:  # only the page is new
             results |= {"device": written["device"], "versions": written.get("versions", {})}
         with directory.writing():
-            write(directory, results, answers, test)
+            write(directory, results, answers, data, neighbours.finder(loaded.plan, loaded.variables, data))
     return results

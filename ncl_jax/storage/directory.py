@@ -43,6 +43,7 @@ class RunDir:
         self.results, self.curve, self.per_class = (
             self.path / name for name in ("results.json", "curve.png", "per_class.png")
         )
+        self.classes, self.images = self.path / "classes.csv", self.path / "images.csv"
 
     def __str__(self) -> str:
         return printable(str(self.path))
