@@ -23,19 +23,20 @@ from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation import metrics, predictions
 from ncl_jax.methods import METHODS
-from ncl_jax.report import charts, comparison, confusion, page, plots
+from ncl_jax.report import charts, comparison, confusion, html, page, plots
 from ncl_jax.report.content import Names, RunContent
 from ncl_jax.runs.results import write
 from ncl_jax.storage.directory import RunDir
 
 PICTURES = True
-SECTIONS = ["Figures", "The most confident mistakes", "Confused pairs", "Confusion matrix", "Every class",
+SECTIONS = ["The most confident mistakes", "Confused pairs", "Confusion matrix", "Every class", "Figures",
             "Head and tail", "Confidence", "Do the experts agree?", "Training", "The run"]  # fmt: skip
 LABELS, TOP = np.array([0, 0, 1, 1, 2, 2, 3, 3]), np.array([0, 1, 1, 1, 0, 0, 2, 3])
 
 
-def content(seed=0, classes=10, experts=3, name="run", **fields):
-    """A run's content with random answers, of classes that are worse the smaller they are."""
+def content(seed=0, classes=10, experts=3, name="run", each=4, **fields):
+    """A run's content with random answers, of classes that are worse the smaller they are; `each`: test images of each
+    class."""
     rng, counts = np.random.default_rng(seed), np.geomspace(500, 5, classes).astype(int)
     config = base_config()
     config.seed = seed
@@ -43,7 +44,7 @@ def content(seed=0, classes=10, experts=3, name="run", **fields):
     facts = Facts(
         "shirts & <shoes>", (8, 8, 3), tuple(f"class <{c}>" for c in range(classes)), tuple(counts.tolist()), "0"
     )
-    labels = np.repeat(np.arange(classes), 4)
+    labels = np.repeat(np.arange(classes), each)
 
     def answer():
         return np.where(rng.random(len(labels)) < counts[labels] / 500, labels, rng.integers(0, classes, len(labels)))
@@ -67,17 +68,20 @@ def content(seed=0, classes=10, experts=3, name="run", **fields):
 def results(facts, top, labels, config):
     """The content of `results.json` for these answers."""
 
+    def share(flags):
+        return float(flags.mean()) if len(flags) else None
+
     def figures(answers):
         right = answers == labels
-        per_class = [float(right[labels == c].mean()) for c in range(facts.num_classes)]
-        groups = {name: float(right[mask[labels]].mean()) for name, mask in facts.groups()["papers"].items()}
+        per_class = [share(right[labels == c]) for c in range(facts.num_classes)]
+        groups = {name: share(right[mask[labels]]) for name, mask in facts.groups()["papers"].items()}
         return {"accuracy": float(right.mean()), **groups, "nll": 1.5, "ece": 0.04, "per_class": per_class}
 
     per_class = np.linspace(0.1, 0.6, facts.num_classes).tolist()
     disagreement = {"all": 0.3, "many": 0.1, "medium": 0.3, "few": 0.5, "per_class": per_class}
     return {
         "dataset": facts.name, "split": "test", "num_train": facts.num_train, "class_counts": list(facts.class_counts),
-        "rows_checksum": "0", "epoch": 3, "step": 30, "test_counts": np.bincount(labels).tolist(),
+        "rows_checksum": "0", "epoch": 3, "step": 30, "test_counts": np.bincount(labels, minlength=facts.num_classes).tolist(),
         "ensemble": figures(top[0]), "experts": [figures(t) for t in top[1:]], "best_on_test": None,
         "disagreement": {"kl": disagreement, "top1": disagreement}, "seconds": 60.0, "images_per_second": 100.0,
         "device": "1 x CPU", "config": config.to_dict(), "versions": {"jax": "0.0"},
@@ -136,7 +140,7 @@ def test_a_runs_page_has_every_section_and_stands_alone(classes, experts):
 def test_a_run_without_predictions_says_how_to_get_them():
     text = page.page(content()._replace(predictions=None))
     assert "ncl-jax evaluate --run=DIR --finish" in text
-    assert Text(text).headings[1:] == [SECTIONS[0], SECTIONS[5], *SECTIONS[7:]]
+    assert Text(text).headings[1:] == [*SECTIONS[4:6], *SECTIONS[7:]]
 
 
 def test_a_run_that_kept_no_pictures_says_how_to_get_them():
@@ -165,6 +169,25 @@ def test_each_picture_is_stored_once_and_the_page_keeps_to_its_room():
     assert len(small) < len(text) - 10_000
 
 
+@pytest.mark.parametrize("each", [[1, 1, 1], [2, 0, 9], [0, 0, 1]])
+def test_few_test_images_and_classes_without(each):
+    text = page.page(content(classes=3, each=each))
+    assert Text(text).headings[1:] == SECTIONS and "nan" not in text.partition("<svg")[0]
+    assert f"{sum(each)} test images are recognised" in re.sub("<[^>]+>", "", text)
+    assert ("no test image: nothing is known" in text) == (0 in each)
+
+
+def test_names_that_would_be_markup_are_text():
+    run = content()
+    names = ('"><script>alert(1)</script>', "line\nbreak", "'onload='x", *run.facts.class_names[3:])
+    files = ['"><img src=x onerror=alert(1)>'] * 40
+    run = run._replace(facts=run.facts._replace(class_names=names), names=Names(files, []))
+    text = page.page(run)
+    assert (
+        "<script" not in text and "<img" not in text and "&lt;img src=x" in text and Text(text).headings[1:] == SECTIONS
+    )
+
+
 def test_own_images_are_named_by_their_folder():
     run = content(**{"data.name": "folder", "data.dir": "photos/of birds"})
     assert Text(page.page(run)).headings[0].startswith("ncl_supervised on of birds: ")
@@ -191,6 +214,14 @@ def test_a_browser_shows_the_page_without_an_error_or_a_request(tmp_path, runs):
     shown, console, fetched = browser.open_page(tmp_path / "page.html", tmp_path)
     assert not console and not fetched
     assert all(heading.replace("'", "&#39;") in shown or heading in shown for heading in SECTIONS)
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason="no Chromium")
+def test_what_a_page_should_not_hold_neither_runs_nor_is_fetched(tmp_path):
+    body = "<script>document.body.id = 'ran'</script><img src='http://example.com/a.png'><i style='color:red'></i>"
+    (tmp_path / "page.html").write_text(html.document("t", body))
+    shown, console, fetched = browser.open_page(tmp_path / "page.html", tmp_path)
+    assert 'id="ran"' not in shown and not fetched and "Content Security Policy" in console[0]
 
 
 @pytest.mark.skipif(not browser.CHROMIUM, reason="no Chromium")

@@ -3,12 +3,13 @@
 import csv
 import io
 import re
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ncl_jax.data.dataset import Facts
+from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.images import thumbnails
 from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Split
@@ -18,6 +19,7 @@ from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.evaluation.shown import Pair
 from ncl_jax.report import classes, spreadsheet, tables, verdict
 from ncl_jax.report.content import Names, RunContent
+from ncl_jax.runs import neighbours
 
 PICTURES = True
 LABELS, TOP = np.array([0, 0, 1, 1, 2, 2, 3, 3], np.int32), np.array([0, 1, 1, 1, 0, 0, 2, 3], np.int32)
@@ -108,6 +110,36 @@ def test_a_thumbnail_is_of_the_file_in_its_own_aspect_and_upright(tmp_path):
         thumbnails.jpeg(files, 1, 128)
     with Image.open(io.BytesIO(thumbnails.jpeg(np.zeros((1, 9, 7, 3), np.uint8), 0, 128))) as made:
         assert made.size == (7, 9)
+
+
+def vectors(plan, variables, split, name):
+    """Stands in for `embed`: images are vectors already."""
+    if variables == "broken":
+        raise DataError("a.jpg has gone")
+    return split.images
+
+
+def test_the_nearest_training_images_are_those_of_a_loop(monkeypatch, capsys):
+    rng = np.random.default_rng(0)
+    train = Split(rng.normal(size=(50, 4)), rng.integers(0, 3, 50).astype(np.int32))
+    test = Split(rng.normal(size=(9, 4)), np.zeros(9, np.int32))
+    data = Data(Facts("d", (8, 8, 3), ("a", "b", "c"), (20, 20, 10), "0"), train, test, {})
+    monkeypatch.setattr(neighbours, "embed", vectors)
+    plan = types.SimpleNamespace(trunk=None)
+    found = neighbours.finder(plan, "good", data)(np.array([7, 2]))
+    for place, row in enumerate((7, 2)):
+        cosines = [v @ test.images[row] / np.linalg.norm(v) / np.linalg.norm(test.images[row]) for v in train.images]
+        nearest = np.argsort(cosines)[::-1][:3]
+        assert found.mistakes[place] == row and found.near[place].tolist() == nearest.tolist()
+        assert found.near_labels[place].tolist() == train.labels[nearest].tolist()
+        np.testing.assert_allclose(found.distances[place], 1 - np.sort(cosines)[::-1][:3], atol=1e-5)
+    assert neighbours.finder(plan, "broken", data)(np.array([7])) is None
+    assert "a.jpg has gone" in capsys.readouterr().out
+    features = data._replace(
+        train=Split(train.images[:, None], train.labels), test=Split(test.images[:, None], test.labels)
+    )
+    again = neighbours.finder(plan, None, data, features)(np.array([7, 2]))
+    assert (again.near == found.near).all()
 
 
 def test_pictures_stop_where_their_room_ends(monkeypatch):

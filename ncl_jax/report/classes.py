@@ -12,6 +12,7 @@ from ncl_jax.report.content import RunContent
 from ncl_jax.report.html import Html, link, paragraph, table
 from ncl_jax.trust.intervals import wilson
 
+MOST_OPEN = 40  # rows of the table that stand on the page; of more the table has a bar to scroll
 MOST_ROWS = 1500  # of the table; the others are in the file
 
 
@@ -89,4 +90,8 @@ def section(run: RunContent, found: Predictions, of: ClassFigures, gallery_of: C
         "both. The classes whose interval ends lowest come first. All of it, to sort and filter, is in classes.csv in "
         f"the run's directory, and every test image in images.csv.{left_out}"
     )
-    return Html("<h2>Every class</h2>" + paragraph(words, "soft") + table(heads, rows, -1, "tall"))
+    return Html(
+        "<h2>Every class</h2>"
+        + paragraph(words, "soft")
+        + table(heads, rows, -1, "tall" if len(rows) > MOST_OPEN else "")
+    )

@@ -39,7 +39,7 @@ class Shown(NamedTuple):
 
     def confidence(self, row: int) -> str:
         """The probability of the ensemble's answer."""
-        return f"{100 * float(self.found.confidence[0, row]):.0f} %"
+        return f"{100 * float(self.found.confidence[0, row]):.0f}\u00a0%"
 
 
 def worst(of: Shown) -> Html:
@@ -73,7 +73,7 @@ def _mistake(of: Shown, row: int, near: list[tuple[int, int, float]]) -> str:
         for other, c, away in near
     )
     picture = of.album.show(False, row, f"{true}, taken for {taken}")
-    own = "" if of.found.true is None else f" ({100 * float(of.found.true[row]):.0f} %)"
+    own = "" if of.found.true is None else f" ({100 * float(of.found.true[row]):.0f}\u00a0%)"
     return (
         f"<figure>{picture}<figcaption>{text(true)}{own}, taken for <b>{text(taken)}</b> ({of.confidence(row)})"
         f"<code>{text(of.run.names.of_test(row))}</code>"

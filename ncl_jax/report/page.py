@@ -11,7 +11,7 @@ from ncl_jax.report.charts import percent
 from ncl_jax.report.classes import ClassFigures
 from ncl_jax.report.content import RunContent
 from ncl_jax.report.galleries import Shown
-from ncl_jax.report.html import document, figure, folded, table
+from ncl_jax.report.html import document, figure, folded, paragraph, table
 from ncl_jax.report.tables import baselines, columns, digits_of, heads, mean_of_classes, predictors, worse_than
 
 MOST_BYTES = 4_900_000  # of a page, its charts and tables included
@@ -76,7 +76,7 @@ def _pictured(
     said = verdict.section(run, found, of, f"{prefix}-worst", gallery_of)
     listed = pairs.section(run, found, gallery_of) + of_pairs.html
     every = classes.section(run, found, of, gallery_of) + of_classes.html
-    return [said, figures(run), old, worst, listed, matrix, every, album.style()]
+    return [said, old, worst, listed, matrix, every, figures(run), album.style()]
 
 
 def _sentence(words: str) -> str:
@@ -113,9 +113,9 @@ def figures(run: RunContent) -> str:
     names, rows = baselines(run.results)
     if not rows:
         return found
-    worse = escape(_sentence(worse_than(run.results))) or "The run is at least as good as each of them."
+    worse = _sentence(worse_than(run.results)) or "The run is at least as good as each of them."
     simple = table(["%", *names], [(name, *cells) for name, cells in rows])
-    return found + f"<h3>Simple classifiers on the same features</h3><p>{worse}</p>" + simple
+    return found + "<h3>Simple classifiers on the same features</h3>" + paragraph(worse) + simple
 
 
 def head_and_tail(run: RunContent, prefix: str) -> str:

@@ -14,15 +14,16 @@ def section(run: RunContent, found: Predictions, gallery_of: Callable[[Pair], st
     pairs = shown.pairs(found.labels, found.top[0], run.facts.num_classes)
     if not pairs:
         return Html("<h2>Confused pairs</h2>" + paragraph("No image is taken for one of another class."))
+    lists = {"By number": shown.by_count(pairs), "By share of the class": shown.by_share(pairs)}
     words = (
-        "Left, the pairs with the most images; right, those that take the largest share of a class, in which pairs of "
-        "small classes stand that few images would hide."
+        "The pairs with the most images, and those that take the largest share of a class, in which pairs of small "
+        "classes stand."
     )
-    lists = [
-        f"<div><h3>{heading}</h3>{_list(run, part, gallery_of)}</div>"
-        for heading, part in (("By number", shown.by_count(pairs)), ("By share of the class", shown.by_share(pairs)))
-    ]
-    return Html("<h2>Confused pairs</h2>" + paragraph(words, "soft") + f'<div class="pair">{"".join(lists)}</div>')
+    if len({pair.of for pair in pairs}) == 1:  # both are the same where classes have as many test images
+        del lists["By share of the class"]
+        words = "The pairs with the most images."
+    made = [f"<div><h3>{name}</h3>{_list(run, part, gallery_of)}</div>" for name, part in lists.items()]
+    return Html("<h2>Confused pairs</h2>" + paragraph(words, "soft") + f'<div class="pair">{"".join(made)}</div>')
 
 
 def _list(run: RunContent, pairs: Sequence[Pair], gallery_of: Callable[[Pair], str]) -> Html:
@@ -34,7 +35,7 @@ def _list(run: RunContent, pairs: Sequence[Pair], gallery_of: Callable[[Pair], s
         )
         for pair in pairs
     ]
-    return table(("class → taken for", "images", "%"), rows, -1, "tall words")
+    return table(("class → taken for", "images", "%"), rows, -1)
 
 
 def words(run: RunContent, pair: Pair) -> str:

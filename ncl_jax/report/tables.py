@@ -26,7 +26,7 @@ def table(results: dict) -> str:
         lines.append(f"{name:<18}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, wide, strict=True)))
     places = digits_of(results)
     if means := class_means(results):
-        cells = [f"{name} {_cell(name, means[name], places)}" for name in GROUPED[1:]]
+        cells = [f"{name} {_cell(name, means[name], places)}" for name in _groups(means)]
         lines.append("groups as means of classes: " + ", ".join(cells))
     if results.get("disagreement"):
         kl, top1 = results["disagreement"]["kl"], results["disagreement"]["top1"]
@@ -45,7 +45,13 @@ def _keys(results: dict) -> list[str]:
     """The columns: what counts most comes first; means over classes where they are known."""
     known = [key for key in MEANS if _mean(results, 0, key) is not None]
     first = ["classes", "accuracy"] if "classes" in known and is_unequal(results) else ["accuracy", "classes"]
-    return [key for key in [*first, "f1", "many", "medium", "few", "nll", "ece"] if key in known or key not in MEANS]
+    groups = _groups(results["ensemble"])
+    return [key for key in [*first, "f1", *groups, "nll", "ece"] if key in known or key not in MEANS]
+
+
+def _groups(row: dict) -> list[str]:
+    """The groups of classes that there are."""
+    return [name for name in GROUPED[1:] if row[name] is not None]
 
 
 def heads(results: dict) -> list[str]:
@@ -134,7 +140,7 @@ def _baseline_lines(results):
 def baselines(results: dict) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """The heads and the rows, by name, of the simple classifiers on the same features, the best first."""
     found, places, leading = results.get("baselines") or {}, digits_of(results), _leading(results)
-    keys = ["classes", *GROUPED] if leading == "classes" else [*GROUPED]
+    keys = ["classes"] * (leading == "classes") + ["accuracy", *_groups(results["ensemble"])]
     rows = {name: row | {"classes": _of_classes(row)} for name, row in found.items()}
     order = sorted(rows, key=lambda name: -(rows[name][leading] or 0))
     return [HEADS[key] for key in keys], [
@@ -211,10 +217,9 @@ def _cell(key, value, places=2):
 
 
 def _disagreement_line(name, figures, scale):
-    cells = {"all": figures["all"], **{key: figures[key] for key in GROUPED[1:]}}
     digits = 1 if scale == 100 else 3
-    said = [f"{key} {'-' if cell is None else f'{scale * cell:.{digits}f}'}" for key, cell in cells.items()]
-    return f"{name:<20}" + ", ".join(said)
+    cells = {key: figures[key] for key in ("all", *GROUPED[1:]) if figures[key] is not None}
+    return f"{name:<20}" + ", ".join(f"{key} {scale * cell:.{digits}f}" for key, cell in cells.items())
 
 
 def mean_expert(experts: list[dict]) -> dict:
