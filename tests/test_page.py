@@ -81,7 +81,8 @@ def results(facts, top, labels, config):
     disagreement = {"all": 0.3, "many": 0.1, "medium": 0.3, "few": 0.5, "per_class": per_class}
     return {
         "dataset": facts.name, "split": "test", "num_train": facts.num_train, "class_counts": list(facts.class_counts),
-        "rows_checksum": "0", "epoch": 3, "step": 30, "test_counts": np.bincount(labels, minlength=facts.num_classes).tolist(),
+        "rows_checksum": "0", "epoch": 3, "step": 30,
+        "test_counts": np.bincount(labels, minlength=facts.num_classes).tolist(),
         "ensemble": figures(top[0]), "experts": [figures(t) for t in top[1:]], "best_on_test": None,
         "disagreement": {"kl": disagreement, "top1": disagreement}, "seconds": 60.0, "images_per_second": 100.0,
         "device": "1 x CPU", "config": config.to_dict(), "versions": {"jax": "0.0"},

@@ -123,10 +123,11 @@ def per_class(results: dict, class_names: Sequence[str]) -> Figure:
         if len(shown) <= SAID:
             rows = zip(names, counts, values, strict=True)
             plots.say(points, [f"{c}, {count} training images: {name} {value:.1f} %" for c, count, value in rows])
-    ax.set(xlabel="training images of the class", ylabel="test accuracy (%)", xscale="log", ylim=(BOTTOM, TOP))
+    ax.set(xlabel="training images of the class", ylabel="test accuracy (%)", ylim=(BOTTOM, TOP))
     ax.set_yticks(range(0, 101, 20))
-    plots.number_ticks(ax.xaxis)
     if shown:
+        ax.set_xscale("log")
+        plots.number_ticks(ax.xaxis)
         plots.mark_groups(ax, counts, 107)
     if named and shown:
         _name_classes(ax, counts, np.nan_to_num(ensemble), names)
