@@ -28,13 +28,14 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 from ncl_jax.models import cpu  # noqa: E402
-from ncl_jax.report import plots  # noqa: E402
 
 # Where the tests run in the background they are ignored, and would be so in the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
+
+ORIGINALS = blank.leave_blank()  # in fixtures of the whole session, too
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -52,8 +53,9 @@ def pytest_collection_modifyitems(items):
 def pictures(request):
     """Pictures are left blank but in modules that say `PICTURES = True`."""
     with pytest.MonkeyPatch.context() as patch:
-        if not getattr(request.module, "PICTURES", False):
-            patch.setattr(plots, "drawn", blank.drawn)
+        if getattr(request.module, "PICTURES", False):
+            for original in ORIGINALS:
+                patch.setattr(*original)
         yield
 
 

@@ -9,7 +9,7 @@ import programs
 import pytest
 
 from ncl_jax import cli
-from ncl_jax.cli import ablate
+from ncl_jax.cli import ablate, report
 from ncl_jax.report import ablation
 
 
@@ -86,6 +86,8 @@ def test_an_ablation_is_stopped_repeated_and_reports_a_failed_run(tmp_path, cach
     assert "| ce | 1 |" in output and "| nil | 1 |" in output
     assert (tmp_path / "runs" / "table.md").read_text().startswith("| method |")
     assert (tmp_path / "runs" / "per_class.png").stat().st_size > 1000
+    page = (tmp_path / "runs" / "report.html").read_text()
+    assert "2 runs on" in page and report.make([tmp_path / "runs"]).count("<h2") == page.count("<h2")
 
 
 def test_a_table_is_left_as_it_was_only_where_there_is_one(tmp_path, monkeypatch, capsys):

@@ -10,7 +10,8 @@ import ml_collections
 
 from ncl_jax._version import __version__
 from ncl_jax.config import build
-from ncl_jax.config.plan import Plan, adjustment, on_every_platform, predictor, with_crops
+from ncl_jax.config.crops import with_crops
+from ncl_jax.config.plan import Plan, adjustment, on_every_platform, predictor
 from ncl_jax.errors import ConfigError, WriteError
 from ncl_jax.export.artifact import Artifact
 from ncl_jax.export.formats import FORMATS
@@ -44,7 +45,7 @@ def export(
       expert: its number; None for the ensemble.
       prior: that the program's probabilities are for, see `priors.read`; None: as trained.
       temperature: see `temperature.find_temperature`.
-      crops: see `plan.with_crops`; the program takes the larger images.
+      crops: see `crops.with_crops`; the program takes the larger images.
 
     Raises:
       ConfigError: an unknown format, no such expert, or a directory that holds no run.

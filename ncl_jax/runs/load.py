@@ -10,7 +10,8 @@ import ml_collections
 import numpy as np
 
 from ncl_jax.config import build
-from ncl_jax.config.plan import adjustment, predictor, with_crops
+from ncl_jax.config.crops import with_crops
+from ncl_jax.config.plan import adjustment, embedder, predictor
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.evaluation.predictor import combine
@@ -53,7 +54,7 @@ class Model:
         self.class_names, self.config, self.step, self.variables = facts.class_names, config, step, variables
         self.network: nn.Module = plan.network
         self.apply = predictor(plan, adjustment(plan, prior), temperature).outputs
-        self._outputs = jax.jit(self.apply)
+        self._outputs, self._embed = jax.jit(self.apply), jax.jit(embedder(plan))
 
     def __reduce__(self) -> tuple:
         config, facts, *rest = self._made_of
@@ -84,6 +85,12 @@ class Model:
         """Every expert's features, what its classifier sees, float32 `[E, B, D]`; as for a call."""
         return np.asarray(self._outputs(self.variables, self.prepare(images))["features"])
 
+    @settings.holding
+    def embed(self, images: Images) -> np.ndarray:
+        """One vector of length 1 for each image, float32 `[B, D]`, to compare images by (`predictor.embedding`): of a
+        frozen backbone's features or else of every expert's, whichever expert was chosen; as for a call."""
+        return np.asarray(self._embed(self.variables, self.prepare(images)))
+
     def prepare(self, images: Images) -> np.ndarray:
         """Images as the network takes them, uint8 `[B, H, W, 3]`, by the run's test transform; see `decode.prepare`."""
         pixels = self._pixels
@@ -112,7 +119,7 @@ def load(
       prior: the class prior that is expected, "uniform", "train" or a file, see `priors.read`; None: scores as they
         were trained, which for balanced methods is uniform.
       temperature: a number by which scores are divided, or "val" to fit it, see `find_temperature`; None: 1.
-      crops: 5 for the mean of the scores of an image's corners and centre, see `plan.with_crops`.
+      crops: 5 for the mean of the scores of an image's corners and centre, see `crops.with_crops`.
 
     Raises:
       ConfigError, CheckpointError: the directory, its checkpoint, the prior or the temperature cannot be read.
