@@ -16,7 +16,7 @@ from ncl_jax.data.augment import views
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.types import Preprocessing
 from ncl_jax.evaluation import priors
-from ncl_jax.evaluation.predictor import Predictor
+from ncl_jax.evaluation.predictor import Predictor, embedding
 from ncl_jax.methods import Objective
 from ncl_jax.models import Network, experts
 from ncl_jax.models.layers import XLA
@@ -137,6 +137,17 @@ def predictor(
     if plan.trunk is not None:
         apply = experts.on_trunk(plan.trunk, apply)
     return Predictor(apply, functools.partial(normalize, plan), adjust, temperature)
+
+
+def embedder(plan: Plan) -> Callable[[Any, jax.Array], jax.Array]:
+    """Makes `(variables, images uint8 [B, H, W, 3]) -> [B, D]`: the embedding of images (`predictor.embedding`), of a
+    frozen backbone's features or else of every expert's. A pure function, for use under `jit`."""
+    trunk = plan.trunk
+    if trunk is None:
+        outputs = predictor(plan).outputs
+        return lambda variables, images: embedding(outputs(variables, images)["features"])
+    apply: Callable = trunk.apply
+    return lambda variables, images: embedding(apply(variables["trunk"], normalize(plan, images), False)[None])
 
 
 def normalize(plan: Plan, images: jax.Array) -> jax.Array:

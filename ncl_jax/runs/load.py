@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from ncl_jax.config import build
-from ncl_jax.config.plan import adjustment, predictor
+from ncl_jax.config.plan import adjustment, embedder, predictor
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.evaluation.predictor import combine
@@ -52,7 +52,7 @@ class Model:
         self.class_names, self.config, self.step, self.variables = facts.class_names, config, step, variables
         self.network: nn.Module = plan.network
         self.apply = predictor(plan, adjustment(plan, prior), temperature).outputs
-        self._outputs = jax.jit(self.apply)
+        self._outputs, self._embed = jax.jit(self.apply), jax.jit(embedder(plan))
 
     def __reduce__(self) -> tuple:
         config, facts, *rest = self._made_of
@@ -82,6 +82,12 @@ class Model:
     def features(self, images: Images) -> np.ndarray:
         """Every expert's features, what its classifier sees, float32 `[E, B, D]`; as for a call."""
         return np.asarray(self._outputs(self.variables, self.prepare(images))["features"])
+
+    @settings.holding
+    def embed(self, images: Images) -> np.ndarray:
+        """One vector of length 1 for each image, float32 `[B, D]`, to compare images by (`predictor.embedding`): of a
+        frozen backbone's features or else of every expert's, whichever expert was chosen; as for a call."""
+        return np.asarray(self._embed(self.variables, self.prepare(images)))
 
     def prepare(self, images: Images) -> np.ndarray:
         """Images as the network takes them, uint8 `[B, H, W, 3]`, by the run's test transform; see `decode.prepare`."""
