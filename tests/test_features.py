@@ -137,24 +137,14 @@ def test_a_baseline_finds_classes_that_lie_apart(name):
     assert scores.shape == (60, 3) and np.mean(scores.argmax(1) == others) > 0.65
 
 
-def test_ridges_left_out_error_is_that_of_leaving_out():
-    """The closed form against fitting without each image, with one penalty."""
-    rng = np.random.default_rng(1)
-    labels = np.repeat([0, 1], [6, 4])
-    features = rng.normal(size=(10, 3)) + labels[:, None]
-    weights = 1 / np.bincount(labels)[labels] / 2
-    targets = np.eye(2)[labels]
-    x = np.concatenate([features, np.ones((10, 1))], 1)
-    penalty = np.diag([0.3] * 3 + [0.0])
-
-    def fit(rows):
-        scaled = x[rows] * weights[rows, None]
-        return np.linalg.solve(scaled.T @ x[rows] + penalty, scaled.T @ targets[rows])
-
-    rest = [np.delete(np.arange(10), row) for row in range(10)]
-    expected = sum(weights[row] * ((x[row] @ fit(rest[row]) - targets[row]) ** 2).sum() for row in range(10))
-    found = baselines.left_out_error(baselines.centred(features, targets, weights), weights, 0.3)
-    assert found == pytest.approx(expected)
+def test_inspect_compares_the_features(data, source, place, tmp_path, capfd):
+    fields = TINY | FROZEN | {"model.pretrained": source, "data.cache": place}
+    values = [f"--config.{name}={value}" for name, value in fields.items()]
+    message, code = cli.attempt("inspect", [f"--config=folder:dir={data},image_size=16", *values, f"--out={tmp_path}"])
+    printed = capfd.readouterr().out
+    assert code == 0, message
+    assert "at 16 pixels" in printed and "data.image_size" not in printed and "labels and outliers need" not in printed
+    assert (tmp_path / "suspected_labels.csv").read_text().startswith("file,label,given,suggested,")
 
 
 def test_every_training_image_has_scores_by_heads_that_have_not_seen_it(frozen):

@@ -24,6 +24,7 @@ from ncl_jax.report import ablation, comparison, tables
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 
+import flipped_labels  # noqa: E402
 import input as feeding  # noqa: E402
 import scaling  # noqa: E402
 import short_schedules  # noqa: E402
@@ -164,6 +165,7 @@ def _ours(name):
 KINDS = {
     "about": about,
     "groups": groups,
+    "flipped": flipped_labels.table,
     "features": features,
     "methods": lambda results: ablation.table(results["methods"]),
     "run": run,

@@ -74,7 +74,8 @@ def add_config(parser: Parser) -> None:
     names = ", ".join(config_files.names())
     parser.add_argument(
         "--config", required=True, metavar="CONFIG[:ARGUMENT=VALUE,...]",
-        help=f"configuration: {names} (installed), or a file such as configs/cifar100lt.py",
+        help=f"configuration: {names} (installed), or a file such as configs/cifar100lt.py; a value that "
+        "holds a comma and = stands in double quotes, --config='folder:dir=\"a,b=c\",epochs=30'",
     )  # fmt: skip
     add_fields(parser)
 
@@ -89,10 +90,18 @@ def add_fields(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def add_labels(parser: Parser) -> None:
+    """Corrected labels."""
+    text = "corrected labels of training images, such as suspected_labels.csv of ncl-jax inspect: sets data.labels"
+    parser.add_argument("--labels", default="", metavar="FILE.csv", help=text)
+
+
 def read_config(args: argparse.Namespace) -> ml_collections.ConfigDict:
     """The configuration that `--config` names, with the fields that are set. Raises ConfigError."""
     config = config_files.load(args.config)
     set_fields(config, args.fields)
+    if getattr(args, "labels", ""):
+        config.data.labels = args.labels
     return config
 
 

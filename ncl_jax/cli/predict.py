@@ -11,7 +11,6 @@ import csv
 import json
 import os
 import pathlib
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import TextIO
 
 from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, at_least, check_writable, new_file
 from ncl_jax.errors import ConfigError, DataError, Interrupted, WriteError, printable
+from ncl_jax.report.spreadsheet import cell
 from ncl_jax.runs import messages
 from ncl_jax.runs.load import Model, load
 from ncl_jax.runs.predict import find_files, predict
@@ -36,12 +36,6 @@ def text_line(answer: dict) -> str:
     listed = ", ".join(f"{c['label']} {100 * c['probability']:.1f} %" for c in answer["top"])
     doubt = f"  (experts disagree: {100 * answer['disagreement']:.0f} %)" if answer["disagreement"] else ""
     return printable(f"{answer['file']}: {listed}{doubt}")
-
-
-def cell(text: str) -> str:
-    """Text for a cell of a CSV file: after a quote where a spreadsheet would take it for a formula, and where such a
-    quote stands already; a number stays as it is."""
-    return f"'{text}" if FORMULA.match(text) and not NUMBER.fullmatch(text) else text
 
 
 def csv_writer(file: TextIO, top: int) -> Callable[[dict], object]:
@@ -63,9 +57,6 @@ def jsonl_writer(file: TextIO, top: int) -> Callable[[dict], object]:
     return lambda answer: file.write(json.dumps(answer, ensure_ascii=False) + "\n")
 
 
-# What spreadsheets take for the start of a formula, after quotes that keep them from it.
-FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
-NUMBER = re.compile(r"[+-]?[\d.]+")
 WRITERS = {".csv": csv_writer, ".jsonl": jsonl_writer}
 
 

@@ -40,16 +40,18 @@ def make_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None
     return Plan(**common, prior_power=functools.partial(prior_power, config, facts))
 
 
-def make_training_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None = None) -> TrainingPlan:
-    """What a run is trained with.
+def make_training_plan(
+    config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None = None, steps_per_epoch: int = 0
+) -> TrainingPlan:
+    """What a run is trained with; 0 `steps_per_epoch`: as many as there are full batches of training images.
 
     Raises:
       ConfigError: run.conv=native is not available here, or the method refuses these data.
     """
     ops, computes = operations(config, mesh), platform(mesh)
     common = _common(config, facts, mesh, network(config, facts.num_classes, ops), trunk(config, ops))
-    chosen, rates = objective(config, facts.class_counts), learning_rates(config)
-    length = facts.num_train // config.optim.batch_size
+    length = steps_per_epoch or facts.num_train // config.optim.batch_size
+    chosen, rates = objective(config, facts.class_counts, length), learning_rates(config)
     return TrainingPlan(
         **common,
         prior_power=lambda: float(chosen.prior_power),
@@ -217,11 +219,13 @@ def view_names(config: ml_collections.ConfigDict) -> list[str]:
     return [config.data.augment, *([config.contrast.augment] if config.contrast.weight else [])]
 
 
-def objective(config: ml_collections.ConfigDict, class_counts: Sequence[int]) -> methods.Objective:
+def objective(
+    config: ml_collections.ConfigDict, class_counts: Sequence[int], steps_per_epoch: int = 0
+) -> methods.Objective:
     """What the method computes, with self-supervision where it is on."""
     about = {
         "cosine_scale": config.model.cosine_scale, "epochs": config.epochs,
-        "steps_per_epoch": sum(class_counts) // config.optim.batch_size,
+        "steps_per_epoch": steps_per_epoch or sum(class_counts) // config.optim.batch_size,
     }  # fmt: skip
     chosen = methods.objective(config.loss.name)(class_counts, **config.loss.to_dict(), **about)
     fields = config.contrast

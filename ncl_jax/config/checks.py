@@ -33,6 +33,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_parts(config.model)
     _check_pixels(config)
     _check_size(config)
+    _check_source(config)
     _check_loss(config)
     _check_targets(config)
     _check_schedule(config)
@@ -137,6 +138,21 @@ def _check_size(config: ml_collections.ConfigDict) -> None:
             f"data.resize={config.data.resize} must be at least data.image_size={config.data.image_size}, which is cut "
             "out of it"
         )
+
+
+def _check_source(config: ml_collections.ConfigDict) -> None:
+    """What belongs to folders of images or to lists alone."""
+    of = {
+        "layout": ("folder",), "group_by": ("folder", "list"), "columns.path": ("list", "tfds"),
+        "columns.label": ("list", "tfds"), "columns.split": ("list", "tfds"), "columns.group": ("list",),
+    }  # fmt: skip
+    given = flatten(config.data)
+    for name, sources in of.items():
+        if given[name] != fields()[f"data.{name}"].default and config.data.name not in sources:
+            those = " or ".join(sources)
+            raise ConfigError(
+                f"data.{name}={given[name]} is for data.name={those}, not {config.data.name}: leave it out"
+            )
 
 
 def _check_loss(config: ml_collections.ConfigDict) -> None:

@@ -1,20 +1,20 @@
 """Recipes: the authors' for the benchmarks, one for anybody's images, and the arguments of configuration files."""
 
 import math
+import re
 from typing import Any
 
 import ml_collections
 import numpy as np
 
-from ncl_jax.config import backbone
+from ncl_jax.config import backbone, build_data
 from ncl_jax.config.choose import choose_method
 from ncl_jax.config.fields import base_config
 from ncl_jax.data import dataset, sources
 from ncl_jax.data.images import parallel
-from ncl_jax.data.types import Request, Split
+from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError, did_you_mean
 from ncl_jax.models.named import DEFAULT, NAMED
-from ncl_jax.runtime.files import expand
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HARD_SHARE = 0.3  # hard categories of all (authors)
@@ -22,8 +22,9 @@ LARGEST_SMALL = 64  # pixels: up to it the CIFAR ResNet and its views
 # The arguments of a recipe for own images, with their defaults.
 OWN = {
     "image_size": 0, "imbalance": 0.0, "method": "ncl_supervised", "semantics": "official", "epochs": 30, "seed": 0,
-    "backbone": "", "pretrained": "", "freeze": "all",
+    "backbone": "", "pretrained": "", "freeze": "all", "group_by": "",
 }  # fmt: skip
+COLUMNS = ("path", "label", "split", "group")  # of a list, named by arguments such as `path_column`
 HEAD_EPOCHS = 30  # of heads on frozen features
 FEW_IMAGES = 20_000  # training images below which a ResNet-50 is more than the data bears
 
@@ -59,13 +60,14 @@ def folder(arguments: str | None) -> ml_collections.ConfigDict:
 
     Args:
       arguments: `dir`, the folder (`sources.folder.read` says what it may look like); `train`, `val` and `test`, the
-        names of the splits' folders in it where they are not clear (the fields of data.list); `image_size`, in pixels,
+        names of the splits' folders in it where they are not clear (the fields of data.list); `layout` and `group_by`,
+        see data.layout and data.group_by; `image_size`, in pixels,
         0 for the one of 32, 64, 128 and 224 that suits the images; `imbalance` to cut the data to a profile, 0 for the
         data as it is; `method`, `semantics`, `epochs`, `seed`; `backbone`, a name of `models.named.NAMED`, and
         `pretrained` and `freeze`, see `backbone.use`: photographs take the pretrained backbone `named.DEFAULT` if its
         weights are installed.
     """
-    args = parse_arguments(arguments, dir="", train="", val="", test="", **OWN)
+    args = parse_arguments(arguments, dir="", train="", val="", test="", layout="auto", **OWN)
     return _own_images("folder", args, {name: args[name] for name in ("train", "val", "test")})
 
 
@@ -73,16 +75,24 @@ def listed(arguments: str | None) -> ml_collections.ConfigDict:
     """The same for images that lists name.
 
     Args:
-      arguments: those of `folder`; `train`, `val`, `test` and `classes` are the fields of data.list.
+      arguments: those of `folder`, without `layout`; `train`, `val`, `test` and `classes` are the fields of data.list,
+        `path_column`, `label_column`, `split_column` and `group_column` those of data.columns.
     """
-    args = parse_arguments(arguments, dir="", train="", val="", test="", classes="", **OWN)
+    columns = {f"{name}_column": "" for name in COLUMNS}
+    args = parse_arguments(arguments, dir="", train="", val="", test="", classes="", **columns, **OWN)
     return _own_images("list", args, {name: args[name] for name in ("train", "val", "test", "classes")})
 
 
 def _own_images(name, args, lists):
     if not args.dir:
         raise ConfigError(f"the folder of the images is missing: give --config={name}:dir=DIR")
-    request = Request(name, expand("dir", args.dir), lists=lists)
+    config = base_config()
+    config.update_from_flattened_dict({
+        "data.name": name, "data.dir": args.dir, "data.imbalance": args.imbalance, "data.group_by": args.group_by,
+        "data.layout": args.get("layout", "auto"), **{f"data.list.{key}": value for key, value in lists.items()},
+        **{f"data.columns.{key}": args.get(f"{key}_column", "") for key in COLUMNS},
+    })  # fmt: skip
+    request = build_data.request(config)._replace(skip=True)  # whether rows may lack a file or a label is not known yet
     source = sources.load(request)
     train, num_classes = source.splits["train"], len(source.class_names)
     if num_classes < 2:
@@ -96,12 +106,9 @@ def _own_images(name, args, lists):
     named = args.backbone or _default_backbone(size, args.pretrained)
     if args.freeze != "all" and (not named or args.pretrained == backbone.NONE):
         raise ConfigError(f"freeze={args.freeze} is for pretrained weights: add backbone={DEFAULT}, or leave it out")
-    config = base_config()
     config.seed = args.seed
     config.update_from_flattened_dict({
-        "data.name": name, "data.dir": args.dir, "data.imbalance": args.imbalance, "data.image_size": size,
-        **{f"data.list.{key}": value for key, value in lists.items()},
-        "data.eval_split": "test" if "test" in source.splits else "val",
+        "data.image_size": size, "data.eval_split": "test" if "test" in source.splits else "val",
         "data.mean": IMAGENET_MEAN, "data.std": IMAGENET_STD,
         "loss.num_hard": num_hard(num_classes), "optim.schedule": "cosine",
         **(_small() if size <= LARGEST_SMALL else _photographs(size, len(train))),
@@ -165,13 +172,16 @@ def size_for(sizes: np.ndarray) -> int:
 
 SHORT_SCHEDULE = 100  # epochs: a shorter run is over before collapsed features would have paid back
 RAMP_STEPS = 300
+QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a value of an argument
+PART = re.compile(rf'([^,="]+={QUOTED.pattern}(?=,|$)|[^,]*)(?:,|$)')  # what stands between two commas
 SCALED = ("eval_every", "checkpoint_every", "optim.warmup_epochs", "optim.milestones")  # with the epochs
 
 
 def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigDict:
     """Reads the arguments of a configuration file, `imbalance=50,method=ncl`, each in its default's type.
 
-    Commas separate them; one that begins no argument belongs to the text before it, `dir=red,green`.
+    Commas separate them; one that begins no argument belongs to the text before it, `dir=red,green`. A text with any
+    commas and equals signs stands in double quotes, `dir="a,b=c"`, in which a quote is written twice.
 
     Raises:
       ConfigError: for an unknown argument (listing the valid ones), a repeated one or a value of another type.
@@ -188,17 +198,26 @@ def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigD
         if name in values:
             raise ConfigError(f"argument {name!r} is given twice")
         try:
-            values[name] = type(defaults[name])(value)
+            values[name] = type(defaults[name])(_unquoted(name, value))
         except ValueError as error:
             kind = type(defaults[name]).__name__
             raise ConfigError(f"argument {name}={value!r} is not a number of type {kind}") from error
     return ml_collections.ConfigDict(defaults | values)
 
 
+def _unquoted(name, value):
+    """A value without the quotes around it. Raises ConfigError where they are not closed."""
+    if not value.startswith('"'):
+        return value
+    if not QUOTED.fullmatch(value):
+        raise ConfigError(f"argument {name}={value}: the double quotes must be closed before a comma or the end")
+    return value[1:-1].replace('""', '"')
+
+
 def _items(text, defaults):
     """The arguments, `name=value` each: a part without an equals sign continues the text before it."""
     items: list[str] = []
-    for part in text.split(","):
+    for part in (match[1] for match in PART.finditer(text)):
         if items and "=" not in part and isinstance(defaults.get(items[-1].partition("=")[0]), str):
             items[-1] += f",{part}"
         else:

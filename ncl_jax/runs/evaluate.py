@@ -12,7 +12,7 @@ from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
 from ncl_jax.runs import messages
-from ncl_jax.runs.data import same_data
+from ncl_jax.runs.data import data_left, new_data, same_data
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.results import write
 from ncl_jax.runs.temperature import find_temperature
@@ -29,14 +29,24 @@ def evaluate_run(
     data_dir: str | None = None,
     prior: str | None = None,
     temperature: str | float | None = None,
+    data: str | None = None,
 ) -> dict:
     """Re-evaluates a checkpoint of a run: the figures of `metrics.summarize`, with `step` and `epoch`.
 
+    Args:
+      workdir: of the run; nothing is written there.
+      step: of the checkpoint, as for `load.load`.
+      data_dir: where the run's data is now; of `data`, the folder that a list's paths start from.
+      prior: as for `load.load`.
+      temperature: likewise.
+      data: a folder or a list of other images with labels, see `labelled.read`; None: those of the run.
+
     Raises:
       ConfigError, CheckpointError: see `restore.restore`, `priors.read` and `temperature.find_temperature`.
-      DataError: the data cannot be read, or is not what the run was trained on.
+      DataError: none of the images that the run was tested on is there as it was; of the others a line on the console
+        tells.
     """
-    return _evaluate(RunDir(workdir), step, data_dir, prior, temperature).figures
+    return _evaluate(RunDir(workdir), step, data_dir, prior, temperature, data=data).figures
 
 
 class Evaluated(NamedTuple):
@@ -54,22 +64,29 @@ def _evaluate(
     data_dir: str | None,
     prior: str | None = None,
     temperature: str | float | None = None,
+    whole: bool = False,
+    data: str | None = None,
 ) -> Evaluated:
+    """Arguments as for `evaluate_run`; `whole`: all images of the run must be there, as they were."""
     loaded = restore(directory, step)
     config, plan, facts = loaded.config, loaded.plan, loaded.plan.facts
     assert plan.mesh is not None
     checks.check_against_data(config, facts.num_train, facts.num_classes)
     if data_dir is not None:
         config.data.dir = data_dir
-    data = same_data(config, directory)
+    if data is not None:
+        test, notes = new_data(config, facts, data, data_dir)
+    else:
+        test, notes = (same_data(config, directory).test, []) if whole else data_left(config, directory)
     divide = find_temperature(loaded, None, temperature)
-    model, feed = evaluated(plan, loaded.variables, data.test, facts.split, adjustment(plan, prior), divide)
+    model, feed = evaluated(plan, loaded.variables, test, facts.split, adjustment(plan, prior), divide)
     sums, answers = make_evaluate(model, feed, plan.mesh)(loaded.experts)
-    for line in [*loaded.skipped, *messages.other_pixels(directory.read_pixels(), bool(data.listing()))]:
+    of_files = hasattr(test.images, "names")
+    for line in [*loaded.skipped, *notes, *messages.other_pixels(directory.read_pixels(), of_files)]:
         console.say(line)
-    epoch = loaded.step // (facts.num_train // config.optim.batch_size)
+    epoch = loaded.step // (config.get("steps_per_epoch") or facts.num_train // config.optim.batch_size)
     figures = {"step": loaded.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}
-    return Evaluated(figures, records.new_progress() | loaded.progress, answers, data.test)
+    return Evaluated(figures, records.new_progress() | loaded.progress, answers, test)
 
 
 @settings.holding
@@ -82,7 +99,7 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
     directory = RunDir(workdir)
     config, facts = directory.read_config(), directory.read_facts()
     with directory.locked():
-        figures, progress, answers, test = _evaluate(directory, None, data_dir)
+        figures, progress, answers, test = _evaluate(directory, None, data_dir, whole=True)
         written = directory.read_results()
         if written and written["epoch"] > figures["epoch"]:
             raise CheckpointError(

@@ -16,6 +16,8 @@ from ncl_jax.config import build, loading
 from ncl_jax.config import plan as plans
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
+from ncl_jax.data.sources import groups
+from ncl_jax.data.sources.groups import ALWAYS
 from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError
 from ncl_jax.runs import heads
@@ -28,7 +30,6 @@ from ncl_jax.training import steps
 
 MOST = 100  # folds
 MOST_BYTES = 2**32  # of the scores
-ALWAYS = -1  # the fold of a class's only image, which all heads are trained on
 
 
 def check(config: ml_collections.ConfigDict, folds: int) -> None:
@@ -65,8 +66,11 @@ def keep(run: Run, plan: TrainingPlan, folds: int, extend: int, between: Callabl
     run.log.print(f"out-of-fold scores: {run.directory.out_of_fold}")
 
 
-def assign(labels: np.ndarray, num_classes: int, folds: int) -> np.ndarray:
-    """The fold of every image, int [N], stratified and always the same; `ALWAYS` for the only image of a class."""
+def assign(labels: np.ndarray, num_classes: int, folds: int, of_group: np.ndarray | None = None) -> np.ndarray:
+    """The fold of every image, int [N], stratified and always the same; `ALWAYS` for the only image of a class. Groups
+    stay whole, see `groups.folds`."""
+    if of_group is not None:
+        return groups.folds(of_group, labels, num_classes, folds)
     generator = np.random.RandomState(0)  # the same in every NumPy
     result = np.full(len(labels), ALWAYS)
     for label in range(num_classes):
@@ -98,7 +102,7 @@ def write(
       between: see `setup.prepare`.
     """
     train, folds = data.train, about[0]
-    of_image = assign(train.labels, data.facts.num_classes, folds)
+    of_image = assign(train.labels, data.facts.num_classes, folds, data.groups.get("train"))
     logits = np.full((len(train), plan.num_experts, data.facts.num_classes), np.nan, np.float32)
     for fold in range(folds):
         held = of_image == fold

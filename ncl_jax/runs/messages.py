@@ -1,6 +1,6 @@
 """What a run prints: every sentence on the console."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -125,6 +125,12 @@ def other_machine(before: dict, now: dict) -> list[str]:
         "rounding; they are not bit-identical"
     )
     return [text] if parts else []
+
+
+def accepted(noted: Mapping[str, Any]) -> list[str]:
+    """What it means that a run was continued with other data; `noted` in its `config.json`."""
+    text = "an epoch stays as many steps as it had, and the images that the run knows stay in their splits"
+    return [f"the data has changed {line}; {text}" for line in noted.get("data_changed", ())]
 
 
 def other_pixels(rule: int, of_files: bool) -> list[str]:

@@ -82,21 +82,23 @@ def prepare(
     directory: RunDir,
     checkpoints: Checkpoints,
     shapes: steps.TrainState,
-    extend: int,
+    noted: Mapping[str, Any],
     start: pretrained.Start | None = None,
     tracker: str = "",
     between: Callable[[str], None] = lambda doing: None,
 ) -> Run:
     """Restores or initialises the state of these `shapes`, puts the data on the devices, compiles the training step.
 
-    `between` is called, with what is being done, where the work can stop without a loss.
+    `noted` is what `config.json` holds beside the fields, see `RunDir.begin`. `between` is called, with what is being
+    done, where the work can stop without a loss.
 
     Raises:
       ConfigError: the compiled step would take more memory than there is.
       CheckpointError: there are checkpoints and none can be read.
     """
     assert plan.mesh is not None
-    place, epochs, rates = replicated(plan.mesh), config.epochs + extend, plan.learning_rates
+    extend, place, rates = noted["extend"], replicated(plan.mesh), plan.learning_rates
+    epochs = config.epochs + extend
     device = records.device_name(list(plan.mesh.devices.flat))
     if is_first():
         console.say_text(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
@@ -117,7 +119,7 @@ def prepare(
     other = messages.other_machine(progress, machine)
     for line in (*lines, *log.notes, *other, messages.size(state.params)):
         log.print(line)
-    progress |= {"config": config.to_dict() | {"extend": extend}} | machine
+    progress |= {"config": config.to_dict() | noted} | machine
     keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
     feed = loading.training_feed(plan, inputs, keys.order)
     train_step = jax.jit(plans.train_step(plan, cut=feed.cut), inline=True)  # traced once for its metrics and itself

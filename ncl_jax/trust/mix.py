@@ -52,16 +52,16 @@ def estimate(
     prior = np.maximum(np.asarray(prior, np.float64), LEAST)
     found = shares(probabilities, prior, np.ones((number, 1)), pseudo)[:, 0]
     if number < FEWEST:
-        nothing = np.zeros_like(found), np.ones_like(found)
         reason = f"{number} images are too few: at least {FEWEST} are needed"
-        return Mix(found, *nothing, 0.0, -np.inf, np.inf, number, _share(unlike), reason)
+        unknown = np.zeros_like(found), np.ones_like(found)
+        return Mix(found, unknown[0], unknown[1], 0.0, -np.inf, np.inf, number, _share(unlike), reason)
     draws = random.multinomial(number, np.full(number, 1 / number), DRAWS).T.astype(np.float64)  # [m, draws]
     drawn = shares(probabilities, prior, draws, pseudo, found)
     low, high = np.quantile(drawn, (0.025, 0.975), axis=1)
     gains = _gains(probabilities, prior, random.permutation(number) % PARTS, pseudo)
     means = draws.T @ gains / number
-    interval = (float(bound) for bound in np.quantile(means, (0.025, 0.975)))
-    mix = Mix(found, low, high, float(gains.mean()), *interval, number, _share(unlike), "")
+    least, most = (float(bound) for bound in np.quantile(means, (0.025, 0.975)))
+    mix = Mix(found, low, high, float(gains.mean()), least, most, number, _share(unlike), "")
     return mix._replace(refused=_reason(mix))
 
 

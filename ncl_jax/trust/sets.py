@@ -127,7 +127,7 @@ def check_weights(weights: Any, num_classes: int) -> np.ndarray:
 
 def predict_sets(rule: Rule, probabilities: np.ndarray) -> np.ndarray:
     """The set of every image, bool `[N, C]`, of probabilities `[N, C]`. A set may be empty: no class fits so well."""
-    found = np.zeros(np.shape(probabilities), bool)
+    found: np.ndarray = np.zeros(np.shape(probabilities), bool)
     rows = max(1, CHUNK // max(found.shape[1], 1))
     for first in range(0, len(found), rows):
         part = slice(first, first + rows)

@@ -7,7 +7,7 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -44,10 +44,18 @@ class Located(NamedTuple):
     names: np.ndarray  # paths [N] relative to the root
     sizes: np.ndarray  # int64 [N], bytes
     notes: tuple[str, ...] = ()  # lines to be shown
+    rows: np.ndarray = np.zeros(0, np.int64)  # [N] of the list's
+    lost: Mapping[int, str] = {}  # what is missing, by row of the list
 
 
-def locate(root: Path, paths: Sequence[str], place: Callable[[int], str] = lambda row: f"row {row + 1}") -> Located:
-    """The files of a list, in whichever layout its first one is found; `place` says where a row stands.
+def locate(
+    root: Path,
+    paths: Sequence[str],
+    place: Callable[[int], str] = lambda row: f"row {row + 1}",
+    skip: bool = False,
+) -> Located:
+    """The files of a list, in whichever layout its first one is found; `place` says where a row stands. With `skip`,
+    those that are not there are left out, unless that is all.
 
     A path that leads to no file is tried with / for \\, in the other Unicode form and with its ending in the other
     case of letters.
@@ -62,13 +70,18 @@ def locate(root: Path, paths: Sequence[str], place: Callable[[int], str] = lambd
         sizes = list(pool.map(lambda name: _size(root, name), names, chunksize=256))
         lost = [row for row, size in enumerate(sizes) if size is None]
         found = list(pool.map(lambda row: _respelt(root, paths[row], layout), lost))
-    if missing := [row for row, name in zip(lost, found, strict=True) if name is None]:
+    respelt = {row: name for row, name in zip(lost, found, strict=True) if name is not None}
+    missing = [row for row in lost if row not in respelt]
+    if missing and not (skip and len(missing) < len(names)):
         raise DataError(_missing(root, names, missing, paths, place))
-    for row, name in zip(lost, found, strict=True):
+    absent = {row: f"{place(row)}: {root / names[row]} does not exist" for row in missing}
+    for row, name in respelt.items():
         names[row], sizes[row] = name, _size(root, name)
-    how = Counter(_difference(paths[row]) for row in lost)
+    how = Counter(_difference(paths[row]) for row in respelt)
     notes = tuple(f"paths of the list that are found {text}: {count:,}" for text, count in how.items())
-    return Located(np.array(names, object), np.array(sizes, np.int64), notes)
+    rows = np.array([row for row in range(len(names)) if row not in absent], np.int64)
+    kept = np.array([sizes[row] for row in rows], np.int64)
+    return Located(np.array(names, object)[rows], kept, notes, rows, absent)
 
 
 def _respelt(root, path, layout):
@@ -160,4 +173,4 @@ def _advice(given, path, every):
         return f"add the ending {ending} to the paths of the list"
     if every:
         return "set data.dir to the folder that the lists' paths start from"
-    return "restore the missing files, or remove their lines from the list"
+    return "restore the missing files, remove their lines, or set data.skip_unreadable=True to skip such rows"
