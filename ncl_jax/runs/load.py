@@ -22,7 +22,7 @@ from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runtime import settings
 from ncl_jax.runtime.devices import make_mesh
 from ncl_jax.storage.directory import RunDir
-from ncl_jax.trust.known import p_values
+from ncl_jax.trust.known import Known, p_values
 from ncl_jax.trust.sets import Rule, calibrate, check, predict_sets
 
 TINY = np.finfo(np.float32).tiny
@@ -34,6 +34,7 @@ class Model:
     Attributes:
       class_names: C names.
       config: the run's configuration.
+      facts: what the run's data is.
       step: the checkpoint's step.
       network: one expert's, a Flax module.
       variables: `{"params", "batch_stats"}` of all experts, every leaf `[E, ...]`, and `"trunk"`, those of the frozen
@@ -57,7 +58,8 @@ class Model:
         plan = build.make_plan(config, facts, make_mesh(1))
         self._made_of = (config, facts, step, expert, prior, temperature, workdir)
         self._plan, self._workdir, self._adjust, self._temperature = plan, workdir, adjustment(plan, prior), temperature
-        self._facts, self._expert, self._pixels = facts, expert, plan.preprocessing
+        self.facts, self._expert, self._pixels = facts, expert, plan.preprocessing
+        self._calibrated_by: trust.Calibration | None = None  # read or made when it is first asked for
         self.class_names, self.config, self.step, self.variables = facts.class_names, config, step, variables
         self.network: nn.Module = plan.network
         self.apply, embed = predictor(plan, self._adjust, temperature).outputs, embedder(plan)
@@ -111,15 +113,15 @@ class Model:
     def set_rule(self, coverage: float, promise: str = "marginal", weights: np.ndarray | None = None) -> Rule:
         """What makes prediction sets of `calibrated` probabilities; as for `sets`."""
         check(coverage, promise)
-        found = trust.calibration(self._loaded(), self._expert)
-        return calibrate(found.true, found.labels, trust.train_prior(self._facts), coverage, promise, weights)
+        found = self._calibration()
+        return calibrate(found.true, found.labels, trust.train_prior(self.facts), coverage, promise, weights)
 
     def calibrated(self, scores: np.ndarray) -> np.ndarray:
         """The probabilities float64 `[B, C]` under the training prior of scores `[B, C]` that a call gave, by the
         temperature that fits images which were not trained on. Raises DataError, see `sets`."""
-        fitted = trust.calibration(self._loaded(), self._expert).temperature
+        fitted = self._calibration().temperature
         raw = (scores - (0.0 if self._adjust is None else self._adjust)) * self._temperature
-        return trust.probabilities(raw, fitted, self._facts, self._plan.prior_power())
+        return trust.probabilities(raw, fitted, self.facts, self._plan.prior_power())
 
     def known(self, images: Images) -> np.ndarray:
         """How like the training images an image is, a p-value for each, float32 `[B]`: below 0.05 it is unlike anything
@@ -128,7 +130,16 @@ class Model:
         Raises:
           DataError: the training images have not been measured yet, and are not there any more.
         """
-        return p_values(trust.known(self._loaded()), self.embed(images))
+        return p_values(self.knownness(), self.embed(images))
+
+    def knownness(self) -> Known:
+        """What `known` measures with. Raises DataError, see there."""
+        return trust.known(self._loaded())
+
+    def _calibration(self) -> trust.Calibration:
+        if self._calibrated_by is None:
+            self._calibrated_by = trust.calibration(self._loaded(), self._expert)
+        return self._calibrated_by
 
     def _loaded(self) -> Loaded:
         """The checkpoint that the model is of. Raises ConfigError for one that came from no run."""
@@ -161,7 +172,7 @@ class Model:
     def prepare(self, images: Images) -> np.ndarray:
         """Images as the network takes them, uint8 `[B, H, W, 3]`, by the run's test transform; see `decode.prepare`."""
         pixels = self._pixels
-        return prepare(images, self._facts.image_shape, pixels.resize, pixels.size, pixels.interpolation)
+        return prepare(images, self.facts.image_shape, pixels.resize, pixels.size, pixels.interpolation)
 
 
 Model.__module__ = "ncl_jax"  # a pickle does not name the file that it is in
