@@ -43,6 +43,10 @@ class Exported:
         self._program, self.about = program, about
         self.class_names = tuple(about["class_names"])
 
+    def probabilities(self, images: Images) -> np.ndarray:
+        """What a call gives, by the name that a run's model has for it."""
+        return self(images)
+
     @settings.holding
     def __call__(self, images: Images) -> np.ndarray:
         """Probabilities of images, float32 `[B, C]`; see `decode.prepare` for what may be given.

@@ -38,9 +38,9 @@ class RunDir:
         self.damaged = self.path / "damaged-checkpoints"
         self.backbone, self.out_of_fold = self.path / "backbone.safetensors", self.path / "out_of_fold.npz"
         self.metrics, self.events = self.path / "metrics.jsonl", self.path / "tensorboard"
-        self.predictions, self.report, self.temperature = (
-            self.path / name for name in ("predictions.npz", "report.html", "temperature.json")
-        )
+        self.predictions, self.report = self.path / "predictions.npz", self.path / "report.html"
+        self.temperature, self.calibration = self.path / "temperature.json", self.path / "calibration.npz"
+        self.known = self.path / "known.npz"
         self.results, self.curve, self.per_class = (
             self.path / name for name in ("results.json", "curve.png", "per_class.png")
         )
