@@ -88,21 +88,27 @@ def test_a_killed_run_continues_bit_for_bit(reference, cache, tmp_path):
     assert code == -signal.SIGKILL and "continuing at step" in second
 
 
-def test_a_run_stopped_by_sigterm_continues_bit_for_bit(finished, cache, tmp_path):
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """A compilation cache for one program alone."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_a_run_stopped_by_sigterm_continues_bit_for_bit(finished, own_cache, tmp_path):
     arguments = small(tmp_path / "run", METHOD)
-    first, second, code = stop_and_continue(arguments, finished, cache, tmp_path / "run", 2, signal.SIGTERM)
+    first, second, code = stop_and_continue(arguments, finished, own_cache, tmp_path / "run", 2, signal.SIGTERM)
     assert code == 143 and "continuing at step" in second
     assert re.search(r"stopped (at step|after epoch) \d+, saved: the same command continues", first)
 
 
-def test_killed_before_its_first_checkpoint_a_run_repeats_what_was_compiled_once(finished, tmp_path):
-    """With a cache of its own: bit for bit, and the second program adds no compiled training step."""
-    arguments, cache = small(tmp_path / "run", METHOD), tmp_path / "cache"
-    _, code = programs.stop_after_epoch(arguments, cache, tmp_path / "run", 1, signal.SIGKILL)
+def test_killed_before_its_first_checkpoint_a_run_repeats_what_was_compiled_once(finished, own_cache, tmp_path):
+    """Bit for bit, and the second program adds no compiled training step."""
+    arguments = small(tmp_path / "run", METHOD)
+    _, code = programs.stop_after_epoch(arguments, own_cache, tmp_path / "run", 1, signal.SIGKILL)
     assert code == -signal.SIGKILL and not (tmp_path / "run" / "results.json").exists()
-    compiled = set(cache.glob("jit_advance-*-cache"))
-    programs.run(arguments, cache)
-    assert len(compiled) == 1 and compiled == set(cache.glob("jit_advance-*-cache"))
+    compiled = set(own_cache.glob("jit_advance-*-cache"))
+    programs.run(arguments, own_cache)
+    assert len(compiled) == 1 and compiled == set(own_cache.glob("jit_advance-*-cache"))
     assert programs.content(tmp_path / "run") == programs.content(finished)
 
 
