@@ -118,6 +118,8 @@ def prepare(
     other = messages.other_machine(progress, machine)
     for line in (*lines, *log.notes, *other, messages.size(state.params)):
         log.print(line)
+    if list((progress.get("config") or {}).get("data_changed", ())) != list(noted.get("data_changed", ())):
+        progress |= {"best_on_test": None, "best": None}  # of other test images
     progress |= {"config": config.to_dict() | noted} | machine
     keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
     feed = loading.training_feed(plan, inputs, keys.order)
