@@ -67,7 +67,7 @@ def find(config: ml_collections.ConfigDict, data: Data, examined: dict[str, Exam
     found = Findings(
         leaked._replace(first=train.rows[leaked.first], second=test.rows[leaked.second]),
         repeated._replace(first=train.rows[repeated.first], second=train.rows[repeated.second]),
-        config.model.pretrained if features else "pixels",
+        f"the features of {config.model.pretrained} and their pixels" if features else "their pixels alone",
         notes=[note] if note else [],
     )
     if not features:
