@@ -62,7 +62,7 @@ def get_config(arguments):
 
 
 def command(workdir, *arguments):
-    fields = programs.SHRINK | {"epochs": 8, "eval_every": 8, "checkpoint_every": 8, "optim.milestones": "(8,)"}
+    fields = programs.SHRINK | {"epochs": 20, "eval_every": 20, "checkpoint_every": 20, "optim.milestones": "(20,)"}
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     (workdir / "quick.py").write_text(CONFIG)
     program = [sys.executable, "-m", "ncl_jax", "ablate", f"--config={workdir}/quick.py", f"--workdir={workdir}/runs"]

@@ -1,5 +1,6 @@
 """Heads on a frozen backbone: features computed once and cached, trained on, evaluated, predicted and exported with."""
 
+import errno
 import fcntl
 import importlib
 import itertools
@@ -137,24 +138,14 @@ def test_a_baseline_finds_classes_that_lie_apart(name):
     assert scores.shape == (60, 3) and np.mean(scores.argmax(1) == others) > 0.65
 
 
-def test_ridges_left_out_error_is_that_of_leaving_out():
-    """The closed form against fitting without each image, with one penalty."""
-    rng = np.random.default_rng(1)
-    labels = np.repeat([0, 1], [6, 4])
-    features = rng.normal(size=(10, 3)) + labels[:, None]
-    weights = 1 / np.bincount(labels)[labels] / 2
-    targets = np.eye(2)[labels]
-    x = np.concatenate([features, np.ones((10, 1))], 1)
-    penalty = np.diag([0.3] * 3 + [0.0])
-
-    def fit(rows):
-        scaled = x[rows] * weights[rows, None]
-        return np.linalg.solve(scaled.T @ x[rows] + penalty, scaled.T @ targets[rows])
-
-    rest = [np.delete(np.arange(10), row) for row in range(10)]
-    expected = sum(weights[row] * ((x[row] @ fit(rest[row]) - targets[row]) ** 2).sum() for row in range(10))
-    found = baselines.left_out_error(baselines.centred(features, targets, weights), weights, 0.3)
-    assert found == pytest.approx(expected)
+def test_inspect_compares_the_features(data, source, place, tmp_path, capfd):
+    fields = TINY | FROZEN | {"model.pretrained": source, "data.cache": place}
+    values = [f"--config.{name}={value}" for name, value in fields.items()]
+    message, code = cli.attempt("inspect", [f"--config=folder:dir={data},image_size=16", *values, f"--out={tmp_path}"])
+    printed = capfd.readouterr().out
+    assert code == 0, message
+    assert "at 16 pixels" in printed and "data.image_size" not in printed and "labels and outliers need" not in printed
+    assert (tmp_path / "suspected_labels.csv").read_text().startswith("file,label,given,suggested,")
 
 
 def test_every_training_image_has_scores_by_heads_that_have_not_seen_it(frozen):
@@ -353,6 +344,7 @@ def test_photographs_take_the_pretrained_backbone_where_its_weights_are(tmp_path
         assert (
             bool(messages.pretraining(config)) and config.data.interpolation == ("bicubic", "bilinear")[not installed]
         )
+        assert ("data.augment=" in messages.recipe(config)) != installed
     random = recipes.folder(f"dir={root},backbone=resnet18,pretrained=none")
     assert random.model.backbone == "resnet" and random.model.freeze == 0 and not random.model.pretrained
     tuned = recipes.folder(f"dir={root},backbone=resnet18,freeze=2")
@@ -409,6 +401,24 @@ def test_a_cache_that_cannot_be_written_costs_a_note(data, source, tmp_path, cap
     assert f"cannot be kept in {tmp_path}/file" in capfd.readouterr().err
     message, code = train(data, tmp_path / "other", "ce", **fields | {"data.cache": data / "train" / "cache"})
     assert code == 1 and "data.cache=" in message and not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_full_or_read_only_cache_is_said_once(tmp_path, capfd, monkeypatch, reason):
+    def refuse(path, content):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(cache, "write_bytes", refuse)
+    shards = cache.Shards(tmp_path, {"images": "x"}, (3, 1, 2))
+    for _ in range(2):
+        shards.write(0, np.zeros((3, 1, 2), np.float32))
+    assert capfd.readouterr().err.count(os.strerror(reason)) == 1 and shards.read(0) is None
+
+
+def test_a_cache_of_another_version_has_other_keys(monkeypatch):
+    before = cache.key_of({"images": "x"})
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
+    assert cache.key_of({"images": "x"}) != before
 
 
 def test_a_shard_that_another_process_is_writing_is_left_to_it(tmp_path, capfd):

@@ -21,15 +21,22 @@ def arguments(parser: Parser) -> None:
     add_model(parser)
     parser.add_argument("--out", metavar="FILE.json", help="file for the figures, with the prior and the temperature")
     add_force(parser)
-    parser.add_argument("--data_dir", metavar="DIR", help="folder of the data, if it has moved since the run")
+    parser.add_argument(
+        "--data", metavar="PATH", help="other images with labels: a folder of classes, or a list; nothing is written"
+    )
+    parser.add_argument(
+        "--data_dir", metavar="DIR", help="folder of the data, if it has moved since the run; of a list's paths"
+    )
 
 
 def main(args: argparse.Namespace) -> None:
     """The command."""
     if args.finish and args.step is not None:
         raise ConfigError("--finish takes the last checkpoint: leave --step out")
-    if args.finish and (args.prior or args.temperature):
-        raise ConfigError("--finish writes the figures as trained: leave --prior and --temperature out")
+    if args.finish and (args.prior or args.temperature or args.crops != 1):
+        raise ConfigError("--finish writes the figures as trained: leave --prior, --temperature and --crops out")
+    if args.data and (args.finish or args.shift):
+        raise ConfigError(f"--data={args.data}: --finish and --shift are for the run's own test images: leave them out")
     out = new_file("--out", args.out, args.force) if args.out else None
     if out is not None:
         check_writable("--out", out)
@@ -37,7 +44,9 @@ def main(args: argparse.Namespace) -> None:
     if args.finish:
         results = finish(args.run, args.data_dir)
     else:
-        results = evaluate_run(args.run, args.step, args.data_dir, args.prior, args.temperature)
+        results = evaluate_run(
+            args.run, args.step, args.data_dir, args.prior, args.temperature, data=args.data, crops=args.crops
+        )
     counts = list(RunDir(args.run).read_facts().class_counts)
     shown = tables.table(results | {"class_counts": counts})
     console.say_text(f"{RunDir(args.run)}, step {results['step']} (epoch {results['epoch']}); {used(results)}\n{shown}")

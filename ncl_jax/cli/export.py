@@ -26,5 +26,5 @@ def main(args: argparse.Namespace) -> None:
     new_file("--out", str(description_of(path)), args.force)
     check_writable("--out", path)
     startup.prepare()
-    export(args.run, path, args.format, args.step, args.expert, args.prior, args.temperature)
+    export(args.run, path, args.format, args.step, args.expert, args.prior, args.temperature, args.crops)
     console.say(f"wrote {path} and {description_of(path)}")

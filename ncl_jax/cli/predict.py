@@ -143,7 +143,8 @@ def main(args: argparse.Namespace) -> None:
     files = find_files(names)
     startup.prepare()
     try:
-        model = load(args.run, step=args.step, expert=args.expert, prior=args.prior, temperature=args.temperature)
+        chosen = {"prior": args.prior, "temperature": args.temperature, "crops": args.crops}
+        model = load(args.run, step=args.step, expert=args.expert, **chosen)
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
     directory = RunDir(args.run)

@@ -9,7 +9,7 @@ import argparse
 import jax
 
 from ncl_jax._version import __version__
-from ncl_jax.cli.arguments import Parser, add_config, read_config
+from ncl_jax.cli.arguments import Parser, add_config, add_labels, read_config
 from ncl_jax.config import files as config_files
 from ncl_jax.config.fields import fields
 from ncl_jax.errors import ConfigError, NclError, one_line
@@ -25,9 +25,12 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--workdir", metavar="DIR", help="directory of the run; default: runs/<configuration and arguments>"
     )
+    add_labels(parser)
     longer = "train N epochs longer than the configuration says, at its last learning rate"
     parser.add_argument("--extend", type=int, default=0, metavar="N", help=longer)
     kept = "also keep, for every training image, scores by heads trained without it (K folds; frozen backbone)"
+    changed = "accept: continue although the data has changed, with what is there now (noted in config.json)"
+    parser.add_argument("--data-changed", choices=("accept",), help=changed)
     parser.add_argument("--folds", type=int, default=0, metavar="K", help=kept)
     also = f"where the log goes besides the run's directory: {', '.join(TRACKERS)}"
     parser.add_argument("--tracker", default="", metavar="NAME", help=also)
@@ -91,7 +94,8 @@ def main(args: argparse.Namespace) -> None:
     connect(args)
     try:
         workdir = args.workdir or f"runs/{config_files.run_name(args.config)}"
-        train(config, workdir, extend=args.extend, tracker=args.tracker, folds=args.folds)
+        accept = args.data_changed == "accept"
+        train(config, workdir, extend=args.extend, tracker=args.tracker, folds=args.folds, accept_data=accept)
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if isinstance(error, ValueError) and "Gloo" not in str(error):  # as which a lost connection may come on CPUs
             raise

@@ -16,11 +16,11 @@ from ncl_jax.data.augment import views
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.types import Preprocessing
 from ncl_jax.errors import ConfigError
-from ncl_jax.evaluation import priors
+from ncl_jax.evaluation import crops, priors
 from ncl_jax.evaluation.predictor import Predictor, embedding
 from ncl_jax.methods import Objective
 from ncl_jax.models import Network, experts
-from ncl_jax.models.layers import XLA
+from ncl_jax.models.layers import GROUPED, XLA
 from ncl_jax.runtime import devices
 from ncl_jax.training import steps
 
@@ -74,6 +74,7 @@ class Plan:
       preprocessing: from an image file to what the network sees.
       loading: see `Loading`.
       prior_power: gives what the scores are meant for, see `methods.Objective`; only called where a prior is asked for.
+      crop: side of the five crops of an image whose scores are averaged, see `with_crops`; 0: the image itself.
     """
 
     facts: Facts
@@ -87,6 +88,7 @@ class Plan:
     preprocessing: Preprocessing
     loading: Loading
     prior_power: Callable[[], float]
+    crop: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,8 @@ class TrainingPlan(Plan):
 def predictor(
     plan: Plan, adjust: np.ndarray | None = None, temperature: float = 1.0, *, on_features: bool = False
 ) -> Predictor:
-    """From images to scores, without the loss and the optimizer; `adjust`, `temperature`: see `Predictor`.
+    """From images to scores, without the loss and the optimizer; `adjust`, `temperature`: see `Predictor`. Of a plan
+    `with_crops` the images are larger, and their crops' logits and features are averaged.
 
     `on_features`: from the features of the plan's trunk instead of images.
     """
@@ -137,6 +140,8 @@ def predictor(
         return Predictor(apply, lambda features: features, adjust, temperature)
     if plan.trunk is not None:
         apply = experts.on_trunk(plan.trunk, apply)
+    if plan.crop:
+        apply = crops.averaged(apply, plan.crop)
     return Predictor(apply, functools.partial(normalize, plan), adjust, temperature)
 
 
@@ -151,6 +156,29 @@ def embedder(plan: Plan) -> Callable[[Any, jax.Array], jax.Array]:
     return lambda variables, images: embedding(apply(variables["trunk"], normalize(plan, images), False)[None])
 
 
+def with_crops(plan: Plan, number: int) -> Plan:
+    """The plan for test-time ensembling: an image is scaled to a side that is longer by one and a half patches (of
+    networks without patches by three 28ths, which is the same), and cut into its four corners and its centre.
+
+    Args:
+      plan: of a run.
+      number: 5, or 1 for the plan as it is.
+
+    Raises:
+      ConfigError: another number.
+    """
+    if number not in (1, 5):
+        raise ConfigError(f"--crops={number} must be 5, the corners and the centre, or 1, the whole image")
+    if number == 1:
+        return plan
+    backbone, size = plan.trunk or plan.network.backbone, plan.facts.image_shape[0]
+    form = getattr(backbone, "form", None)
+    whole = size + (form.patch * 3 // 2 if form else round(size * 3 / 28))
+    pixels = plan.preprocessing._replace(resize=whole, size=whole)
+    facts = plan.facts._replace(image_shape=(whole, whole, plan.facts.image_shape[2]))
+    return dataclasses.replace(plan, preprocessing=pixels, facts=facts, crop=size)
+
+
 def normalize(plan: Plan, images: jax.Array) -> jax.Array:
     """uint8 images as the network takes them, see `views.normalize`."""
     return views.normalize(images, plan.preprocessing.mean, plan.preprocessing.std)
@@ -163,17 +191,6 @@ def adjustment(plan: Plan, prior: str | None) -> np.ndarray | None:
       ConfigError: see `priors.read` and `build.prior_power`.
     """
     return priors.adjustment(prior, plan.facts.class_counts, plan.prior_power()) if prior else None
-
-
-def to_train_prior(plan: Plan, prior: str | None) -> np.ndarray | None:
-    """What moves logits that are meant for a prior, None for the run's own, to that of the training images; None where
-    the run does not say what its scores are meant for."""
-    try:
-        wanted = priors.adjustment("train", plan.facts.class_counts, plan.prior_power())
-        moved = adjustment(plan, prior)
-    except ConfigError:
-        return None
-    return wanted if moved is None else wanted - moved
 
 
 def initial_model(plan: Plan) -> steps.ModelState:
@@ -195,7 +212,17 @@ def _by_xla(network):
 
 def by_xla(backbone: nn.Module) -> nn.Module:
     """A backbone with XLA's operations: its initial variables and all its shapes are the same."""
-    return backbone.clone(operations=XLA) if hasattr(backbone, "operations") else backbone
+    return _by(backbone, XLA)
+
+
+def _by(backbone, operations):
+    return backbone.clone(operations=operations) if hasattr(backbone, "operations") else backbone
+
+
+def on_every_platform(plan: Plan) -> Plan:
+    """The plan with operations that do not differ between platforms."""
+    network = plan.network.clone(backbone=_by(plan.network.backbone, GROUPED))
+    return dataclasses.replace(plan, network=network, trunk=plan.trunk and _by(plan.trunk, GROUPED))
 
 
 def initial_state(plan: TrainingPlan) -> steps.TrainState:

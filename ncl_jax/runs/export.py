@@ -1,6 +1,5 @@
 """A run's model as one file, for use without the run. One more format is one file and one line in `FORMATS`."""
 
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -11,12 +10,11 @@ import ml_collections
 
 from ncl_jax._version import __version__
 from ncl_jax.config import build
-from ncl_jax.config.plan import Plan, adjustment, predictor
+from ncl_jax.config.plan import Plan, adjustment, on_every_platform, predictor, with_crops
 from ncl_jax.errors import ConfigError, WriteError
 from ncl_jax.export.artifact import Artifact
 from ncl_jax.export.formats import FORMATS
 from ncl_jax.export.load import VERSION, description_of
-from ncl_jax.models import layers
 from ncl_jax.models.experts import without_trunk
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.temperature import find_temperature
@@ -34,6 +32,7 @@ def export(
     expert: int | None = None,
     prior: str | None = None,
     temperature: str | float | None = None,
+    crops: int = 1,
 ) -> None:
     """Writes a run's ensemble, or one expert, as a file, and beside it a description (`export.load.description_of`).
 
@@ -45,6 +44,7 @@ def export(
       expert: its number; None for the ensemble.
       prior: that the program's probabilities are for, see `priors.read`; None: as trained.
       temperature: see `temperature.find_temperature`.
+      crops: see `plan.with_crops`; the program takes the larger images.
 
     Raises:
       ConfigError: an unknown format, no such expert, or a directory that holds no run.
@@ -57,8 +57,10 @@ def export(
     if form not in FORMATS:
         raise ConfigError(f"--format={form} must be one of: {', '.join(FORMATS)}")
     directory = RunDir(run)
-    loaded = restore(directory, step)
+    loaded = restore(directory, step, crops)
     config, facts, variables = loaded.config, loaded.plan.facts, loaded.variables
+    if form == "safetensors" and crops != 1:
+        raise ConfigError(f"--crops={crops} is for formats that hold a program: leave it out, or choose another format")
     if expert is not None and not 0 <= expert < loaded.plan.num_experts:
         raise ConfigError(f"--expert={expert}: the run has experts 0 to {loaded.plan.num_experts - 1}")
     divide = find_temperature(loaded, expert, temperature)
@@ -69,10 +71,9 @@ def export(
         )
     if form == "onnx":  # ONNX Runtime convolves no bfloat16, and jax2onnx knows no batch of networks
         config.precision, config.run.strategy = "float32", "unroll"
-    plan = build.make_plan(config, facts)
-    if form == "onnx" and plan.trunk is not None:  # nor what differs between platforms
-        operations = layers.XLA._replace(depthwise=layers.grouped)
-        plan = dataclasses.replace(plan, trunk=plan.trunk.clone(operations=operations))
+    plan = with_crops(build.make_plan(config, directory.read_facts()), crops)
+    if form == "onnx":  # nor what differs between platforms
+        plan = on_every_platform(plan)
     model = predictor(plan, adjustment(plan, prior), divide)
     chosen = variables if expert is None else one_expert(variables, expert)
     predict = lambda images: jax.nn.softmax(model.scores(chosen, images))  # noqa: E731

@@ -10,14 +10,14 @@ import ml_collections
 import numpy as np
 
 from ncl_jax.config import build
-from ncl_jax.config.plan import adjustment, embedder, predictor
+from ncl_jax.config.plan import adjustment, embedder, predictor, with_crops
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.evaluation.predictor import combine
 from ncl_jax.runs.restore import restore
 from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runtime import settings
-from ncl_jax.runtime.devices import make_mesh
+from ncl_jax.runtime.devices import own_mesh
 from ncl_jax.storage.directory import RunDir
 
 
@@ -45,10 +45,11 @@ class Model:
         expert: int | None = None,
         prior: str | None = None,
         temperature: float = 1.0,
+        crops: int = 1,
     ):
-        plan = build.make_plan(config, facts, make_mesh(1))
-        self._made_of = (config, facts, step, expert, prior, temperature)
-        self._facts, self._expert, self._pixels = facts, expert, plan.preprocessing
+        plan = with_crops(build.make_plan(config, facts, own_mesh()), crops)
+        self._made_of = (config, facts, step, expert, prior, temperature, crops)
+        self._facts, self._expert, self._pixels = plan.facts, expert, plan.preprocessing
         self.class_names, self.config, self.step, self.variables = facts.class_names, config, step, variables
         self.network: nn.Module = plan.network
         self.apply = predictor(plan, adjustment(plan, prior), temperature).outputs
@@ -106,6 +107,7 @@ def load(
     step: int | Literal["best"] | None = None,
     prior: str | None = None,
     temperature: str | float | None = None,
+    crops: int = 1,
 ) -> Model:
     """Loads a run's model from its checkpoint.
 
@@ -116,15 +118,17 @@ def load(
       prior: the class prior that is expected, "uniform", "train" or a file, see `priors.read`; None: scores as they
         were trained, which for balanced methods is uniform.
       temperature: a number by which scores are divided, or "val" to fit it, see `find_temperature`; None: 1.
+      crops: 5 for the mean of the scores of an image's corners and centre, see `plan.with_crops`.
 
     Raises:
       ConfigError, CheckpointError: the directory, its checkpoint, the prior or the temperature cannot be read.
       DataError: there is nothing to fit a temperature on.
       ValueError: there is no such expert.
     """
-    loaded = restore(RunDir(workdir), step)
+    loaded = restore(RunDir(workdir), step, crops)
     plan = loaded.plan
     if expert is not None and (isinstance(expert, str) or not 0 <= operator.index(expert) < plan.num_experts):
         raise ValueError(f"expert={expert!r}: pass a number; the run has experts 0 to {plan.num_experts - 1}")
     divide = find_temperature(loaded, expert, temperature)
-    return Model(loaded.config, plan.facts, loaded.variables, loaded.step, expert, prior, divide)
+    facts = loaded.directory.read_facts()
+    return Model(loaded.config, facts, loaded.variables, loaded.step, expert, prior, divide, crops)

@@ -1,6 +1,6 @@
 """What a run prints: every sentence on the console."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ RECIPE = (
     "data.image_size", "data.augment", "model.backbone", "model.depth", "loss.name", "loss.num_hard",
     "optim.batch_size", "optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "loss.ramp_steps",
 )  # fmt: skip
+UNREAD_ON_FEATURES = ("data.augment",)
 SHOWN_CLASSES = 200  # of larger sets the first and the last are shown
 
 
@@ -74,9 +75,10 @@ def pretraining(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def recipe(config: ml_collections.ConfigDict) -> str:
-    """The fields that people change most, as they would be given."""
-    fields = flatten(config)
-    return "recipe: " + " ".join(f"{name}={fields[name]}" for name in RECIPE) + " (any field: --config.FIELD=VALUE)"
+    """The fields that people change most and that the run reads, as they would be passed."""
+    fields, unread = flatten(config), UNREAD_ON_FEATURES if build.is_frozen(config) else ()
+    shown = " ".join(f"{name}={fields[name]}" for name in RECIPE if name not in unread)
+    return f"recipe: {shown} (any field: --config.FIELD=VALUE)"
 
 
 def epoch_line(record: dict, epochs: int, seconds: float, left: float) -> str:
@@ -127,6 +129,12 @@ def other_machine(before: dict, now: dict) -> list[str]:
     return [text] if parts else []
 
 
+def accepted(noted: Mapping[str, Any]) -> list[str]:
+    """What it means that a run was continued with other data; `noted` in its `config.json`."""
+    text = "an epoch stays as many steps as it had, and the images that the run knows stay in their splits"
+    return [f"the data has changed {line}; {text}" for line in noted.get("data_changed", ())]
+
+
 def other_pixels(rule: int, of_files: bool) -> list[str]:
     """What it means that a run began by another rule for pixels than `pixels.VERSION`; nothing for arrays."""
     text = (
@@ -172,7 +180,9 @@ def left_out(facts: Facts) -> list[str]:
         worst = ", ".join(
             f"{count} of {printable(name)}" for name, count in sorted(classes.items(), key=lambda item: -item[1])[:10]
         )
-        lines.append(f"unreadable {split} images that are left out: {sum(classes.values())} ({worst})")
+        lines.append(
+            f"unreadable {split} images that are left out: {sum(classes.values())} ({worst}); skipped.txt lists them"
+        )
     return lines
 
 

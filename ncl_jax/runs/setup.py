@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 from ncl_jax.config import build, costs, loading
 from ncl_jax.config import plan as plans
 from ncl_jax.config.plan import TrainingPlan
+from ncl_jax.config.prior import to_train_prior
 from ncl_jax.data import dataset
 from ncl_jax.data.feeds.feed import Feed
 from ncl_jax.errors import CheckpointError
@@ -81,21 +82,23 @@ def prepare(
     directory: RunDir,
     checkpoints: Checkpoints,
     shapes: steps.TrainState,
-    extend: int,
+    noted: Mapping[str, Any],
     start: pretrained.Start | None = None,
     tracker: str = "",
     between: Callable[[str], None] = lambda doing: None,
 ) -> Run:
     """Restores or initialises the state of these `shapes`, puts the data on the devices, compiles the training step.
 
-    `between` is called, with what is being done, where the work can stop without a loss.
+    `noted` is what `config.json` holds beside the fields, see `RunDir.begin`. `between` is called, with what is being
+    done, where the work can stop without a loss.
 
     Raises:
       ConfigError: the compiled step would take more memory than there is.
       CheckpointError: there are checkpoints and none can be read.
     """
     assert plan.mesh is not None
-    place, epochs, rates = replicated(plan.mesh), config.epochs + extend, plan.learning_rates
+    extend, place, rates = noted["extend"], replicated(plan.mesh), plan.learning_rates
+    epochs = config.epochs + extend
     device = records.device_name(list(plan.mesh.devices.flat))
     if is_first():
         console.say_text(messages.opening(config, data, build.notes(config, plan.mesh), extend, device, str(directory)))
@@ -116,7 +119,7 @@ def prepare(
     other = messages.other_machine(progress, machine)
     for line in (*lines, *log.notes, *other, messages.size(state.params)):
         log.print(line)
-    progress |= {"config": config.to_dict() | {"extend": extend}} | machine
+    progress |= {"config": config.to_dict() | noted} | machine
     keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
     feed = loading.training_feed(plan, inputs, keys.order)
     train_step = jax.jit(plans.train_step(plan, cut=feed.cut), inline=True)  # traced once for its metrics and itself
@@ -133,7 +136,7 @@ def prepare(
         checkpoints=checkpoints, log=log, length=length, epochs=epochs,
         learning_rates=np.append(rates, np.full(extend, rates[-1])),
         key=keys.step, feed=feed, advance=advance,
-        evaluate=make_evaluate(predictor, test, plan.mesh, plans.to_train_prior(plan, None)),
+        evaluate=make_evaluate(predictor, test, plan.mesh, to_train_prior(plan, None)),
         are_finite=jax.jit(steps.are_finite, out_shardings=place, compiler_options=startup.QUICK),
         term_fields=plan.objective.fields,
         state=state, history=history, known_from=known_from, progress=progress,

@@ -40,7 +40,7 @@ def find_temperature(loaded: Loaded, expert: int | None, wanted: str | float | N
         return 1.0
     if wanted != "val":
         return _number(wanted)
-    name = f"{loaded.step}/{'ensemble' if expert is None else expert}"
+    name = f"{loaded.step}/{'ensemble' if expert is None else expert}" + ("/5 crops" if loaded.plan.crop else "")
     known = _read(loaded.directory)
     if name not in known:
         known[name] = _fit_on_val(loaded, expert)
@@ -78,13 +78,13 @@ def _fit_on_val(loaded: Loaded, expert: int | None) -> float:
             "--config.data.val_share=0.1, which holds a part of the training images out"
         )
     if loaded.config.data.skip_unreadable:
-        val, _ = dataset.readable(val, facts.class_names, "val")
-    model, feed = evaluated(plan, loaded.variables, val, "val")
+        val, *_ = dataset.readable(val, facts.class_names, "val")
+    model, feed, variables = evaluated(plan, loaded.variables, val, "val")
 
     def scores(batch, variables):
         return combine(model.logits(variables, batch.images[:, 0]), expert), batch.valid
 
-    batches = jax.device_get(over(feed, plan.mesh, scores)(loaded.experts))
+    batches = jax.device_get(over(feed, plan.mesh, scores)(variables))
     logits = np.concatenate([rows if valid is None else rows[valid] for rows, valid in batches])
     counts = np.bincount(val.labels, minlength=facts.num_classes)
     return fit_temperature(logits.astype(np.float64), val.labels, priors.log_ratio(counts / counts.sum(), own))

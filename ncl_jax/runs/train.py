@@ -34,7 +34,12 @@ from ncl_jax.training import steps
 
 @settings.holding
 def train(
-    config: ml_collections.ConfigDict, workdir: str | pathlib.Path, extend: int = 0, tracker: str = "", folds: int = 0
+    config: ml_collections.ConfigDict,
+    workdir: str | pathlib.Path,
+    extend: int = 0,
+    tracker: str = "",
+    folds: int = 0,
+    accept_data: bool = False,
 ) -> dict:
     """Trains, or continues what `workdir` holds, and returns the content of `results.json`.
 
@@ -48,6 +53,7 @@ def train(
       extend: epochs beyond `config.epochs`, at the schedule's last learning rate; everything before is as without.
       tracker: one of `trackers.TRACKERS`, which gets the log and the results as well; none if empty.
       folds: K of the out-of-fold scores that are kept with a run on frozen features, see `folds.write`; 0: none.
+      accept_data: continue although the data has changed, with what is there now; an epoch keeps its number of steps.
 
     Raises:
       ConfigError: a bad value, `workdir` lies among the images or holds a run of another configuration, another
@@ -69,7 +75,7 @@ def train(
     Field(0, "", at_least=0, at_most=fields.EPOCHS).check("--extend", extend)
     extend = max(extend, directory.read_extend(), (saved or {}).get("extend", 0))
     devices()  # refused before anything is asked of them
-    agree("the configuration, --extend or --folds", [flatten(config), extend, folds])
+    agree("the configuration, --extend or --folds", [flatten(config), extend, folds, accept_data])
     if directory.is_finished(config.epochs + extend) and (not folds or out_of_fold.are_there(directory, folds)):
         results = directory.read_results() or {}
         if is_first():
@@ -80,20 +86,24 @@ def train(
     checks.check_place(config, directory.path)
     mesh = build.mesh(config)
     build.operations(config, mesh)  # refused before the data is loaded
-    data = build_data.data(config)
+    rule = directory.split_rule(saved)
+    data = build_data.data(config, rule, directory.pinned())
     other = messages.other_pixels(directory.read_pixels(), bool(data.listing()))
     data = data._replace(notes=(*data.notes, *other))
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
-    plan = build.make_training_plan(config, data.facts, mesh)
-    directory.check(config, data)
+    directory.check(config, data, accept=accept_data)
+    noted = noted_changes(directory, config, data, saved or {})
+    data = data._replace(notes=(*data.notes, *messages.accepted(noted)))
+    plan = build.make_training_plan(config, data.facts, mesh, noted.get("steps_per_epoch", 0))
+    noted |= {"extend": extend, "prior_power": plan.prior_power(), "split_rule": rule}
     shapes = costs.check(plan, config, data, extend)
     start = None if directory.has_checkpoints() else pretrained.load(config, plan)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(begun(directory, config, data, extend, plan.prior_power()))
+        stack.enter_context(begun(directory, config, data, noted, accept_data))
         interrupt = stack.enter_context(Interrupt())
         earlier = (directory.read_results() or {}).get("step")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path, results=earlier)))
-        run = prepare(plan, config, data, directory, checkpoints, shapes, extend, start, tracker, interrupt.check)
+        run = prepare(plan, config, data, directory, checkpoints, shapes, noted, start, tracker, interrupt.check)
         stack.callback(run.log.close)
         stack.callback(run.feed.close)
         for epoch in range(int(run.state.step) // run.length, run.epochs):
@@ -110,16 +120,27 @@ def train(
 
 @contextlib.contextmanager
 def begun(
-    directory: RunDir, config: ml_collections.ConfigDict, data: dataset.Data, extend: int, prior_power: float
+    directory: RunDir, config: ml_collections.ConfigDict, data: dataset.Data, noted: dict, accept_data: bool
 ) -> Iterator[None]:
     """Creates the directory and keeps a second run out of it; in the first process alone."""
     if not is_first():
         yield
         return
     with directory.locked():
-        directory.check(config, data)  # again: another run may have begun here while the data was loaded
-        directory.begin(config, data, {"extend": extend, "prior_power": prior_power})
+        # Again: another run may have begun here while the data was loaded.
+        directory.check(config, data, accept=accept_data)
+        directory.begin(config, data, noted)
         yield
+
+
+def noted_changes(directory: RunDir, config: ml_collections.ConfigDict, data: dataset.Data, saved: dict) -> dict:
+    """What a run notes of changes in its data: a line each, and the steps of its epochs, which stay those of its first
+    data. Nothing where there were none. `saved` as for `RunDir.check`."""
+    lines, length = list(directory.note("data_changed", (), saved)), directory.note("steps_per_epoch", 0, saved)
+    if changed := directory.changed(data):
+        length = length or directory.read_facts().num_train // config.optim.batch_size
+        lines.append(f"after step {directory.last_step()}: {changed}")
+    return {"data_changed": lines, "steps_per_epoch": length} if lines else {}
 
 
 def saved_config(directory: RunDir) -> dict | None:

@@ -26,6 +26,7 @@ from ncl_jax.data.types import Split
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation.predictor import Predictor
 from ncl_jax.models import cpu
+from ncl_jax.models.experts import without_trunk
 from ncl_jax.runtime import caches
 from ncl_jax.runtime.files import read_file, write_bytes
 from ncl_jax.storage.directory import RunDir
@@ -203,9 +204,11 @@ def evaluated(
     name: str,
     adjust: np.ndarray | None = None,
     temperature: float = 1.0,
-) -> tuple[Predictor, Feed]:
-    """What scores the images of a split, and its batches: of images or, with a frozen backbone, of their features."""
-    if plan.trunk is None:
-        return predictor(plan, adjust, temperature), test_feed(plan, split, name)
+) -> tuple[Predictor, Feed, Any]:
+    """What scores the images of a split, its batches, of images or, with a frozen backbone, of their features, and the
+    variables that it scores them with. Crops are computed from images each time."""
+    if plan.trunk is None or plan.crop:
+        return predictor(plan, adjust, temperature), test_feed(plan, split, name), variables
     split = features(plan, variables["trunk"], split, name, make_compute(plan, variables["trunk"]))
-    return predictor(plan, adjust, temperature, on_features=True), test_feed(plan, split, name)
+    model = predictor(plan, adjust, temperature, on_features=True)
+    return model, test_feed(plan, split, name), without_trunk(variables)

@@ -65,7 +65,7 @@ _known_facts = record(
         "name": text(), "image_shape": list_of(integer(1, MOST_SIDE), 3, 3),
         "class_names": list_of(text(), 1, MOST_CLASSES), "class_counts": _counts, "rows_checksum": text(),
     },
-    {"split": text(), "skipped": mapping(mapping(_count))},
+    {"split": text(), "skipped": mapping(mapping(_count)), "corrected": mapping(_count)},
 )  # fmt: skip
 
 

@@ -1,9 +1,12 @@
-"""Where a run's directory lies: names under which no checkpoint can be saved, and directories that move in mid-run."""
+"""Where a run's directory lies: names under which no checkpoint can be saved, directories that move in mid-run, and the
+file that is locked."""
 
 import contextlib
 import os
 import pathlib
 import re
+import stat
+from typing import BinaryIO
 
 from ncl_jax.errors import ConfigError
 from ncl_jax.runtime.files import UNDECODABLE
@@ -54,3 +57,13 @@ def whereabouts(held: int, path: pathlib.Path) -> pathlib.Path | None:
         if os.path.samestat(os.fstat(held), moved.stat()):
             return moved
     return None
+
+
+def open_lock(path: pathlib.Path) -> BinaryIO:
+    """The file to lock, created if need be; it has no content. Raises OSError where something else has its name."""
+    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    file = os.fdopen(number, "rb")
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        file.close()
+        raise OSError(f"{path} is not a regular file: move it away")
+    return file

@@ -302,7 +302,9 @@ def test_means_over_classes_are_shown_where_they_differ_alone():
 def test_copies_of_images_are_counted_as_images(tmp_path, capfd):
     def examined(*contents):
         sizes, flat = np.ones((len(contents), 2)), np.zeros(len(contents), bool)
-        return examine.Examined(sizes, [c.encode() for c in contents], flat, [])
+        return examine.Examined(
+            sizes, [c.encode() for c in contents], flat, np.zeros((len(contents), 16, 16), np.uint8), []
+        )
 
     train = examined(*"a" * 3000, "b", "", "")
     test = examined(*"a" * 1500, "b", "c", "")
