@@ -107,11 +107,12 @@ def _uncertain(of: ClassFigures, linked: Callable) -> Html:
     """The classes of which the test images say little."""
     lacking, little = np.flatnonzero(of.tested == 0), np.flatnonzero((of.tested > 0) & (of.tested < TOO_FEW))
     said = []
-    for classes, words in ((lacking, "no test image: nothing is known of them"),
-                           (little, f"fewer than {TOO_FEW} test images: their figures say little")):  # fmt: skip
+    for classes, words in ((lacking, "no test image: nothing is known"),
+                           (little, f"fewer than {TOO_FEW} test images: the figures say little")):  # fmt: skip
         if len(classes):
             more = f" and {len(classes) - NAMED:,} more" if len(classes) > NAMED else ""
-            said.append(f"{len(classes):,} classes have {words} ({linked(classes[:NAMED].tolist())}{more}).")
+            number = "1 class has" if len(classes) == 1 else f"{len(classes):,} classes have"
+            said.append(f"{number} {words} ({linked(classes[:NAMED].tolist())}{more}).")
     return Html(" ".join(said))
 
 

@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 import jax
 
 from ncl_jax.config import checks
-from ncl_jax.config.plan import adjustment, to_train_prior
+from ncl_jax.config.plan import adjustment
+from ncl_jax.config.prior import to_train_prior
 from ncl_jax.data.dataset import Data
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
@@ -85,7 +86,7 @@ def _evaluate(
     if data is not None:
         test, notes = new_data(config, facts, data, data_dir)
     else:
-        test, notes = (own.test, []) if own else data_left(config, directory)
+        test, notes = (own.test, []) if own is not None else data_left(config, directory)
     divide = find_temperature(loaded, None, temperature)
     of_split = evaluated(plan, loaded.variables, test, facts.split, adjustment(plan, prior), divide)
     model, feed, variables = of_split

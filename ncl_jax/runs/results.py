@@ -64,7 +64,7 @@ def _names(lines: list[str], facts: Facts, number: int) -> Names:
     """Where the images are, by the run's list of files; nothing where it is not of so many test images."""
     cells = [line.split("\t") for line in lines]
     tested, trained = (
-        [printable("\t".join(parts[2:-1])) for parts in cells if len(parts) > 3 and parts[0] == split]
+        [printable(parts[2]) for parts in cells if len(parts) > 3 and parts[0] == split]
         for split in (facts.split, "train")
     )
     return Names(tested, trained) if (len(tested), len(trained)) == (number, facts.num_train) else Names()

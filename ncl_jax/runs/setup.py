@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 from ncl_jax.config import build, costs, loading
 from ncl_jax.config import plan as plans
 from ncl_jax.config.plan import TrainingPlan
+from ncl_jax.config.prior import to_train_prior
 from ncl_jax.data import dataset
 from ncl_jax.data.feeds.feed import Feed
 from ncl_jax.errors import CheckpointError
@@ -137,7 +138,7 @@ def prepare(
         checkpoints=checkpoints, log=log, length=length, epochs=epochs,
         learning_rates=np.append(rates, np.full(extend, rates[-1])),
         key=keys.step, feed=feed, advance=advance,
-        evaluate=make_evaluate(predictor, test, plan.mesh, plans.to_train_prior(plan, None)),
+        evaluate=make_evaluate(predictor, test, plan.mesh, to_train_prior(plan, None)),
         are_finite=jax.jit(steps.are_finite, out_shardings=place, compiler_options=startup.QUICK),
         term_fields=plan.objective.fields,
         state=state, history=history, known_from=known_from, progress=progress,
