@@ -66,7 +66,7 @@ def probabilities_of(model: Model, scores: np.ndarray, shares: np.ndarray | None
     the classes `[C]`, calibrated and under those."""
     if shares is None:
         return softmax(scores, axis=-1)
-    moved = priors.log_ratio(shares, trust.train_prior(model.facts)).astype(np.float64)
+    moved = priors.log_ratio(shares, trust.source_prior(model.calibration(), model.facts)).astype(np.float64)
     table = model.calibrated(scores) * np.exp(moved)
     return table / table.sum(1, keepdims=True)
 
@@ -87,7 +87,8 @@ def estimate(model: Model, found: Sequence[Scored], measured: bool) -> Estimated
     good = [one for one in found if not one.error]
     scores = np.array([one.scores for one in good]).reshape(len(good), len(model.class_names))
     unlike = np.array([one.known < LEVEL for one in good]) if measured else None
-    found_mix = mix.estimate(model.calibrated(scores), trust.train_prior(model.facts), unlike)
+    prior = trust.source_prior(model.calibration(), model.facts)
+    found_mix = mix.estimate(model.calibrated(scores), prior, unlike)
     after = probabilities_of(model, scores, found_mix.shares).argmax(1)
     return Estimated(found_mix, int((after != scores.argmax(1)).sum()))
 
