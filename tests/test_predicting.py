@@ -337,6 +337,12 @@ def test_the_images_to_check_first_and_the_counts(trained, tmp_path, capfd):
     assert "answers by class: " + ", ".join(f"{k} {n}" for k, n in counted.most_common()) in output
 
 
+def test_an_estimate_of_more_images_than_fit_in_memory_is_refused(trained, calibrated, capfd, monkeypatch):
+    monkeypatch.setattr(answers_module, "MOST_SCORES", 60)
+    code, _, output = predict(capfd, calibrated, trained[1] / "test", "--prior=estimate")
+    assert code == 1 and "22 images of 3 classes" in output and "at most 20 images" in output
+
+
 def test_the_mix_of_the_images_is_estimated(trained, calibrated, tmp_path, capfd, monkeypatch):
     _, folder = trained
     monkeypatch.setattr(mix, "FEWEST", 5)

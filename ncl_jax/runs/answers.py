@@ -21,7 +21,7 @@ from ncl_jax.trust.sets import Rule, coverage_range, predict_sets
 
 LEVEL = 0.05  # of known-ness, by which an estimate of the mix counts images that are unlike training
 UNSURE = 0.5  # probability below which an answer is unsure, where neither a set nor a refusal says so
-MOST_SCORES = 2**29  # that are held at once for an estimate
+MOST_SCORES = 2**27  # that are held at once for an estimate, which takes some 30 bytes for each
 MOST_COUNTED = 10  # classes in a line of counts
 
 
@@ -97,8 +97,8 @@ def check_size(files: int, num_classes: int) -> None:
     """Raises ConfigError for more images than an estimate of the mix can hold."""
     if files * num_classes > MOST_SCORES:
         raise ConfigError(
-            f"--prior=estimate: {files:,} images of {num_classes:,} classes take more memory than 2 GiB: pass "
-            f"{MOST_SCORES // num_classes:,} of them at most, and their mix as --prior=FILE for the rest"
+            f"--prior=estimate: {files:,} images of {num_classes:,} classes take more than 4 GiB of memory: pass at "
+            f"most {MOST_SCORES // num_classes:,} images that are typical of all"
         )
 
 
