@@ -21,11 +21,12 @@ import ncl_jax
 from ncl_jax import cli
 from ncl_jax.data.images import decode, parallel, pixels, transforms
 from ncl_jax.data.images.decode import read_image
-from ncl_jax.errors import DataError, WriteError
+from ncl_jax.errors import DataError, ExportError, WriteError
 from ncl_jax.evaluation.temperature import fit_temperature
 from ncl_jax.runs import answers as answers_module
 from ncl_jax.runs import predict as predict_module
-from ncl_jax.runs import sorting
+from ncl_jax.runs import sorting, trust
+from ncl_jax.runs.export import export
 from ncl_jax.runs.train import train
 from ncl_jax.trust import mix, sets
 
@@ -233,6 +234,30 @@ def test_what_is_kept_outlives_the_data_and_damage(trained, calibrated, tmp_path
     np.testing.assert_array_equal(ncl_jax.load(run).sets(files, 0.7), wanted)
 
 
+@pytest.mark.parametrize("options", [{}, {"prior": "uniform", "temperature": 2.0, "expert": 1}])
+def test_an_export_has_the_same_sets(trained, calibrated, tmp_path, options):
+    files = sorted((trained[1] / "test").rglob("*.jpg"))
+    export(calibrated, tmp_path / "model", **options)
+    exported, model = ncl_jax.load_exported(tmp_path / "model"), ncl_jax.load(calibrated, **options)
+    np.testing.assert_allclose(exported.probabilities(files), model.probabilities(files), atol=1e-5)
+    for promise in sets.PROMISES:
+        np.testing.assert_array_equal(exported.sets(files, 0.9, promise), model.sets(files, 0.9, promise))
+        np.testing.assert_array_equal(exported.sets(exported(files), 0.8, promise), model.sets(files, 0.8, promise))
+    with pytest.raises(ExportError, match=r"coverage=0.7.*marginal 0.8"):
+        exported.sets(files, 0.7)
+    about = json.loads((tmp_path / "model.json").read_text())
+    about["sets"]["prior"] = about["sets"]["prior"][:-1]
+    (tmp_path / "model.json").write_text(json.dumps(about))
+    with pytest.raises(ExportError, match=r"sets\.prior"):
+        ncl_jax.load_exported(tmp_path / "model")
+
+
+def test_an_export_without_a_calibration_has_no_sets(trained, tmp_path):
+    export(trained[0], tmp_path / "model")
+    with pytest.raises(ExportError, match="--folds=5"):
+        ncl_jax.load_exported(tmp_path / "model").sets(np.ones((1, 3)))
+
+
 def test_a_calibration_of_another_checkpoint_or_run_is_not_used(calibrated, tmp_path):
     run = shutil.copytree(calibrated, tmp_path / "run")
     with np.load(run / "out_of_fold.npz") as kept:
@@ -312,12 +337,18 @@ def test_the_images_to_check_first_and_the_counts(trained, tmp_path, capfd):
     assert "answers by class: " + ", ".join(f"{k} {n}" for k, n in counted.most_common()) in output
 
 
+def test_an_estimate_of_more_images_than_fit_in_memory_is_refused(trained, calibrated, capfd, monkeypatch):
+    monkeypatch.setattr(answers_module, "MOST_SCORES", 60)
+    code, _, output = predict(capfd, calibrated, trained[1] / "test", "--prior=estimate")
+    assert code == 1 and "22 images of 3 classes" in output and "at most 20 images" in output
+
+
 def test_the_mix_of_the_images_is_estimated(trained, calibrated, tmp_path, capfd, monkeypatch):
     _, folder = trained
     monkeypatch.setattr(mix, "FEWEST", 5)
     files = sorted((folder / "test").rglob("*.jpg"))
     model = ncl_jax.load(calibrated)
-    prior = np.array(model.facts.class_counts) / sum(model.facts.class_counts)
+    prior = trust.source_prior(model.calibration(), model.facts)
     table = model.calibrated(model(files))
     for refused in ("", "they say nothing"):
         monkeypatch.setattr(mix, "_reason", lambda found, text=refused: text)

@@ -184,8 +184,8 @@ def main(args: argparse.Namespace) -> None:
     directory = RunDir(args.run)
     for line in messages.other_pixels(directory.read_pixels(), directory.files.exists()):
         console.say(line, error=True)
-    how, found = _scored(args, model, files)
     sorter = Sorter(args.sort_into, model.class_names) if args.sort_into else None
+    how, found = _scored(args, model, files)
     summary = Summary(model, args.review)
     write_all(model, found, how, out, sorter, summary)
     _end(summary, len(files), out, sorter)
@@ -203,6 +203,8 @@ def _scored(args: argparse.Namespace, model: Model, files: list[str]) -> tuple[H
     estimated = answers.estimate(model, found, known is not None)
     for line in answers.mix_lines(model, estimated):
         console.say(line, error=True)
+    if how.rule and how.rule.promise == "marginal" and not estimated.mix.refused:
+        console.say("note: the sets' promise is for the training shares; --promise=macro is for any", error=True)
     return how._replace(shares=None if estimated.mix.refused else estimated.mix.shares), found
 
 

@@ -21,7 +21,7 @@ from ncl_jax.trust.sets import Rule, coverage_range, predict_sets
 
 LEVEL = 0.05  # of known-ness, by which an estimate of the mix counts images that are unlike training
 UNSURE = 0.5  # probability below which an answer is unsure, where neither a set nor a refusal says so
-MOST_SCORES = 2**29  # that are held at once for an estimate
+MOST_SCORES = 2**27  # that are held at once for an estimate, which takes some 30 bytes for each
 MOST_COUNTED = 10  # classes in a line of counts
 
 
@@ -66,7 +66,7 @@ def probabilities_of(model: Model, scores: np.ndarray, shares: np.ndarray | None
     the classes `[C]`, calibrated and under those."""
     if shares is None:
         return softmax(scores, axis=-1)
-    moved = priors.log_ratio(shares, trust.train_prior(model.facts)).astype(np.float64)
+    moved = priors.log_ratio(shares, trust.source_prior(model.calibration(), model.facts)).astype(np.float64)
     table = model.calibrated(scores) * np.exp(moved)
     return table / table.sum(1, keepdims=True)
 
@@ -87,7 +87,8 @@ def estimate(model: Model, found: Sequence[Scored], measured: bool) -> Estimated
     good = [one for one in found if not one.error]
     scores = np.array([one.scores for one in good]).reshape(len(good), len(model.class_names))
     unlike = np.array([one.known < LEVEL for one in good]) if measured else None
-    found_mix = mix.estimate(model.calibrated(scores), trust.train_prior(model.facts), unlike)
+    prior = trust.source_prior(model.calibration(), model.facts)
+    found_mix = mix.estimate(model.calibrated(scores), prior, unlike)
     after = probabilities_of(model, scores, found_mix.shares).argmax(1)
     return Estimated(found_mix, int((after != scores.argmax(1)).sum()))
 
@@ -96,8 +97,8 @@ def check_size(files: int, num_classes: int) -> None:
     """Raises ConfigError for more images than an estimate of the mix can hold."""
     if files * num_classes > MOST_SCORES:
         raise ConfigError(
-            f"--prior=estimate: {files:,} images of {num_classes:,} classes take more memory than 2 GiB: pass "
-            f"{MOST_SCORES // num_classes:,} of them at most, and their mix as --prior=FILE for the rest"
+            f"--prior=estimate: {files:,} images of {num_classes:,} classes take more than 4 GiB of memory: pass at "
+            f"most {MOST_SCORES // num_classes:,} images that are typical of all"
         )
 
 

@@ -40,7 +40,7 @@ def held_out(loaded: Loaded, expert: int | None) -> HeldOut:
     Raises:
       DataError: there are none, or the val images are training images.
     """
-    kept = _out_of_fold(loaded, expert)
+    kept = out_of_fold(loaded, expert)
     if kept is not None:
         return kept
     found = of_val(loaded, expert)
@@ -53,7 +53,7 @@ def held_out(loaded: Loaded, expert: int | None) -> HeldOut:
     return found
 
 
-def _out_of_fold(loaded: Loaded, expert: int | None) -> HeldOut | None:
+def out_of_fold(loaded: Loaded, expert: int | None) -> HeldOut | None:
     """The scores by heads that have not seen an image; None where a run has none of this checkpoint."""
     facts = loaded.plan.facts
     try:
@@ -73,8 +73,7 @@ def _out_of_fold(loaded: Loaded, expert: int | None) -> HeldOut | None:
 
 def of_val(loaded: Loaded, expert: int | None) -> HeldOut | None:
     """The scores of the val split; None where there is none. Raises DataError."""
-    plan, facts = loaded.plan, loaded.plan.facts
-    assert plan.mesh is not None
+    facts = loaded.plan.facts
     data = same_data(loaded.config, loaded.directory)
     val = data.splits().get("val")
     if val is None:
@@ -82,14 +81,21 @@ def of_val(loaded: Loaded, expert: int | None) -> HeldOut | None:
     if loaded.config.data.skip_unreadable:
         val = dataset.readable(val, facts.class_names, "val")[0]
     check_apart(data.train, val)
-    model, feed, variables = evaluated(plan, loaded.variables, val, "val")
+    return HeldOut(scores_of(loaded, val, "val", expert), val.labels, "val split")
+
+
+def scores_of(loaded: Loaded, split: Split, name: str, expert: int | None = None) -> np.ndarray:
+    """The raw scores of the images of a split, float64 `[N, C]`; `name`: of the split. Raises DataError."""
+    plan = loaded.plan
+    assert plan.mesh is not None
+    model, feed, variables = evaluated(plan, loaded.variables, split, name)
 
     def scores(batch, variables):
         return combine(model.logits(variables, batch.images[:, 0]), expert), batch.valid
 
     batches = jax.device_get(over(feed, plan.mesh, scores)(variables))
     logits = np.concatenate([rows if valid is None else rows[valid] for rows, valid in batches])
-    return HeldOut(logits.astype(np.float64), val.labels, "val split")
+    return logits.astype(np.float64)
 
 
 def check_apart(train: Split, val: Split) -> None:

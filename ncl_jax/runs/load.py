@@ -115,13 +115,13 @@ class Model:
     def set_rule(self, coverage: float, promise: str = "marginal", weights: np.ndarray | None = None) -> Rule:
         """What makes prediction sets of `calibrated` probabilities; as for `sets`."""
         check(coverage, promise)
-        found = self._calibration()
+        found = self.calibration()
         return calibrate(found.true, found.labels, trust.train_prior(self.facts), coverage, promise, weights)
 
     def calibrated(self, scores: np.ndarray) -> np.ndarray:
         """The probabilities float64 `[B, C]` under the training prior of scores `[B, C]` that a call gave, by the
         temperature that fits images which were not trained on. Raises DataError, see `sets`."""
-        fitted = self._calibration().temperature
+        fitted = self.calibration().temperature
         raw = (scores - (0.0 if self._adjust is None else self._adjust)) * self._temperature
         return trust.probabilities(raw, fitted, self.facts, self._plan.prior_power())
 
@@ -138,7 +138,8 @@ class Model:
         """What `known` measures with. Raises DataError, see there."""
         return trust.known(self._loaded())
 
-    def _calibration(self) -> trust.Calibration:
+    def calibration(self) -> trust.Calibration:
+        """What images that were not trained on say of the model's probabilities. Raises DataError, see `sets`."""
         if self._calibrated_by is None:
             self._calibrated_by = trust.calibration(self._loaded(), self._expert)
         return self._calibrated_by

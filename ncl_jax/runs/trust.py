@@ -16,12 +16,13 @@ from ncl_jax.evaluation import priors
 from ncl_jax.evaluation.temperature import fit_temperature
 from ncl_jax.runs.data import same_data
 from ncl_jax.runs.embeddings import embed
-from ncl_jax.runs.held_out import HeldOut, held_out
+from ncl_jax.runs.held_out import HeldOut, held_out, out_of_fold
 from ncl_jax.runs.restore import Loaded
 from ncl_jax.runtime import arrays
 from ncl_jax.runtime.arrays import Wanted
 from ncl_jax.runtime.files import write_bytes
 from ncl_jax.trust import known as knownness
+from ncl_jax.trust import mix
 from ncl_jax.trust.known import Known
 
 MOST_BYTES = 2**31  # of either file's arrays
@@ -59,6 +60,13 @@ def probabilities(scores: np.ndarray, temperature: float, facts: Facts, power: f
     return softmax(np.asarray(scores, np.float64) / temperature + moved, axis=-1)
 
 
+def source_prior(found: Calibration, facts: Facts) -> np.ndarray:
+    """The shares that an estimate of the mix starts from, float64 `[C]`: the mean probabilities of held-out images,
+    which contain any bias that is left; with few such images mostly those of training."""
+    shares = len(found.labels) * found.means + mix.PSEUDO * train_prior(facts)
+    return shares / shares.sum()
+
+
 def make_calibration(found: HeldOut, facts: Facts, power: float) -> Calibration:
     """Fits the temperature of held-out scores and takes what is needed of their probabilities."""
     counts = np.bincount(found.labels, minlength=facts.num_classes)
@@ -75,15 +83,30 @@ def calibration(loaded: Loaded, expert: int | None) -> Calibration:
     Raises:
       DataError: there are no images to calibrate on, see `held_out.held_out`.
     """
-    facts, about = loaded.plan.facts, [loaded.step, ENSEMBLE if expert is None else expert]
+    return kept_calibration(loaded, expert) or _made(loaded, expert, held_out(loaded, expert))
+
+
+def kept_calibration(loaded: Loaded, expert: int | None) -> Calibration | None:
+    """As `calibration`, without the data: what was kept, or from out-of-fold scores; None where there is neither."""
+    about = _about(loaded, expert)
     kept = _read(loaded.directory.calibration, _CALIBRATION)
-    if kept and kept["about"][:2].tolist() == about and _fits(kept, facts):
+    if kept and kept["about"][:2].tolist() == about and _fits(kept, loaded.plan.facts):
         source = SOURCES[int(kept["about"][2])]
         return Calibration(kept["true"], kept["labels"], kept["means"], float(kept["temperature"][0]), source)
-    made = make_calibration(held_out(loaded, expert), facts, loaded.plan.prior_power())
+    found = out_of_fold(loaded, expert)
+    return found and _made(loaded, expert, found)
+
+
+def _about(loaded: Loaded, expert: int | None) -> list[int]:
+    return [loaded.step, ENSEMBLE if expert is None else expert]
+
+
+def _made(loaded: Loaded, expert: int | None, found: HeldOut) -> Calibration:
+    """The calibration by held-out scores, which is kept."""
+    made = make_calibration(found, loaded.plan.facts, loaded.plan.prior_power())
     content = {
-        "about": np.array([*about, SOURCES.index(made.source)]), "true": made.true, "labels": made.labels,
-        "means": made.means, "temperature": np.array([made.temperature]),
+        "about": np.array([*_about(loaded, expert), SOURCES.index(made.source)]),
+        "true": made.true, "labels": made.labels, "means": made.means, "temperature": np.array([made.temperature]),
     }  # fmt: skip
     _keep(loaded.directory.calibration, content)
     return made

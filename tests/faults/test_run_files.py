@@ -26,7 +26,7 @@ from ncl_jax.config import build
 from ncl_jax.errors import CheckpointError, ConfigError, ExportError, NclError
 from ncl_jax.evaluation import predictions_file
 from ncl_jax.report import page
-from ncl_jax.runs import results
+from ncl_jax.runs import results, trust
 from ncl_jax.runs.distill import student
 from ncl_jax.runs.export import export
 from ncl_jax.runs.restore import restore
@@ -209,6 +209,9 @@ def test_files_that_a_run_can_do_without(run, kind):
     directory = RunDir(run)
     for path in (directory.predictions, directory.files, directory.temperature, directory.tracker("wandb")):
         odd(path, kind)
+    for path, wanted in ((directory.calibration, trust._CALIBRATION), (directory.known, trust._KNOWN)):
+        odd(path, kind)
+        assert trust._read(path, wanted) is None
     assert predictions_file.read(directory.predictions, 10) is None
     assert directory.read_files() == []
     with pytest.raises(ConfigError, match=r"wandb\.id"):
