@@ -1,14 +1,18 @@
 """NCL on the embedded long-tailed Fashion-MNIST: real images, nothing to download.
 
-python -m ncl_jax.main --config=configs/quickstart.py[:method=ncl_supervised,epochs=20,seed=0]
+    python -m ncl_jax.main --config=configs/quickstart.py[:method=ncl_supervised,epochs=20,seed=0]
+
+backbone=efficientnet_lite0,image_size=128 trains heads on pretrained features instead (docs/features.md).
 """
 
-from ncl_jax.config import base_config, choose_method, parse_arguments, scale_schedule
+from ncl_jax.config import base_config, choose_method, parse_arguments, recipes, scale_schedule
 
 
 def get_config(arguments: str | None = None):
-    """Arguments: `method` and `semantics` (see the README), `epochs`, `seed`."""
-    args = parse_arguments(arguments, method="ncl_supervised", semantics="official", epochs=20, seed=0)
+    """Arguments: `method` and `semantics` (see the README), `epochs`, `seed`, `backbone`, `pretrained`, `freeze`,
+    `image_size`."""
+    defaults = {"method": "ncl_supervised", "semantics": "official", "epochs": 20, "seed": 0}
+    args = parse_arguments(arguments, **defaults, **recipes.BACKBONE)
     config = base_config()
     config.seed = args.seed
     config.epochs = 20
@@ -26,6 +30,7 @@ def get_config(arguments: str | None = None):
     config.optim.warmup_epochs = 2
     config.optim.milestones = (16, 18)
     config.contrast.queue = 256
-    scale_schedule(config, args.epochs)
+    scale_schedule(config, recipes.epochs_of(args, arguments))
+    recipes.with_backbone(config, args)
     choose_method(config, args.method, args.semantics)
     return config

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
 from ncl_jax import methods
 from ncl_jax.config import (
@@ -23,6 +24,7 @@ from ncl_jax.config import (
 )
 from ncl_jax.config.fields import complete, differences, fields, flatten
 from ncl_jax.errors import ConfigError
+from ncl_jax.models import FROZEN
 
 
 def configured(method, semantics="official"):
@@ -296,8 +298,10 @@ def test_every_field_is_declared_once_and_described():
 def test_numbers_and_texts_without_a_bound_are_few():
     free = {name for name, field in fields().items() if not field.bounds() and not isinstance(field.default, bool)}
     assert free == {
-        "data.cache", "data.dir", "data.mean", "data.std", "data.list.train", "data.list.val", "data.list.test",
-        "data.list.classes", "model.pretrained", "loss.name", "loss.prior_weights", "optim.milestones",
+        "data.cache", "data.dir", "data.labels", "data.mean", "data.std", "data.list.train", "data.list.val",
+        "data.list.test", "data.list.classes", "data.columns.path", "data.columns.label", "data.columns.split",
+        "data.columns.group", "data.group_by", "model.pretrained", "loss.name", "loss.prior_weights",
+        "optim.milestones",
         "teacher.run", "teacher.backbone", "teacher.classifier",
     }  # fmt: skip
 
@@ -334,6 +338,29 @@ def test_the_shortest_schedules_start_at_their_full_rate(epochs, milestones):
 def test_the_remedy_for_short_schedules_is_on_below_a_hundred_epochs(epochs, ramp):
     config = cifar_long_tailed(f"epochs={epochs}", "cifar10", num_hard=3)
     assert config.loss.ramp_steps == ramp
+
+
+@pytest.mark.parametrize(
+    "name", ["quickstart", "cifar10lt", "cifar100lt", "places_lt", "inaturalist2018", "imagenet_lt"]
+)
+def test_every_benchmark_takes_a_pretrained_backbone(name):
+    weights = ",pretrained=weights.pth" if name == "imagenet_lt" else ""
+    arguments = f"backbone=efficientnet_lite0,image_size=96,method=nil{weights}"
+    config = tiny.load_config(name, arguments)
+    assert (config.model.backbone, config.model.freeze, config.optim.name) == ("efficientnet_lite", FROZEN, "adamw")
+    assert (config.data.image_size, config.data.resize, config.epochs) == (96, 110, recipes.HEAD_EPOCHS)
+    checks.validate(config)
+    tuned = tiny.load_config(name, f"{arguments},freeze=2,epochs=7")
+    assert (tuned.model.freeze, tuned.epochs) == (2, 7)
+    with pytest.raises(ConfigError, match="belong to a backbone"):
+        tiny.load_config(name, "image_size=96")
+
+
+def test_imagenets_weights_on_imagenet_lt_are_refused():
+    with pytest.raises(ConfigError, match=r"backbone=resnet50: .*pretrained=none"):
+        tiny.load_config("imagenet_lt", "backbone=resnet50")
+    assert tiny.load_config("imagenet_lt", "backbone=resnet18,pretrained=none").model.freeze == 0
+    assert tiny.load_config("imagenet_lt", "backbone=dinov2_small").model.backbone == "dinov2"  # learned without labels
 
 
 def test_what_goes_with_the_epochs_is_listed():

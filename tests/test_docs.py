@@ -2,7 +2,9 @@
 
 import re
 import runpy
+import sys
 
+import pytest
 from programs import ROOT
 
 from ncl_jax.methods import METHODS
@@ -44,7 +46,11 @@ def test_tables_are_those_of_the_kept_results():
     assert tables
 
 
-def test_the_page_of_the_configuration_is_made_of_the_declarations():
+@pytest.mark.parametrize("name", ["configuration", "commands", "python"])
+def test_pages_of_the_reference_are_made_of_the_code(name):
     tool = runpy.run_path(str(ROOT / "tools" / "make_reference.py"))
-    made = tool["page"]().replace(", one_layer", "")  # a backbone of the tests
-    assert tool["PAGE"].read_text() == made, "python tools/make_reference.py writes it again"
+    path = tool["FOLDER"] / f"{name}.md"
+    if name == "commands" and sys.version_info >= (3, 13):
+        pytest.skip("this Python wraps help texts in other places")
+    made = tool["PAGES"][path]().replace(", one_layer", "")  # a backbone of the tests
+    assert path.read_text() == made, "python tools/make_reference.py writes it again"

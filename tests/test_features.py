@@ -1,10 +1,12 @@
 """Heads on a frozen backbone: features computed once and cached, trained on, evaluated, predicted and exported with."""
 
+import errno
 import fcntl
 import importlib
 import itertools
 import json
 import os
+import pathlib
 import shutil
 import sys
 
@@ -25,12 +27,16 @@ from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Preprocessing
 from ncl_jax.errors import ConfigError, Interrupted
 from ncl_jax.evaluation import baselines
+from ncl_jax.evaluation.predictor import embedding
 from ncl_jax.models import FROZEN as FROZEN_ALL
 from ncl_jax.models.named import NAMED
 from ncl_jax.report.tables import worse_than
 from ncl_jax.runs import folds, messages, pretrained, trunk
+from ncl_jax.runs.data import same_data
+from ncl_jax.runs.embeddings import embed
 from ncl_jax.runs.evaluate import evaluate_run
 from ncl_jax.runs.export import export
+from ncl_jax.runs.restore import restore
 from ncl_jax.runtime.devices import make_mesh
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.weights import names, read
@@ -132,24 +138,14 @@ def test_a_baseline_finds_classes_that_lie_apart(name):
     assert scores.shape == (60, 3) and np.mean(scores.argmax(1) == others) > 0.65
 
 
-def test_ridges_left_out_error_is_that_of_leaving_out():
-    """The closed form against fitting without each image, with one penalty."""
-    rng = np.random.default_rng(1)
-    labels = np.repeat([0, 1], [6, 4])
-    features = rng.normal(size=(10, 3)) + labels[:, None]
-    weights = 1 / np.bincount(labels)[labels] / 2
-    targets = np.eye(2)[labels]
-    x = np.concatenate([features, np.ones((10, 1))], 1)
-    penalty = np.diag([0.3] * 3 + [0.0])
-
-    def fit(rows):
-        scaled = x[rows] * weights[rows, None]
-        return np.linalg.solve(scaled.T @ x[rows] + penalty, scaled.T @ targets[rows])
-
-    rest = [np.delete(np.arange(10), row) for row in range(10)]
-    expected = sum(weights[row] * ((x[row] @ fit(rest[row]) - targets[row]) ** 2).sum() for row in range(10))
-    found = baselines.left_out_error(baselines.centred(features, targets, weights), weights, 0.3)
-    assert found == pytest.approx(expected)
+def test_inspect_compares_the_features(data, source, place, tmp_path, capfd):
+    fields = TINY | FROZEN | {"model.pretrained": source, "data.cache": place}
+    values = [f"--config.{name}={value}" for name, value in fields.items()]
+    message, code = cli.attempt("inspect", [f"--config=folder:dir={data},image_size=16", *values, f"--out={tmp_path}"])
+    printed = capfd.readouterr().out
+    assert code == 0, message
+    assert "at 16 pixels" in printed and "data.image_size" not in printed and "labels and outliers need" not in printed
+    assert (tmp_path / "suspected_labels.csv").read_text().startswith("file,label,given,suggested,")
 
 
 def test_every_training_image_has_scores_by_heads_that_have_not_seen_it(frozen):
@@ -182,6 +178,37 @@ def test_a_second_run_computes_no_features(frozen, data, source, place, tmp_path
     monkeypatch.setattr("ncl_jax.runs.trunk.make_compute", lambda *_: pytest.fail)
     fields = FROZEN | {"model.pretrained": source, "data.cache": place}
     assert train(data, tmp_path / "run", "ce", **fields) == ("", 0)
+
+
+def embeddings(run, names=("train", "test")):
+    """A run's embeddings of splits, each beside the image files."""
+    loaded = restore(RunDir(run), None)
+    splits = same_data(loaded.config, loaded.directory).splits()
+    root = pathlib.Path(loaded.config.data.dir)
+    for name in names:
+        files = [root / path for path in splits[name].images.names]
+        yield files, embed(loaded.plan, loaded.variables, splits[name], name)
+
+
+def test_an_embedding_comes_from_the_cached_features(frozen, place, monkeypatch):
+    computed = dict(enumerate(embeddings(frozen)))  # a run's own place is not trusted: this is the user's cache
+    monkeypatch.setattr("ncl_jax.runs.trunk.cache", lambda name: place)
+    monkeypatch.setattr("ncl_jax.runs.trunk.make_compute", lambda *_: None)
+    model = ncl_jax.load(frozen)
+    for number, (files, found) in enumerate(embeddings(frozen)):
+        np.testing.assert_allclose(found, computed[number][1], atol=1e-5)
+        np.testing.assert_allclose(found, model.embed(files), atol=1e-5)
+    assert tiny.same(model.embed(files), ncl_jax.load(frozen, expert=1).embed(files))
+    monkeypatch.setattr("ncl_jax.runs.trunk.cache", lambda name: None)
+    with pytest.raises(TypeError, match="NoneType"):  # so nothing had to be computed above
+        next(embeddings(frozen))
+
+
+def test_an_embedding_of_experts_with_own_backbones(source):
+    model = ncl_jax.load(source)
+    ((files, found),) = embeddings(source, ["test"])
+    np.testing.assert_allclose(found, model.embed(files), atol=1e-5)
+    np.testing.assert_allclose(found, embedding(model.features(files)), atol=1e-5)
 
 
 def test_a_student_learns_on_the_same_features(frozen, tmp_path):
@@ -317,6 +344,7 @@ def test_photographs_take_the_pretrained_backbone_where_its_weights_are(tmp_path
         assert (
             bool(messages.pretraining(config)) and config.data.interpolation == ("bicubic", "bilinear")[not installed]
         )
+        assert ("data.augment=" in messages.recipe(config)) != installed
     random = recipes.folder(f"dir={root},backbone=resnet18,pretrained=none")
     assert random.model.backbone == "resnet" and random.model.freeze == 0 and not random.model.pretrained
     tuned = recipes.folder(f"dir={root},backbone=resnet18,freeze=2")
@@ -373,6 +401,24 @@ def test_a_cache_that_cannot_be_written_costs_a_note(data, source, tmp_path, cap
     assert f"cannot be kept in {tmp_path}/file" in capfd.readouterr().err
     message, code = train(data, tmp_path / "other", "ce", **fields | {"data.cache": data / "train" / "cache"})
     assert code == 1 and "data.cache=" in message and not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_full_or_read_only_cache_is_said_once(tmp_path, capfd, monkeypatch, reason):
+    def refuse(path, content):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(cache, "write_bytes", refuse)
+    shards = cache.Shards(tmp_path, {"images": "x"}, (3, 1, 2))
+    for _ in range(2):
+        shards.write(0, np.zeros((3, 1, 2), np.float32))
+    assert capfd.readouterr().err.count(os.strerror(reason)) == 1 and shards.read(0) is None
+
+
+def test_a_cache_of_another_version_has_other_keys(monkeypatch):
+    before = cache.key_of({"images": "x"})
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
+    assert cache.key_of({"images": "x"}) != before
 
 
 def test_a_shard_that_another_process_is_writing_is_left_to_it(tmp_path, capfd):

@@ -8,10 +8,11 @@ from matplotlib.image import imread
 from test_own_images import make_folder, write_image
 
 from ncl_jax import cli
-from ncl_jax.config import checks, recipes
+from ncl_jax.config import backbone, build_data, checks, recipes
 from ncl_jax.config import files as config_files
 from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError
+from ncl_jax.runs import findings, remarks
 
 PICTURES = True
 COUNTS = {"cat": 120, "dog": 30, "fish": 6}
@@ -110,7 +111,7 @@ def test_a_class_of_the_test_set_alone_is_one_line(folder, tmp_path, capfd):
 def test_a_picture_that_cannot_be_written(clean, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     code, output = inspect(clean, tmp_path / "file", capfd)
-    assert code == 1 and "cannot write --picture=" in output
+    assert code == 1 and "cannot write to --out=" in output and "classes.png" in output
 
 
 def test_many_classes_are_cut_short(tmp_path, capfd):
@@ -181,6 +182,25 @@ def test_a_list_gets_the_same_recipe(clean, tmp_path):
     ours, folder = config_of(f"list:dir={clean},{lists}"), config_of(f"folder:dir={clean}")
     ours.data.list, ours.data.name = folder.data.list, folder.data.name
     assert ours == folder
+
+
+def test_what_is_suggested_is_what_a_frozen_backbone_uses(clean):
+    config = config_of(f"folder:dir={clean},image_size=128,pretrained=none")
+    data = build_data.data(config)
+    sizes = np.full((156, 2), 300)
+    assert any("data.image_size=224" in line for line in remarks.suggestions(config, data, sizes))
+    backbone.use(config, "efficientnet_lite0", image_size=128)
+    lines = remarks.suggestions(config, data, sizes)
+    assert not any("image_size" in line or "data.feed" in line for line in lines)
+    assert "efficientnet_lite0 at 128 pixels" in lines[-1]
+
+
+def test_weights_that_are_not_there_are_a_note(clean):
+    config = config_of(f"folder:dir={clean},image_size=16,pretrained=none")
+    backbone.use(config, "efficientnet_lite0", pretrained="gone.pth", image_size=16)
+    data = build_data.data(config)
+    found, why = findings.of_backbone(config, data, {})
+    assert found == {} and "labels and outliers need" in why and "gone.pth" in why
 
 
 def test_what_is_missing_is_said(tmp_path):

@@ -34,7 +34,7 @@ def make_artifact(side=64, **fields):
     facts = tiny.FACTS._replace(image_shape=(side, side, 3))
     shapes = jax.eval_shape(lambda: plans.initial_model(build.make_plan(config, facts)))
     variables = jax.tree_util.tree_map_with_path(draw, {"params": shapes.params, "batch_stats": shapes.batch_stats})
-    predictor = plans.predictor(build.make_plan(config, facts))
+    predictor = plans.predictor(plans.on_every_platform(build.make_plan(config, facts)))
     about = {"resize": side, "class_names": list(facts.class_names)}
     predict = jax.jit(lambda images: jax.nn.softmax(predictor.scores(variables, images)))
     return Artifact(predict, facts.image_shape, variables, None, about)

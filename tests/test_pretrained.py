@@ -134,7 +134,7 @@ def test_what_is_no_weights_at_all(tmp_path, monkeypatch):
     for name in ("missing.pth", str(tmp_path / "missing.pth"), "./a", "a/b/c"):
         with pytest.raises(ConfigError, match=r"is no file, no run's directory and no ORG/NAME of the hub"):
             start_of(config_of(model__pretrained=name))
-    with pytest.raises(ConfigError, match=r'pip install "ncl_jax\[hub\]", or download its model\.safetensors'):
+    with pytest.raises(ConfigError, match=r"'ncl-jax\[hub\]'; or download https://\S+/timm/resnet18/\S+\.safetensors "):
         start_of(config_of(model__pretrained="timm/resnet18"))
     (tmp_path / "text.pth").write_text("no weights in here")
     with pytest.raises(DataError, match="holds no weights"):

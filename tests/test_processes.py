@@ -5,25 +5,20 @@ import signal
 import socket
 
 import numpy as np
+import one_layer
 import programs
 import pytest
 
 from ncl_jax.storage.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow
+assert one_layer.OneLayer  # imported for the backbone that it adds
 METHOD = "configs/quickstart.py:method=ncl_supervised"
 FIELDS = {
     "epochs": 4, "eval_every": 1, "checkpoint_every": 1, "optim__batch_size": 128, "optim__learning_rate": 0.01,
     "optim__milestones": "(2,)", "run__data_devices": 2,
+    "data__augment": "crop_flip",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """As `quick_jit`: the compiler's time is what counts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
-        yield
 
 
 def start_two(workdir, cache, fields=FIELDS, config=METHOD):
@@ -91,3 +86,21 @@ def test_sigterm_to_one_stops_both_at_the_same_step(cache, tmp_path):
     assert stopped[0] == stopped[1]
     (step,) = Checkpoints(tmp_path / "run", read_only=True).steps()
     assert f"at step {step}," in stopped[0] or f"after epoch {step // 9}," in stopped[0]
+
+
+def test_two_processes_share_the_work_of_features(together, cache, tmp_path, capsys):
+    frozen = FIELDS | {
+        "epochs": 1, "optim__milestones": "()", "optim__name": "adamw", "data__cached_views": 1, "model__freeze": "all",
+        "model__pretrained": together[0], "model__pretrained_expert": 0, "model__classifier": "cosine",
+        "model__head_start": "class_mean",
+    }  # fmt: skip
+    processes = start_two(tmp_path / "two", cache, frozen | {"data__cache": tmp_path / "of two"})
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    programs.here(programs.one_layer(tmp_path / "one", METHOD, **frozen, data__cache=tmp_path / "of one"), capsys)
+    shards = [sorted(p.relative_to(of) for p in of.rglob("*.f32")) for of in (tmp_path / "of two", tmp_path / "of one")]
+    assert shards[0] == shards[1] and len(shards[0]) > 4  # named by their content: the same features
+    contents = [programs.content(tmp_path / name) for name in ("two", "one")]
+    losses = [[line["loss"] for line in content["lines"] if line["kind"] == "train"] for content in contents]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
+    assert contents[0]["results"]["baselines"] == contents[1]["results"]["baselines"]

@@ -39,7 +39,7 @@ def network(backbone, depth, num_classes=1000):
 def test_features_and_logits_are_torchvisions(golden, name):
     backbone, depth = NETWORKS[name]
     tensors = state_dict(golden, name)
-    assert torch_names.describe(tensors) == f"of model.backbone={backbone} model.depth={depth} model.width=64"
+    assert torch_names.network(tensors) == (backbone, depth, 64)
     variables = torch_names.from_torchvision(tensors)
     variables["params"]["classifier"] = {"kernel": tensors["fc.weight"].T, "bias": tensors["fc.bias"]}
     model = network(backbone, depth)

@@ -1,11 +1,21 @@
-"""Writes docs/reference/configuration.md from the fields' declarations: python tools/make_reference.py"""
+"""Writes the generated pages of docs/reference: python tools/make_reference.py
 
+`configuration.md` from the fields' declarations, `commands.md` from the commands' help, `python.md` from the public
+names, whose docstrings the documentation's site fills in.
+"""
+
+import importlib
+import os
 import pathlib
+import types
 from itertools import groupby
 
+import ncl_jax
+from ncl_jax import cli
 from ncl_jax.config.fields import fields
 
-PAGE = pathlib.Path(__file__).parent.parent / "docs" / "reference" / "configuration.md"
+FOLDER = pathlib.Path(__file__).parent.parent / "docs" / "reference"
+PAGE = FOLDER / "configuration.md"
 HEAD = """# Configuration: every field
 
 Made from the declarations in `ncl_jax/config/fields.py` and `ncl_jax/methods/` by `python tools/make_reference.py`.
@@ -52,6 +62,64 @@ def page() -> str:
     return "\n".join([*parts, own])
 
 
+COMMANDS = """# Commands: what each takes
+
+Made from the commands' own help by `python tools/make_reference.py`. `python -m ncl_jax COMMAND` is the same as
+`ncl-jax COMMAND`.
+"""
+NAMES = """# Python: every public name
+
+Made from the package's public names by `python tools/make_reference.py`. Other modules may change without notice.
+"""
+
+
+def commands() -> str:
+    """The page of the commands."""
+    os.environ["COLUMNS"] = "120"  # of help texts
+    helps = {
+        name: cli.make_parser(name, importlib.import_module(command.module)).format_help()
+        for name, command in cli.COMMANDS.items()
+    }
+    return "\n".join([COMMANDS, *(f"## ncl-jax {name}\n\n```text\n{text}```\n" for name, text in helps.items())])
+
+
+def names() -> str:
+    """The page of the public names: those of the package, and of the modules that it offers."""
+    own = {name: getattr(ncl_jax, name) for name in ncl_jax.__all__ if name != "__version__"}
+    parts = [
+        NAMES,
+        "## ncl_jax\n",
+        *(_entry("ncl_jax", name, found) for name, found in own.items() if not _module(found)),
+    ]
+    for name, module in own.items():
+        if _module(module):
+            listed = [_entry(f"ncl_jax.{name}", public, getattr(module, public)) for public in _public(module)]
+            parts += [f"## ncl_jax.{name}\n", f"::: {module.__name__}\n    options: {{members: false}}\n", *listed]
+    return "\n".join(parts)
+
+
+def _module(found) -> bool:
+    return isinstance(found, types.ModuleType)
+
+
+def _public(module) -> list[str]:
+    """The functions and classes that a module offers: those that it names, or those that it defines."""
+    offered = getattr(module, "__all__", None) or [
+        name for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__ and not name.startswith("_")
+    ]  # fmt: skip
+    return sorted(name for name in offered if getattr(getattr(module, name), "__module__", "").startswith("ncl_jax"))
+
+
+def _entry(of: str, name: str, found) -> str:
+    """Where the site takes a name's docstring from."""
+    place = ncl_jax._PLACES[name][0] if of == "ncl_jax" else found.__module__
+    return f"### {of}.{name}\n\n::: {place}.{name}\n    options: {{show_root_heading: false}}\n"
+
+
+PAGES = {PAGE: page, FOLDER / "commands.md": commands, FOLDER / "python.md": names}
+
 if __name__ == "__main__":
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page())
+    FOLDER.mkdir(exist_ok=True)
+    for path, make in PAGES.items():
+        path.write_text(make())

@@ -8,7 +8,8 @@ A comparison's results are `benchmarks/results/runs/NAME.json`: the command, com
 `results.json` in the directories `METHOD-SEED` of DIR says, by method (or whatever else stands before the seed). The
 scripts in `benchmarks/` write their own files. A table stands in a page between `<!-- table KIND NAME [ROW,...] -->`
 and `<!-- end -->`: KIND is one of `KINDS`, NAME the file below `benchmarks/results/` that it is made of, without its
-ending; ROWs are the methods that are shown, all if not given.
+ending; ROWs are the methods that are shown, all if not given. A table of `SEVERAL` data sets is made of the files whose
+names are NAME and ROW in one.
 """
 
 import argparse
@@ -24,10 +25,13 @@ from ncl_jax.report import ablation, comparison, tables
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks"))
 
+import evidence_tables  # noqa: E402
+import flipped_labels  # noqa: E402
 import input as feeding  # noqa: E402
 import scaling  # noqa: E402
 import short_schedules  # noqa: E402
 import step_report  # noqa: E402
+import trust_backtest  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -164,6 +168,10 @@ def _ours(name):
 KINDS = {
     "about": about,
     "groups": groups,
+    "flipped": flipped_labels.table,
+    "trust_sets": trust_backtest.sets_table,
+    "trust_mixes": trust_backtest.mixes_table,
+    "trust_selective": trust_backtest.selective_table,
     "features": features,
     "methods": lambda results: ablation.table(results["methods"]),
     "run": run,
@@ -178,11 +186,20 @@ KINDS = {
     "feed": feeding.table,
     "remedies": short_schedules.remedies_table,
     "rates": short_schedules.rates_table,
+    "origin": evidence_tables.about,
+    "accuracy": evidence_tables.accuracy,
+    "calibration": evidence_tables.calibration,
 }
+SEVERAL = {
+    "parts": evidence_tables.parts,
+    "held_out": evidence_tables.held_out,
+}  # kind: (results by data set) -> Markdown
 
 
 def make(kind: str, name: str, rows: str | None) -> str:
     """One table."""
+    if kind in SEVERAL:
+        return SEVERAL[kind]({row: read(f"{name}{row}") for row in (rows or "").split(",")})
     results = read(name)
     if rows:
         results = results | {"methods": {method: results["methods"][method] for method in rows.split(",")}}

@@ -28,6 +28,7 @@ TEMPERATURE_HELP = "divides the scores: a number, or val to fit it on the run's 
 _NUMBER = r"(\d{1,9}(?:\.\d{1,9})?)"
 DURATION = re.compile(f"(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?", re.ASCII)
 LONGEST = 365 * 24 * 3600  # seconds
+CROPS_HELP = "5: the mean of the scores of an image's corners and centre, which takes five times as long; default: 1"
 STEP_HELP = "step of the checkpoint, or best: the one that was best on the test set; default: the latest good one"
 
 
@@ -91,7 +92,8 @@ def add_config(parser: Parser, *, required: bool = True) -> None:
     names = ", ".join(config_files.names())
     parser.add_argument(
         "--config", required=required, metavar="CONFIG[:ARGUMENT=VALUE,...]",
-        help=f"configuration: {names} (installed), or a file such as configs/cifar100lt.py",
+        help=f"configuration: {names} (installed), or a file such as configs/cifar100lt.py; a value that "
+        "holds a comma and = stands in double quotes, --config='folder:dir=\"a,b=c\",epochs=30'",
     )  # fmt: skip
     add_fields(parser)
 
@@ -106,10 +108,18 @@ def add_fields(parser: Parser) -> None:
     )  # fmt: skip
 
 
+def add_labels(parser: Parser) -> None:
+    """Corrected labels."""
+    text = "corrected labels of training images, such as suspected_labels.csv of ncl-jax inspect: sets data.labels"
+    parser.add_argument("--labels", default="", metavar="FILE.csv", help=text)
+
+
 def read_config(args: argparse.Namespace) -> ml_collections.ConfigDict:
     """The configuration that `--config` names, with the fields that are set. Raises ConfigError."""
     config = config_files.load(args.config)
     set_fields(config, args.fields)
+    if getattr(args, "labels", ""):
+        config.data.labels = args.labels
     return config
 
 
@@ -143,11 +153,12 @@ def add_run(parser: Parser, *aliases: str, help: str = "directory of the run") -
     parser.add_argument("--run", *aliases, required=True, type=pathlib.Path, metavar="DIR", help=help)
 
 
-def add_model(parser: Parser) -> None:
-    """Which checkpoint of a run, and what its scores are for."""
+def add_model(parser: Parser, more: str = "") -> None:
+    """Which checkpoint of a run, and what its scores are for; `more`: what else --prior takes."""
     parser.add_argument("--step", type=step, help=STEP_HELP)
-    parser.add_argument("--prior", metavar="PRIOR", help=PRIOR_HELP)
+    parser.add_argument("--prior", metavar="PRIOR", help=PRIOR_HELP.replace("; default", f"{more}; default"))
     parser.add_argument("--temperature", metavar="NUMBER", help=TEMPERATURE_HELP)
+    parser.add_argument("--crops", type=int, default=1, metavar="NUMBER", help=CROPS_HELP)
 
 
 def step(text: str) -> int | Literal["best"]:

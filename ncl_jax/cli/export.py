@@ -28,6 +28,6 @@ def main(args: argparse.Namespace) -> None:
     check_writable("--out", path)
     form = args.format or form_of(path)
     startup.prepare()
-    export(args.run, path, form, args.step, args.expert, args.prior, args.temperature)
+    export(args.run, path, form, args.step, args.expert, args.prior, args.temperature, args.crops)
     console.say(f"wrote {path} and {description_of(path)}")
     console.say_lines(next_steps.exported(str(path), form))

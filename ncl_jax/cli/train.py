@@ -10,7 +10,7 @@ import jax
 import ml_collections
 
 from ncl_jax._version import __version__
-from ncl_jax.cli.arguments import EXAMPLE, Parser, add_config, read_config, seconds, set_fields
+from ncl_jax.cli.arguments import EXAMPLE, Parser, add_config, add_labels, read_config, seconds, set_fields
 from ncl_jax.config import files as config_files
 from ncl_jax.config.fields import MAY_CHANGE, NOTES, differences, fields
 from ncl_jax.errors import ConfigError, NclError, one_line
@@ -34,9 +34,12 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--resume", metavar="DIR", help=again)
     enough = "end within this time, such as 90s, 30m or 2h: a new run gets as many of its epochs as fit"
     parser.add_argument("--time", default="", metavar="DURATION", help=enough)
+    add_labels(parser)
     longer = "train N epochs longer than the configuration says, at its last learning rate"
     parser.add_argument("--extend", type=int, default=0, metavar="N", help=longer)
     kept = "also keep, for every training image, scores by heads trained without it (K folds; frozen backbone)"
+    changed = "accept: continue although the data has changed, with what is there now (noted in config.json)"
+    parser.add_argument("--data-changed", choices=("accept",), help=changed)
     parser.add_argument("--folds", type=int, default=0, metavar="K", help=kept)
     also = f"where the log goes besides the run's directory: {', '.join(TRACKERS)}"
     parser.add_argument("--tracker", default="", metavar="NAME", help=also)
@@ -136,7 +139,10 @@ def main(args: argparse.Namespace) -> None:
     startup.prepare()
     connect(args)
     try:
-        results = train(config, workdir, extend=args.extend, tracker=args.tracker, folds=args.folds, limit=limit)
+        accept = args.data_changed == "accept"
+        results = train(
+            config, workdir, extend=args.extend, tracker=args.tracker, folds=args.folds, limit=limit, accept_data=accept
+        )
         if is_first():
             console.say_lines(next_steps.after_training(RunDir(workdir), results))
     except (jax.errors.JaxRuntimeError, ValueError) as error:

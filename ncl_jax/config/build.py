@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from ncl_jax import methods
+from ncl_jax import methods, models
 from ncl_jax.config.plan import Loading, Plan, Teacher, TrainingPlan, by_xla
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.types import Preprocessing
@@ -40,16 +40,18 @@ def make_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None
     return Plan(**common, prior_power=functools.partial(prior_power, config, facts))
 
 
-def make_training_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None = None) -> TrainingPlan:
-    """What a run is trained with.
+def make_training_plan(
+    config: ml_collections.ConfigDict, facts: Facts, mesh: Mesh | None = None, steps_per_epoch: int = 0
+) -> TrainingPlan:
+    """What a run is trained with; 0 `steps_per_epoch`: as many as there are full batches of training images.
 
     Raises:
       ConfigError: run.conv=native is not available here, or the method refuses these data.
     """
     ops, computes = operations(config, mesh), platform(mesh)
     common = _common(config, facts, mesh, network(config, facts.num_classes, ops), trunk(config, ops))
-    chosen, rates = objective(config, facts.class_counts), learning_rates(config)
-    length = facts.num_train // config.optim.batch_size
+    length = steps_per_epoch or facts.num_train // config.optim.batch_size
+    chosen, rates = objective(config, facts.class_counts, length), learning_rates(config)
     return TrainingPlan(
         **common,
         prior_power=lambda: float(chosen.prior_power),
@@ -72,9 +74,13 @@ def make_training_plan(config: ml_collections.ConfigDict, facts: Facts, mesh: Me
 
 
 def _common(config, facts, mesh, of_expert, of_all):
-    """The fields that both kinds of plan have."""
+    """The fields that both kinds of plan have. Raises ConfigError for images that the backbone does not take."""
     data = config.data
     size = facts.image_shape[0]
+    try:
+        models.check(config.model.backbone, "image_size", size)
+    except ValueError as error:
+        raise ConfigError(f"model.backbone={config.model.backbone}: data.{error}") from error
     return {
         "facts": facts, "mesh": mesh, "seed": config.seed, "num_experts": config.model.num_experts,
         "network": of_expert, "trunk": of_all, "input_shape": input_shape(of_all, facts.image_shape),
@@ -217,11 +223,13 @@ def view_names(config: ml_collections.ConfigDict) -> list[str]:
     return [config.data.augment, *([config.contrast.augment] if config.contrast.weight else [])]
 
 
-def objective(config: ml_collections.ConfigDict, class_counts: Sequence[int]) -> methods.Objective:
+def objective(
+    config: ml_collections.ConfigDict, class_counts: Sequence[int], steps_per_epoch: int = 0
+) -> methods.Objective:
     """What the method computes, with self-supervision where it is on."""
     about = {
         "cosine_scale": config.model.cosine_scale, "epochs": config.epochs,
-        "steps_per_epoch": sum(class_counts) // config.optim.batch_size,
+        "steps_per_epoch": steps_per_epoch or sum(class_counts) // config.optim.batch_size,
     }  # fmt: skip
     chosen = methods.objective(config.loss.name)(class_counts, **config.loss.to_dict(), **about)
     fields = config.contrast

@@ -6,7 +6,7 @@ from typing import Any
 
 import ml_collections
 
-from ncl_jax import methods
+from ncl_jax import methods, models
 from ncl_jax.config.fields import fields, flatten
 from ncl_jax.data.sources import folder
 from ncl_jax.errors import ConfigError
@@ -33,6 +33,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_parts(config.model)
     _check_pixels(config)
     _check_size(config)
+    _check_source(config)
     _check_loss(config)
     _check_targets(config)
     _check_schedule(config)
@@ -99,15 +100,11 @@ def _check_architecture(name: str, section: ml_collections.ConfigDict) -> None:
     """Checks what `model` and `teacher` have in common."""
     for field in ("backbone", "classifier", "width", "cosine_scale", "num_experts"):
         fields()[f"model.{field}"].check(f"{name}.{field}", section[field])
-    backbone = BACKBONES[section.backbone]
-    try:
-        backbone.check_depth(section.depth)
-    except ValueError as error:
-        raise ConfigError(f"{name}.{error}") from error
-    if getattr(backbone, "groups", 1) > 1 and section.width % 16:
-        raise ConfigError(
-            f"{name}.width={section.width} must be a multiple of 16 for a {section.backbone}, which has groups"
-        )
+    for field in ("depth", "width"):
+        try:
+            models.check(section.backbone, field, section[field])
+        except ValueError as error:
+            raise ConfigError(f"{name}.{error}") from error
 
 
 def _check_pixels(config: ml_collections.ConfigDict) -> None:
@@ -137,6 +134,21 @@ def _check_size(config: ml_collections.ConfigDict) -> None:
             f"data.resize={config.data.resize} must be at least data.image_size={config.data.image_size}, which is cut "
             "out of it"
         )
+
+
+def _check_source(config: ml_collections.ConfigDict) -> None:
+    """What belongs to folders of images or to lists alone."""
+    of = {
+        "layout": ("folder",), "group_by": ("folder", "list"), "columns.path": ("list", "tfds"),
+        "columns.label": ("list", "tfds"), "columns.split": ("list", "tfds"), "columns.group": ("list",),
+    }  # fmt: skip
+    given = flatten(config.data)
+    for name, sources in of.items():
+        if given[name] != fields()[f"data.{name}"].default and config.data.name not in sources:
+            those = " or ".join(sources)
+            raise ConfigError(
+                f"data.{name}={given[name]} is for data.name={those}, not {config.data.name}: leave it out"
+            )
 
 
 def _check_loss(config: ml_collections.ConfigDict) -> None:

@@ -8,6 +8,7 @@ from ncl_jax import methods
 from ncl_jax.data.augment.views import VIEWS
 from ncl_jax.data.images.transforms import INTERPOLATIONS
 from ncl_jax.data.sources import SOURCES
+from ncl_jax.data.sources.levels import LAYOUTS
 from ncl_jax.field import Field
 from ncl_jax.models import BACKBONES, FROZEN, HEADS
 from ncl_jax.models.experts import STRATEGIES
@@ -15,9 +16,9 @@ from ncl_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
 AUTHORS = "the authors' program"
 # Where and how a run is computed, not what: these may differ when it is continued.
-MAY_CHANGE = ("version", "extend", "prior_power", "pixels", "scaled", "eval_minutes", "checkpoint_minutes", "data.dir",
-              "data.list.", "data.download", "data.threads", "data.workers", "data.cache", "run.",
-              "teacher.run")  # fmt: skip
+MAY_CHANGE = ("version", "extend", "prior_power", "pixels", "scaled", "split_rule", "data_changed", "steps_per_epoch",
+              "eval_minutes", "checkpoint_minutes", "data.dir", "data.list.", "data.labels", "data.download",
+              "data.threads", "data.workers", "data.cache", "run.", "teacher.run")  # fmt: skip
 
 # Bounds that no work comes near. What a run takes in memory is estimated (`costs`); far beyond these it would also
 # never begin, or its tables, one row an epoch, would be what fills the memory.
@@ -51,7 +52,16 @@ DATA = {
                              "val", at_least=0, below=1),
     "data.val_share": Field(0.0, "share of each class of the training images that is held out as val, for "
                             "temperature=val", at_least=0, below=1),
-    "data.skip_unreadable": Field(False, "skip files that cannot be read; otherwise they stop the run"),
+    "data.skip_unreadable": Field(False, "skip files that cannot be read, and rows of lists without a file or a label; "
+                                  "otherwise they stop the run"),
+    "data.layout": Field("auto", "levels of a folder of images: class/group, or group/class for cameras, sites or "
+                         "patients above the classes; auto: class/group, unless names that recur make that unclear",
+                         choices=LAYOUTS),
+    "data.group_by": Field("", "groups that stay whole in automatic splits and folds: folder (that of the layout, or "
+                           "of a list's paths), column (of a list), or a regular expression of paths; empty: folder if "
+                           "data.layout is group/class, otherwise none"),
+    "data.labels": Field("", "CSV file of corrected labels of training images, with the columns file and label, as "
+                         "ncl-jax inspect writes it; the label - removes an image. --labels=FILE sets it"),
     "data.image_size": Field(0, "side of the square that the network sees, in pixels; 0: that of the images, if all "
                              "have the same", at_least=0, at_most=SIDE),
     "data.resize": Field(0, "shorter side, in pixels, before the centre is cut out for testing; 0: image_size",
@@ -79,15 +89,19 @@ DATA = {
                              "name does not say so; . is data.dir itself"),
     "data.list.val": Field("", "list of validation images, likewise"),
     "data.list.test": Field("", "list of test images, likewise"),
+    "data.columns.path": Field("", "column of a list's paths, if it is none of the usual names"),
+    "data.columns.label": Field("", "column of a list's labels, likewise"),
+    "data.columns.split": Field("", "column of a list that says train, val or test, likewise"),
+    "data.columns.group": Field("", "column of a list's groups, for data.group_by=column, likewise"),
     "data.list.classes": Field("", "file of class names, one a line; otherwise they follow from labels or paths"),
 }  # fmt: skip
 MODEL = {
     "model.backbone": Field("cifar_resnet", "network; cifar_resnet is for small images", AUTHORS, choices=BACKBONES),
     "model.depth": Field(32, "layers of the network: 6 n + 2 for cifar_resnet; 18, 34, 50, 101 or 152 for resnet; 50 "
-                         "for resnext; 0, the variant, for efficientnet_lite", AUTHORS, at_least=0,
-                         at_most=LAYERS),
+                         "for resnext; 0, the variant, for efficientnet_lite; 18 or 36 for convnext; blocks of a "
+                         "transformer", AUTHORS, at_least=0, at_most=LAYERS),
     "model.width": Field(16, "channels of the first stage: 16 for cifar_resnet, 64 for resnet, 32 for "
-                         "efficientnet_lite", "He et al. 2016",
+                         "efficientnet_lite, 96 for convnext; numbers of a transformer's token", "He et al. 2016",
                          at_least=1, at_most=CHANNELS),
     "model.classifier": Field("linear", "classifier; normed is cosine without a bias", AUTHORS, choices=HEADS),
     "model.cosine_scale": Field(16.0, "factor of a cosine or normed classifier's scores", "authors, ImageNet-LT",
@@ -192,7 +206,10 @@ def fields() -> dict[str, Field]:
 
 METHOD_FILE = "method_sha256"  # of a method of the user's own: its file's content
 # What stands beside the fields in a run's `config.json`.
-NOTES = ("version", "extend", "prior_power", "pixels", "scaled", METHOD_FILE)
+NOTES = (
+    "version", "extend", "prior_power", "pixels", "scaled", "split_rule", "data_changed", "steps_per_epoch",
+    METHOD_FILE,
+)  # fmt: skip
 
 
 def base_config() -> ml_collections.ConfigDict:

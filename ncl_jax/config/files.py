@@ -42,7 +42,7 @@ def run_name(config: str) -> str:
     One that is too long for a directory is cut, and ends in a checksum of the whole.
     """
     path, _, arguments = config.partition(":")
-    name = "-".join(filter(None, [pathlib.Path(path).stem, arguments.replace("/", "_")]))
+    name = "-".join(filter(None, [pathlib.Path(path).stem, arguments.replace("/", "_").replace('"', "")]))
     whole = os.fsencode(name)
     if len(whole) <= LONGEST_NAME:
         return name

@@ -50,12 +50,12 @@ def _stream(plan, batches, batch_size):
 
 def test_feed(plan: Plan, split: Split, name: str) -> Feed:
     """Where the batches of a split come from that is evaluated; `name` is that of the split. With a frozen backbone its
-    images are features, float32 [N, 1, D]."""
+    images are features, float32 [N, 1, D], unless the plan is `with_crops`."""
     assert plan.mesh is not None
     pixels, devices = plan.preprocessing, plan.mesh.shape["data"]
     # Not more than there are, but a number that the devices can share.
     most = -(-min(plan.loading.eval_batch, len(split)) // devices) * devices
-    if plan.trunk is not None:
+    if plan.trunk is not None and not plan.crop:
         return ResidentTest(split.images[:, 0], split.labels, most, plan.mesh)
     text = f"decoding the {name} images"
     images = stored(

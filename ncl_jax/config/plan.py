@@ -15,11 +15,12 @@ from jax.sharding import Mesh
 from ncl_jax.data.augment import views
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.types import Preprocessing
-from ncl_jax.evaluation import priors
-from ncl_jax.evaluation.predictor import Predictor
+from ncl_jax.errors import ConfigError
+from ncl_jax.evaluation import crops, priors
+from ncl_jax.evaluation.predictor import Predictor, embedding
 from ncl_jax.methods import Objective
 from ncl_jax.models import Network, experts
-from ncl_jax.models.layers import XLA
+from ncl_jax.models.layers import GROUPED, XLA
 from ncl_jax.runtime import devices
 from ncl_jax.training import steps
 
@@ -73,6 +74,7 @@ class Plan:
       preprocessing: from an image file to what the network sees.
       loading: see `Loading`.
       prior_power: gives what the scores are meant for, see `methods.Objective`; only called where a prior is asked for.
+      crop: side of the five crops of an image whose scores are averaged, see `crops.with_crops`; 0: the image itself.
     """
 
     facts: Facts
@@ -86,6 +88,7 @@ class Plan:
     preprocessing: Preprocessing
     loading: Loading
     prior_power: Callable[[], float]
+    crop: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,7 +130,8 @@ class TrainingPlan(Plan):
 def predictor(
     plan: Plan, adjust: np.ndarray | None = None, temperature: float = 1.0, *, on_features: bool = False
 ) -> Predictor:
-    """From images to scores, without the loss and the optimizer; `adjust`, `temperature`: see `Predictor`.
+    """From images to scores, without the loss and the optimizer; `adjust`, `temperature`: see `Predictor`. Of a plan
+    `with_crops` the images are larger, and their crops' logits and features are averaged.
 
     `on_features`: from the features of the plan's trunk instead of images.
     """
@@ -136,7 +140,20 @@ def predictor(
         return Predictor(apply, lambda features: features, adjust, temperature)
     if plan.trunk is not None:
         apply = experts.on_trunk(plan.trunk, apply)
+    if plan.crop:
+        apply = crops.averaged(apply, plan.crop)
     return Predictor(apply, functools.partial(normalize, plan), adjust, temperature)
+
+
+def embedder(plan: Plan) -> Callable[[Any, jax.Array], jax.Array]:
+    """Makes `(variables, images uint8 [B, H, W, 3]) -> [B, D]`: the embedding of images (`predictor.embedding`), of a
+    frozen backbone's features or else of every expert's. A pure function, for use under `jit`."""
+    trunk = plan.trunk
+    if trunk is None:
+        outputs = predictor(plan).outputs
+        return lambda variables, images: embedding(outputs(variables, images)["features"])
+    apply: Callable = trunk.apply
+    return lambda variables, images: embedding(apply(variables["trunk"], normalize(plan, images), False)[None])
 
 
 def normalize(plan: Plan, images: jax.Array) -> jax.Array:
@@ -151,6 +168,17 @@ def adjustment(plan: Plan, prior: str | None) -> np.ndarray | None:
       ConfigError: see `priors.read` and `build.prior_power`.
     """
     return priors.adjustment(prior, plan.facts.class_counts, plan.prior_power()) if prior else None
+
+
+def to_train_prior(plan: Plan, prior: str | None) -> np.ndarray | None:
+    """What moves logits that are meant for a prior, None for the run's own, to that of the training images; None where
+    the run does not say what its scores are meant for."""
+    try:
+        wanted = priors.adjustment("train", plan.facts.class_counts, plan.prior_power())
+        moved = adjustment(plan, prior)
+    except ConfigError:
+        return None
+    return wanted if moved is None else wanted - moved
 
 
 def initial_model(plan: Plan) -> steps.ModelState:
@@ -172,7 +200,17 @@ def _by_xla(network):
 
 def by_xla(backbone: nn.Module) -> nn.Module:
     """A backbone with XLA's operations: its initial variables and all its shapes are the same."""
-    return backbone.clone(operations=XLA) if hasattr(backbone, "operations") else backbone
+    return _by(backbone, XLA)
+
+
+def _by(backbone, operations):
+    return backbone.clone(operations=operations) if hasattr(backbone, "operations") else backbone
+
+
+def on_every_platform(plan: Plan) -> Plan:
+    """The plan with operations that do not differ between platforms."""
+    network = plan.network.clone(backbone=_by(plan.network.backbone, GROUPED))
+    return dataclasses.replace(plan, network=network, trunk=plan.trunk and _by(plan.trunk, GROUPED))
 
 
 def initial_state(plan: TrainingPlan) -> steps.TrainState:

@@ -2,29 +2,29 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import ml_collections
 import numpy as np
 
-from ncl_jax.config import backbone
+from ncl_jax.config import backbone, build_data
+from ncl_jax.config.arguments import parse_arguments
 from ncl_jax.config.choose import choose_method
 from ncl_jax.config.fields import base_config
-from ncl_jax.data import dataset, sources
+from ncl_jax.data import dataset, holdout, sources
 from ncl_jax.data.images import parallel
-from ncl_jax.data.types import Request, Split
-from ncl_jax.errors import ConfigError, did_you_mean
-from ncl_jax.models.named import DEFAULT, NAMED
-from ncl_jax.runtime.files import expand
+from ncl_jax.data.types import Split
+from ncl_jax.errors import ConfigError
+from ncl_jax.models.named import DEFAULT, NAMED, SEEN_IMAGENET
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HARD_SHARE = 0.3  # hard categories of all (authors)
 LARGEST_SMALL = 64  # pixels: up to it the CIFAR ResNet and its views
-# The arguments of a recipe for own images, with their defaults.
-OWN = {
-    "image_size": 0, "imbalance": 0.0, "method": "ncl_supervised", "semantics": "official", "epochs": 30, "seed": 0,
-    "backbone": "", "pretrained": "", "freeze": "all",
+# Arguments with their defaults: of a named backbone (`with_backbone`), and of a recipe for own images.
+BACKBONE = {"backbone": "", "pretrained": "", "freeze": "all", "image_size": 0}
+OWN = BACKBONE | {
+    "imbalance": 0.0, "method": "ncl_supervised", "semantics": "official", "epochs": 30, "seed": 0, "group_by": "",
 }  # fmt: skip
+COLUMNS = ("path", "label", "split", "group")  # of a list, named by arguments such as `path_column`
 HEAD_EPOCHS = 30  # of heads on frozen features
 FEW_IMAGES = 20_000  # training images below which a ResNet-50 is more than the data bears
 
@@ -33,7 +33,8 @@ def large(arguments: str | None, name: str, method: str, **fields: object) -> ml
     """The authors' recipe for a large benchmark: ResNet, cosine classifier, 224 pixels, cosine schedule.
 
     Args:
-      arguments: `method`, `semantics` (`choose_method`), `epochs` (`scale_schedule`), `seed`.
+      arguments: `method`, `semantics` (`choose_method`), `epochs` (`scale_schedule`), `seed`, and those of
+        `with_backbone`.
       name: of the source.
       method: the authors' choice.
       fields: what this benchmark has of its own, `optim__batch_size=512`.
@@ -48,9 +49,10 @@ def large(arguments: str | None, name: str, method: str, **fields: object) -> ml
     }  # fmt: skip
     config.update_from_flattened_dict(common | {key.replace("__", "."): value for key, value in fields.items()})
     defaults = {"method": method, "semantics": "official", "epochs": config.epochs, "seed": 0}
-    args = parse_arguments(arguments, **defaults)
+    args = parse_arguments(arguments, **defaults, **BACKBONE)
     config.seed = args.seed
-    shorten(config, args.epochs)
+    shorten(config, epochs_of(args, arguments))
+    with_backbone(config, args)
     choose_method(config, args.method, args.semantics)
     return config
 
@@ -60,13 +62,14 @@ def folder(arguments: str | None) -> ml_collections.ConfigDict:
 
     Args:
       arguments: `dir`, the folder (`sources.folder.read` says what it may look like); `train`, `val` and `test`, the
-        names of the splits' folders in it where they are not clear (the fields of data.list); `image_size`, in pixels,
+        names of the splits' folders in it where they are not clear (the fields of data.list); `layout` and `group_by`,
+        see data.layout and data.group_by; `image_size`, in pixels,
         0 for the one of 32, 64, 128 and 224 that suits the images; `imbalance` to cut the data to a profile, 0 for the
         data as it is; `method`, `semantics`, `epochs`, `seed`; `backbone`, a name of `models.named.NAMED`, and
         `pretrained` and `freeze`, see `backbone.use`: photographs take the pretrained backbone `named.DEFAULT` if its
         weights are installed.
     """
-    args = parse_arguments(arguments, dir="", train="", val="", test="", **OWN)
+    args = parse_arguments(arguments, dir="", train="", val="", test="", layout="auto", **OWN)
     return _own_images("folder", args, {name: args[name] for name in ("train", "val", "test")})
 
 
@@ -74,16 +77,24 @@ def listed(arguments: str | None) -> ml_collections.ConfigDict:
     """The same for images that lists name.
 
     Args:
-      arguments: those of `folder`; `train`, `val`, `test` and `classes` are the fields of data.list.
+      arguments: those of `folder`, without `layout`; `train`, `val`, `test` and `classes` are the fields of data.list,
+        `path_column`, `label_column`, `split_column` and `group_column` those of data.columns.
     """
-    args = parse_arguments(arguments, dir="", train="", val="", test="", classes="", **OWN)
+    columns = {f"{name}_column": "" for name in COLUMNS}
+    args = parse_arguments(arguments, dir="", train="", val="", test="", classes="", **columns, **OWN)
     return _own_images("list", args, {name: args[name] for name in ("train", "val", "test", "classes")})
 
 
 def _own_images(name, args, lists):
     if not args.dir:
         raise ConfigError(f"the folder of the images is missing: give --config={name}:dir=DIR")
-    request = Request(name, expand("dir", args.dir), lists=lists)
+    config = base_config()
+    config.update_from_flattened_dict({
+        "data.name": name, "data.dir": args.dir, "data.imbalance": args.imbalance, "data.group_by": args.group_by,
+        "data.layout": args.get("layout", "auto"), **{f"data.list.{key}": value for key, value in lists.items()},
+        **{f"data.columns.{key}": args.get(f"{key}_column", "") for key in COLUMNS},
+    })  # fmt: skip
+    request = build_data.request(config)._replace(skip=True)  # whether rows may lack a file or a label is not known yet
     source = sources.load(request)
     train, num_classes = source.splits["train"], len(source.class_names)
     if num_classes < 2:
@@ -91,26 +102,28 @@ def _own_images(name, args, lists):
             f"{args.dir} has one class, {source.class_names[0]}: a classifier needs two or more; if its folders are "
             f"the classes, pass dir={args.dir}/{source.class_names[0]}"
         )
+    number = len(train)
     if args.imbalance:
         train, _ = dataset.long_tailed(train, args.imbalance, source.class_names, request)
+        number = len(train)
+    elif source.is_cut:  # whatever the cut, so that the recipe is that of runs by another rule
+        every = np.concatenate([split.labels for split in source.splits.values()])
+        number -= int(holdout.stratified(every, num_classes, request.test_share).sum()) - len(source.splits["test"])
     size = args.image_size or suitable_size(train)
     named = args.backbone or _default_backbone(size, args.pretrained)
     if args.freeze != "all" and (not named or args.pretrained == backbone.NONE):
         raise ConfigError(f"freeze={args.freeze} is for pretrained weights: add backbone={DEFAULT}, or leave it out")
-    config = base_config()
     config.seed = args.seed
     config.update_from_flattened_dict({
-        "data.name": name, "data.dir": args.dir, "data.imbalance": args.imbalance, "data.image_size": size,
-        **{f"data.list.{key}": value for key, value in lists.items()},
-        "data.eval_split": "test" if "test" in source.splits else "val",
+        "data.image_size": size, "data.eval_split": "test" if "test" in source.splits else "val",
         "data.mean": IMAGENET_MEAN, "data.std": IMAGENET_STD,
         "loss.num_hard": num_hard(num_classes), "optim.schedule": "cosine",
-        **(_small() if size <= LARGEST_SMALL else _photographs(size, len(train))),
+        **(_small() if size <= LARGEST_SMALL else _photographs(size, number)),
     })  # fmt: skip
     shorten(config, args.epochs)
     if named:
         backbone.use(config, named, pretrained=args.pretrained, image_size=args.image_size, freeze=args.freeze)
-    fit_batch(config, len(train))
+    fit_batch(config, number)
     choose_method(config, args.method, args.semantics)
     return config
 
@@ -169,66 +182,49 @@ RAMP_STEPS = 300
 SCALED = ("eval_every", "checkpoint_every", "optim.warmup_epochs", "optim.milestones")  # with the epochs
 
 
-def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigDict:
-    """Reads the arguments of a configuration file, `imbalance=50,method=ncl`, each in its default's type.
-
-    Commas separate them; one that begins no argument belongs to the text before it, `dir=red,green`.
-
-    Raises:
-      ConfigError: for an unknown argument (listing the valid ones), a repeated one or a value of another type.
-    """
-    values: dict[str, Any] = {}
-    for item in _items(text or "", defaults):
-        name, equals, value = item.partition("=")
-        if name not in defaults or not equals:
-            valid = ", ".join(f"{key}={value}" for key, value in defaults.items())
-            raise ConfigError(
-                f"unknown argument {item!r}{did_you_mean(name, defaults)}; the arguments with their defaults are: "
-                f"{valid}. Commas separate them"
-            )
-        if name in values:
-            raise ConfigError(f"argument {name!r} is given twice")
-        try:
-            values[name] = type(defaults[name])(value)
-        except ValueError as error:
-            kind = type(defaults[name]).__name__
-            raise ConfigError(f"argument {name}={value!r} is not a number of type {kind}") from error
-    return ml_collections.ConfigDict(defaults | values)
-
-
-def _items(text, defaults):
-    """The arguments, `name=value` each: a part without an equals sign continues the text before it."""
-    items: list[str] = []
-    for part in text.split(","):
-        if items and "=" not in part and isinstance(defaults.get(items[-1].partition("=")[0]), str):
-            items[-1] += f",{part}"
-        else:
-            items.append(part)
-    return [item.rstrip(",") for item in items if item.strip(",")]
-
-
 def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_collections.ConfigDict:
     """The authors' CIFAR recipe with the arguments of its configuration files.
 
     Args:
       arguments: `imbalance` (>= 1), `method` and `semantics` (`choose_method`), `epochs` (`scale_schedule`; below
-        `SHORT_SCHEDULE` with the remedy against collapsing features, docs/short_schedules.md), `seed`; `backbone`,
-        `pretrained`, `freeze` and `image_size`, see `backbone.use`.
+        `SHORT_SCHEDULE` with the remedy against collapsing features, docs/short_schedules.md), `seed`; and those of
+        `with_backbone`.
       name: cifar10 or cifar100.
       num_hard: hard categories.
     """
     defaults = {"imbalance": 100.0, "method": "ncl", "semantics": "official", "epochs": 400, "seed": 0}
-    args = parse_arguments(arguments, **defaults, backbone="", pretrained="", freeze="all", image_size=0)
+    args = parse_arguments(arguments, **defaults, **BACKBONE)
     config = base_config()
     config.seed = args.seed
     config.data.name, config.data.imbalance, config.loss.num_hard = name, args.imbalance, num_hard
-    shorten(config, HEAD_EPOCHS if args.backbone and "epochs=" not in (arguments or "") else args.epochs)
-    if not args.backbone and (args.pretrained or args.image_size or args.freeze != "all"):
-        raise ConfigError(f"pretrained, freeze and image_size belong to a backbone: add backbone={DEFAULT}")
-    if args.backbone:
-        backbone.use(config, args.backbone, pretrained=args.pretrained, image_size=args.image_size, freeze=args.freeze)
+    shorten(config, epochs_of(args, arguments))
+    with_backbone(config, args)
     choose_method(config, args.method, args.semantics)
     return config
+
+
+def epochs_of(args: ml_collections.ConfigDict, arguments: str | None) -> int:
+    """The epochs that are asked for; of a backbone, where nothing is, those of heads on its features."""
+    return HEAD_EPOCHS if args.backbone and "epochs=" not in (arguments or "") else args.epochs
+
+
+def with_backbone(config: ml_collections.ConfigDict, args: ml_collections.ConfigDict) -> None:
+    """Lets a benchmark's recipe start from a named backbone: the arguments `BACKBONE`, see `backbone.use`.
+
+    Raises:
+      ConfigError: arguments without a backbone; or ImageNet-LT with weights that have seen all of ImageNet's labels.
+    """
+    given = {name: args[name] for name in BACKBONE if name != "backbone"}
+    if not args.backbone:
+        if any(given[name] != BACKBONE[name] for name in given):
+            raise ConfigError(f"pretrained, freeze and image_size belong to a backbone: add backbone={DEFAULT}")
+        return
+    if config.data.name == "imagenet_lt" and not args.pretrained and args.backbone in SEEN_IMAGENET:
+        raise ConfigError(
+            f"backbone={args.backbone}: its weights were trained on all of ImageNet with its labels, the rare classes "
+            "included, so that ImageNet-LT would measure nothing: add pretrained=none, or pretrained=FILE with others"
+        )
+    backbone.use(config, args.backbone, **given)
 
 
 def shorten(config: ml_collections.ConfigDict, epochs: int) -> None:

@@ -13,11 +13,12 @@ from ncl_jax.runtime import schema
 _NOTED = schema.record({}, {
     "version": schema.integer(most=LARGEST), "extend": schema.integer(most=LARGEST),
     "prior_power": schema.maybe(schema.number(-64, 64)), METHOD_FILE: schema.text(), "pixels": schema.anything,
-    "scaled": schema.mapping(schema.anything),
+    "scaled": schema.mapping(schema.anything), "split_rule": schema.anything,
+    "data_changed": schema.list_of(schema.text(), 0, 10_000), "steps_per_epoch": schema.integer(1, LARGEST),
 })  # fmt: skip
 _SECTIONS = frozenset(name.partition(".")[0] for name in fields() if "." in name)
 # What a model is made of, and sees: a field that is not known there may change what the scores mean.
-_KNOWN_WHOLE = ("", "data", "data.list", "model")
+_KNOWN_WHOLE = ("", "data", "data.columns", "data.list", "model")
 
 
 def read(stored: Any) -> ml_collections.ConfigDict:

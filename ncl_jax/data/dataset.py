@@ -1,16 +1,17 @@
 """From a data set's name to the arrays that a run trains and is tested on."""
 
-import collections
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ncl_jax.data import longtail, sources
+from ncl_jax.data import corrections, holdout, longtail, sources
 from ncl_jax.data.images import parallel
-from ncl_jax.data.sources.folder import stratified
+from ncl_jax.data.sources import groups
 from ncl_jax.data.types import Request, Source, Split, name_of
 from ncl_jax.errors import DataError
 
@@ -25,6 +26,7 @@ class Facts(NamedTuple):
     rows_checksum: str  # of the long-tailed subset, see longtail.checksum; of image files, see `checksum`
     split: str = "test"  # that is evaluated
     skipped: Mapping[str, Mapping[str, int]] = {}  # unreadable files that were left out, by split and class
+    corrected: Mapping[str, int] = {}  # training images that have another label than their source says, or none
 
     @property
     def num_classes(self) -> int:
@@ -59,17 +61,23 @@ class Data(NamedTuple):
     test: Split  # the split that is evaluated
     others: dict[str, Split]  # of the source, by name
     notes: tuple[str, ...] = ()  # lines to be shown when a run starts
+    rows: np.ndarray | None = None  # int [N]: of the training images in their source
+    groups: Mapping[str, np.ndarray] = {}  # of the images of each split, where they are grouped; objects [N]
+    left_out: tuple[str, ...] = ()  # a line for every file, or row of a list, that is skipped
 
     def splits(self) -> dict[str, Split]:
         """All of them by name, train first."""
         return {"train": self.train, self.facts.split: self.test, **self.others}
 
     def place(self, split: str, row: int) -> str:
-        """Where an image is, for messages."""
+        """Where an image is, for messages: its file, or its row in the source."""
+        if split == "train" and self.rows is not None and isinstance(self.train.images, np.ndarray):
+            row = int(self.rows[row])
         return f"{split} {name_of(self.splits()[split].images, row)}"
 
     def listing(self) -> list[str]:
-        """A line for every image file: split, class, path and size in bytes; empty for data in memory."""
+        """A line for every image file: split, class, path, size in bytes and, if there are groups, its group; empty
+        for data in memory."""
         splits = {"train": self.train, self.facts.split: self.test}
         return [line for name, split in splits.items() for line in _lines(name, split, self.facts.class_names)]
 
@@ -78,8 +86,10 @@ def _lines(name: str, split: Split, class_names: Sequence[str]) -> list[str]:
     if not hasattr(split.images, "names"):
         return []
     sizes = getattr(split.images, "sizes", np.zeros(len(split), np.int64))
-    rows = zip(split.labels, split.images.names, sizes, strict=True)
-    table = [(name, class_names[label], str(path), str(size)) for label, path, size in rows]
+    columns = [[class_names[label] for label in split.labels], map(str, split.images.names), map(str, sizes)]
+    if getattr(split.images, "groups", None) is not None:
+        columns.append(split.images.groups)
+    table = [(name, *cells) for cells in zip(*columns, strict=True)]
     return ["\t".join(cells).replace("\n", "\\n") for cells in table]
 
 
@@ -91,6 +101,7 @@ def load(
     evaluated: str = "test",
     skip_unreadable: bool = False,
     val_share: float = 0.0,
+    labels: Path | None = None,
 ) -> Data:
     """Reads a data set and keeps its long-tailed subset (`longtail.select`), unless it is long-tailed already.
 
@@ -101,10 +112,12 @@ def load(
       evaluated: the split that the run is evaluated on.
       skip_unreadable: leave out the files that cannot be read.
       val_share: of every class of the training images, held out as the split val.
+      labels: a file of corrected labels of training images, see `corrections.read`; they change labels of the subset,
+        not which images it has.
 
     Raises:
-      DataError: see `sources.load`; the profile does not fit the data (`longtail.select`); data that is long-tailed
-        already is asked for with another imbalance than its own; there is no split `evaluated`, or
+      DataError: see `sources.load` and `corrections.read`; the profile does not fit the data (`longtail.select`); data
+        that is long-tailed already is asked for with another imbalance than its own; there is no split `evaluated`, or
         already one that is to be held out.
     """
     source = sources.load(request)
@@ -113,38 +126,70 @@ def load(
     if evaluated not in source.splits or evaluated == "train":
         others = [name for name in source.splits if name != "train"]
         raise DataError(f"data.eval_split={evaluated}: {request.name} has {' and '.join(others)}")
-    splits, skipped = dict(source.splits), {}
+    splits, skipped = dict(source.splits), {name: [*lines] for name, lines in source.left_out.items()}
+    rows = np.arange(len(splits["train"]))
     if skip_unreadable:
         for name in ("train", evaluated):
-            splits[name], skipped[name] = readable(splits[name], source.class_names, name)
-            if not len(splits[name]):
-                raise DataError(f"no image of {name} can be read: mend them; ncl-jax inspect says what is wrong")
+            splits[name], good, lines = readable(splits[name], source.class_names, name)
+            skipped[name] = [*skipped.get(name, ()), *lines]
+            if not len(good):
+                raise DataError(f"no image of {name} can be read: replace them; ncl-jax inspect says what is wrong")
+            rows = good if name == "train" else rows
     train = splits.pop("train")
     if not source.imbalance and imbalance:
-        train, rows = long_tailed(train, imbalance, source.class_names, request)
-    else:
-        rows = np.arange(len(train))
+        train, kept = long_tailed(train, imbalance, source.class_names, request)
+        rows = rows[kept]
+    changed: dict[str, int] = {}
+    if labels is not None:
+        train, rows, changed = correct(train, rows, corrections.read(labels, source))
     if val_share:
-        train, rows, splits["val"] = hold_out(train, rows, val_share, source)
+        train, rows, splits["val"] = hold_out(train, rows, val_share, source, request)
     counts = count_classes(train.labels, source.class_names, request)
     facts = Facts(
-        request.name, image_shape(train, size), source.class_names, counts, longtail.checksum(rows), evaluated,
-        {name: found for name, found in skipped.items() if found},
+        request.name, image_shape(train, size), source.class_names, counts,
+        longtail.checksum(rows if labels is None else np.stack([rows, train.labels])), evaluated,
+        {name: dict(Counter(label for label, _ in lines)) for name, lines in skipped.items() if lines}, changed,
     )  # fmt: skip
     test = splits.pop(evaluated)
-    data = Data(facts, train, test, splits, source.notes)
+    of_group = groups.of_splits({"train": train, evaluated: test, **splits})
+    left_out = tuple(f"{name}: {line}" for name, of_split in skipped.items() for _, line in of_split)
+    notes = (*source.notes, *_said(labels, changed), *groups.remarks(of_group))
+    data = Data(facts, train, test, splits, notes, rows, of_group, left_out)
     if hasattr(train.images, "names"):
         data = data._replace(facts=facts._replace(rows_checksum=checksum(data.listing())))
     return data
 
 
-def hold_out(train: Split, rows: np.ndarray, share: float, source: Source) -> tuple[Split, np.ndarray, Split]:
+def hold_out(
+    train: Split, rows: np.ndarray, share: float, source: Source, request: Request
+) -> tuple[Split, np.ndarray, Split]:
     """What is left of the training images with its rows, and what is held out. Raises DataError where there is a val
     split already."""
     if "val" in source.splits:
         raise DataError(f"data.val_share={share:g}: the data has a val split already; leave it out")
-    held = stratified(train.labels, len(source.class_names), share)
+    names: Any = getattr(train.images, "names", rows)
+    held = holdout.held_out(
+        train.labels, names, share, "val",
+        groups=getattr(train.images, "groups", None), rule=request.rule, pinned=request.pinned,
+    )  # fmt: skip
     return train.take(np.flatnonzero(~held)), rows[~held], train.take(np.flatnonzero(held))
+
+
+def correct(train: Split, rows: np.ndarray, labels: np.ndarray) -> tuple[Split, np.ndarray, dict[str, int]]:
+    """The training images with the corrected `labels` of all rows of their source, where -1 removes an image; their
+    rows, and how many were `relabelled` and `removed`."""
+    wanted = labels[rows]
+    kept = np.flatnonzero(wanted >= 0)
+    count = int((wanted != train.labels).sum())
+    removed = len(wanted) - len(kept)
+    corrected = Split(train.images[kept], wanted[kept])
+    return corrected, rows[kept], {"relabelled": count - removed, "removed": removed}
+
+
+def _said(labels: Path | None, changed: Mapping[str, int]) -> list[str]:
+    """What corrections have changed, in a line."""
+    numbers = ", ".join(f"{kind} {count:,}" for kind, count in changed.items())
+    return [] if labels is None else [f"training images corrected by {labels}: {numbers}"]
 
 
 def checksum(listing: list[str]) -> str:
@@ -186,10 +231,11 @@ def image_shape(train: Split, size: int) -> tuple[int, int, int]:
     raise DataError("data.image_size=0: image files need the side that the network sees, in pixels, such as 224")
 
 
-def readable(split: Split, class_names: Sequence[str], name: str) -> tuple[Split, dict[str, int]]:
-    """The images that can be decoded, and how many of each class cannot."""
+def readable(split: Split, class_names: Sequence[str], name: str) -> tuple[Split, np.ndarray, list[tuple[str, str]]]:
+    """The images that can be decoded, their rows, and the class of each that cannot with what is wrong."""
     if isinstance(split.images, np.ndarray):
-        return split, {}
-    good = np.array([error is None for error in parallel.errors(split, f"decoding every image of {name}")])
-    left_out = collections.Counter(class_names[label] for label in split.labels[~good])
-    return split.take(np.flatnonzero(good)), dict(left_out)
+        return split, np.arange(len(split)), []
+    errors = parallel.errors(split, f"decoding every image of {name}")
+    lost = [(class_names[label], error) for label, error in zip(split.labels, errors, strict=True) if error]
+    rows = np.flatnonzero([error is None for error in errors])
+    return split.take(rows), rows, lost

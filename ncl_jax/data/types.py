@@ -1,11 +1,12 @@
 """What a source is asked, and what it gives."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ncl_jax.data.holdout import RULE
 from ncl_jax.errors import printable
 
 
@@ -19,6 +20,13 @@ class Request(NamedTuple):
       lists: files of lists by split, and of class names (`classes`); of a folder of images the splits' folders, where
         their names do not say so. Other sources do not look.
       test_share: of each class, cut off for testing where the data has neither a test nor a val split.
+      layout: of a folder's levels, one of `levels.LAYOUTS`.
+      group_by: how images are grouped: `folder`, `column`, a regular expression of paths, or `none`; empty: by folder
+        where the layout has groups.
+      columns: names of a table's columns for `path`, `label`, `split` and `group`, where they are not the usual ones.
+      skip: whether rows of lists without a label or a file are left out, instead of an error.
+      rule: by which images are held out, see `holdout`.
+      pinned: splits that images of a run have, see `holdout.held_out`.
     """
 
     name: str
@@ -26,6 +34,12 @@ class Request(NamedTuple):
     download: bool = True
     lists: Mapping[str, str] = {}
     test_share: float = 0.2
+    layout: str = "auto"
+    group_by: str = ""
+    columns: Mapping[str, str] = {}
+    skip: bool = False
+    rule: int = RULE
+    pinned: Mapping[str, str] = {}
 
 
 class Preprocessing(NamedTuple):
@@ -70,6 +84,8 @@ class Source(NamedTuple):
     splits: Mapping[str, Split]  # train, and test or val or both
     imbalance: float | None = None  # of a training set that is long-tailed and fixed; None: may be cut to a profile
     notes: tuple[str, ...] = ()  # lines to be shown when a run starts
+    left_out: Mapping[str, Sequence[tuple[str, str]]] = {}  # by split: the class and what is wrong, of what is skipped
+    is_cut: bool = False  # whether test was held out of train by `holdout`
 
 
 def name_of(images: Any, row: int) -> str:

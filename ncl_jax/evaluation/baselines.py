@@ -6,25 +6,18 @@ Those marked balanced are meant for classes that are equally likely, as the proj
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ncl_jax.trust import left_out
+from ncl_jax.trust.gaussian import class_means, shrunk_covariance
 from ncl_jax.trust.neighbours import nearest, unit
 
 NEIGHBOURS, SHARPNESS = 10, 0.07  # of the nearest neighbours' vote
-PENALTIES = tuple(10.0**power for power in range(-4, 5))  # of ridge regression, of which one is chosen
 EPOCHS, BATCH, RATE = 30, 128, 1e-3  # of the linear classifiers
-
-
-def class_means(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """The mean `[C, D]` of the features of every class; each has one at least."""
-    sums = np.zeros((num_classes, features.shape[1]), np.float64)
-    np.add.at(sums, labels, features)
-    return (sums / np.bincount(labels, minlength=num_classes)[:, None]).astype(np.float32)
 
 
 def nearest_class_mean(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
@@ -41,57 +34,21 @@ def nearest_neighbours(train: np.ndarray, labels: np.ndarray, test: np.ndarray, 
     return scores
 
 
-class Spectrum(NamedTuple):
-    """Weighted ridge regression for any penalty, the intercept left free."""
-
-    rotated: np.ndarray  # [N, D]: the centred features along the axes of their second moments
-    targets: np.ndarray  # [N, C], centred
-    values: np.ndarray  # [D]: the second moments
-    moments: np.ndarray  # [D, C]: with the targets
-    vectors: np.ndarray  # [D, D]: the axes
-
-
-def centred(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Spectrum:
-    """The spectrum of features `[N, D]` and targets `[N, C]` under weights `[N]` whose sum is 1."""
-    x, y = (array - weights @ array for array in (features.astype(np.float64), targets))
-    values, vectors = np.linalg.eigh((x * weights[:, None]).T @ x)
-    rotated = x @ vectors
-    return Spectrum(rotated, y, values, (rotated * weights[:, None]).T @ y, vectors)
-
-
-def left_out_error(found: Spectrum, weights: np.ndarray, penalty: float) -> float:
-    """The weighted squared error of every image by a regression without it, exactly."""
-    shrunk = found.rotated / (found.values + penalty)
-    # What an image weighs in its own prediction; 1 is of the intercept.
-    own = weights * ((shrunk * found.rotated).sum(1) + 1)
-    errors = (shrunk @ found.moments - found.targets) / np.maximum(1 - own, 1e-9)[:, None]
-    return float((weights[:, None] * errors**2).sum())
-
-
 def ridge(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
     """Weighted ridge regression on one-hot targets in closed form, every class with the same weight; balanced.
 
-    The penalty, in units of the mean second moment, is the one of `PENALTIES` with the least leave-one-out error.
+    The penalty is the one of `left_out.PENALTIES` with the least leave-one-out error.
     """
-    weights = 1 / np.bincount(labels, minlength=num_classes)[labels] / num_classes
-    found = centred(train, np.eye(num_classes)[labels], weights)
-    penalties = [penalty * found.values.mean() for penalty in PENALTIES]
-    best = min(penalties, key=lambda penalty: left_out_error(found, weights, penalty))
-    kernel = found.vectors @ (found.moments / (found.values + best)[:, None])
-    return (test - weights @ train) @ kernel + 1 / num_classes
+    found = left_out.spectrum(train, labels, num_classes)
+    kernel = found.vectors @ (found.moments / (found.values + left_out.best_penalty(found))[:, None])
+    return (test - found.mean) @ kernel + 1 / num_classes
 
 
 def discriminant(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
     """Linear discriminant analysis with the pooled covariance shrunk by OAS (Chen et al. 2010), no prior; balanced."""
     means = class_means(train, labels, num_classes).astype(np.float64)
-    rest = train - means[labels]
-    number, size = rest.shape
-    covariance = rest.T @ rest / number
-    trace, square = np.trace(covariance), (covariance**2).sum()
-    share = ((1 - 2 / size) * square + trace**2) / max((number + 1 - 2 / size) * (square - trace**2 / size), 1e-300)
-    share = min(share, 1.0)
-    shrunk = (1 - share) * covariance + share * trace / size * np.eye(size)
-    kernel = np.linalg.solve(shrunk + 1e-10 * max(trace / size, 1e-30) * np.eye(size), means.T)  # [D, C]
+    covariance = shrunk_covariance(train - means[labels]).matrix
+    kernel = np.linalg.solve(covariance, means.T)  # [D, C]
     return test @ kernel - 0.5 * (means.T * kernel).sum(0)
 
 

@@ -3,6 +3,7 @@
 import jax
 from safetensors.numpy import save
 
+from ncl_jax.errors import ExportError
 from ncl_jax.export.artifact import Artifact
 from ncl_jax.weights import torch_names
 
@@ -13,8 +14,16 @@ def serialize(artifact: Artifact) -> bytes:
     All experts: `backbone.E.layer1.0.conv1.weight`, `classifier.E.weight` (with self-supervision, as the authors have
     it, `classifier_ce.E.weight`, and `classifier.E.0.weight` for the projection). One expert: torchvision's names with
     `fc` for a linear classifier, and `classifier` for a cosine one, which torchvision has not.
+
+    Raises:
+      ExportError: the networks have no batch normalisation, and so no names there.
     """
     variables = jax.device_get(artifact.variables)
+    if "backbone" not in variables["batch_stats"]:
+        raise ExportError(
+            "--format=safetensors has names for ResNets alone, not for transformers and ConvNeXts: choose stablehlo or "
+            "onnx"
+        )
     if artifact.expert is None:
         modules = torch_names.SELF_SUPERVISED if "projection" in variables["params"] else torch_names.SUPERVISED
         tensors = torch_names.to_torch(variables, modules)

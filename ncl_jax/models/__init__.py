@@ -7,7 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ncl_jax.models import vit
 from ncl_jax.models.cifar_resnet import CifarResNet
+from ncl_jax.models.convnext import ConvNeXt
 from ncl_jax.models.efficientnet import EfficientNetLite
 from ncl_jax.models.heads import CosineClassifier, FeatureInput, Linear, Projection
 from ncl_jax.models.layers import XLA, Operations
@@ -38,12 +40,25 @@ class Network(nn.Module):
 
 BACKBONES: dict[str, Any] = {
     "cifar_resnet": CifarResNet, "resnet": ResNet, "resnext": ResNeXt, "efficientnet_lite": EfficientNetLite,
+    "convnext": ConvNeXt, "vit": vit.VisionTransformer, "dinov2": vit.DinoV2, "dinov2_reg4": vit.DinoV2Registers,
+    "dinov3": vit.DinoV3, "clip_patch16": vit.Clip16, "clip_patch14": vit.Clip14, "siglip": vit.Siglip,
+    "siglip_so400m": vit.SiglipSo400m,
 }  # fmt: skip
 # What trains in their place where experts are applied "packed"; others stay as they are.
 PACKED: dict[str, Any] = {"cifar_resnet": PackedCifarResNet}
 HEADS: dict[str, Any] = {
     "linear": Linear, "cosine": CosineClassifier, "normed": functools.partial(CosineClassifier, use_bias=False),
 }  # fmt: skip
+
+
+def check(backbone: str, name: str, value: int) -> None:
+    """Asks a backbone of `BACKBONES` whether it comes in a depth, a width or an image size, as `name` says; one without
+    such a check comes in all.
+
+    Raises:
+      ValueError: it does not; the text begins with `name=`.
+    """
+    getattr(BACKBONES[backbone], f"check_{name}", lambda value: None)(value)
 
 
 FROZEN = -1  # `freeze` of a backbone that is frozen as a whole: one copy serves all experts, which are heads

@@ -17,6 +17,7 @@ Depthwise = Callable[[jax.Array, jax.Array, int, tuple[tuple[int, int], ...]], j
 Sums = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 kaiming_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+truncated = nn.initializers.truncated_normal(0.02)  # of transformers and ConvNeXt
 
 
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
@@ -89,6 +90,7 @@ class Operations(NamedTuple):
 
 
 XLA = Operations()
+GROUPED = Operations(depthwise=grouped)  # the same on every platform
 
 
 class Conv(nn.Module):
@@ -109,6 +111,31 @@ class Conv(nn.Module):
         kernel = self.param("kernel", kaiming_normal, shape)
         padding = self.kernel_size // 2 if self.padding is None else self.padding
         return self.convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, padding)
+
+
+class Patches(nn.Module):
+    """A convolution whose stride is its kernel's side, without padding, as one matrix product: `[B, H, W, I]` gives
+    `[B, H / size, W / size, features]`; rows and columns of pixels that fill no patch are left out."""
+
+    features: int
+    size: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        kernel = self.param("kernel", truncated, (self.size, self.size, channels, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        rows, columns = (side // self.size for side in x.shape[1:3])
+        x = x[:, : rows * self.size, : columns * self.size]
+        x = x.reshape(x.shape[0], rows, self.size, columns, self.size, channels).swapaxes(2, 3)
+        x = x.reshape(x.shape[0], rows, columns, self.size**2 * channels).astype(self.dtype)
+        return x @ kernel.reshape(-1, self.features).astype(self.dtype) + bias.astype(self.dtype)
+
+
+def layer_norm(epsilon: float, dtype: Dtype, name: str) -> nn.LayerNorm:
+    """Layer normalisation as PyTorch's: means and variances in float32, the variance from the deviations."""
+    return nn.LayerNorm(epsilon, dtype, use_fast_variance=False, name=name)
 
 
 def make_block(block: type[nn.Module], remat: bool) -> Callable[..., nn.Module]:

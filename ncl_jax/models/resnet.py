@@ -119,6 +119,12 @@ class ResNeXt(ResNet):
     groups = 32
 
     @staticmethod
+    def check_width(width: int) -> None:
+        """Raises ValueError for a width that the groups do not divide."""
+        if width % 16:
+            raise ValueError(f"width={width} must be a multiple of 16 for a resnext, which has groups")
+
+    @staticmethod
     def check_depth(depth: int) -> None:
         """Raises ValueError for a depth that there is not."""
         if depth != 50:

@@ -94,7 +94,7 @@ def measure(run: Run, between: Callable[[str], None]) -> None:
         began = time.perf_counter()
         jax.block_until_ready(run.evaluate(run.variables, 1).sums)
         took = time.perf_counter() - began
-    batches = -(-len(run.test) // min(run.config.run.eval_batch, len(run.test)))
+    batches = -(-len(run.data.test) // min(run.config.run.eval_batch, len(run.data.test)))
     run.pace.evaluation = took * batches
 
 

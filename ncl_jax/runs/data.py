@@ -2,9 +2,13 @@
 
 import ml_collections
 
-from ncl_jax.config.build_data import data
+from ncl_jax.config.build_data import data, request
 from ncl_jax.data import dataset
+from ncl_jax.data.sources import labelled
+from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
+from ncl_jax.runtime.files import expand
+from ncl_jax.storage import listing
 from ncl_jax.storage.directory import RunDir
 
 
@@ -16,7 +20,48 @@ def same_data(config: ml_collections.ConfigDict, directory: RunDir) -> dataset.D
     """
     config = ml_collections.ConfigDict(config.to_dict())
     config.data.download = False
-    found = data(config)
-    if found.facts != directory.read_facts():
-        raise DataError(f"the data in {config.data.dir} is not what the run was trained on ({directory.facts})")
+    if config.data.labels:  # as they were when the run began
+        config.data.labels = str(directory.labels)
+    found = data(config, directory.split_rule(), directory.pinned())
+    if changed := directory.changed(found):
+        raise DataError(f"the data in {config.data.dir} is not what the run was trained on: {changed}")
     return found
+
+
+def data_left(config: ml_collections.ConfigDict, directory: RunDir) -> tuple[Split, list[str]]:
+    """The images that a run is evaluated on; where the data has changed since, those of them that are as they were,
+    and a line that says so.
+
+    Raises:
+      DataError: see `same_data`, where none is.
+    """
+    try:
+        return same_data(config, directory).test, []
+    except DataError as error:
+        facts, root = directory.read_facts(), request(config).directory
+        split, number = listing.left(directory.read_files(), facts.split, root, facts.class_names)
+        if not len(split):
+            raise
+        kept = f"{len(split):,} of {number:,} {facts.split} images of the run, which are as they were"
+        return split, [f"note: {error}. These are the figures of {kept}"]
+
+
+def new_data(
+    config: ml_collections.ConfigDict, facts: dataset.Facts, place: str, data_dir: str | None
+) -> tuple[Split, list[str]]:
+    """Other images with labels than those of a run, and lines to be shown; files that cannot be read are left out where
+    the run's were (`data.skip_unreadable`).
+
+    Raises:
+      DataError: see `labelled.read`.
+    """
+    skip, root = config.data.skip_unreadable, None if data_dir is None else expand("--data_dir", data_dir)
+    split, notes = labelled.read(expand("--data", place), facts.class_names, root, skip)
+    lost: list[tuple[str, str]] = []
+    if skip:
+        split, _, lost = dataset.readable(split, facts.class_names, "the given images")
+    if not len(split):
+        raise DataError(f"--data={place}: no image can be read: replace them")
+    present = len(set(split.labels.tolist()))
+    counts = f"{len(split):,} images of {present:,} of {facts.num_classes:,} classes, from {place}"
+    return split, [counts, *notes, *[f"unreadable images that are left out: {len(lost):,}"] * bool(lost)]

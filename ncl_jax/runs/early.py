@@ -35,7 +35,7 @@ def make_validate(plan: TrainingPlan, config: ml_collections.ConfigDict, data: d
     assert plan.mesh is not None
     split = data.splits()["val"]
     if config.data.skip_unreadable and data.facts.split != "val":
-        split, _ = dataset.readable(split, data.facts.class_names, "val")
+        split = dataset.readable(split, data.facts.class_names, "val")[0]
     if frozen is not None:
         split = trunk.features(plan, frozen, split, "val", trunk.make_compute(plan, frozen))
     predictor = plans.predictor(plan, on_features=frozen is not None)

@@ -68,7 +68,7 @@ def expected(run: Run, done: int) -> timing.Estimate:
 
 def evaluation_seconds(run: Run) -> float:
     """What an evaluation takes."""
-    return run.pace.expected_evaluation(len(run.test), run.config.optim.batch_size * run.config.loss.copies)
+    return run.pace.expected_evaluation(len(run.data.test), run.config.optim.batch_size * run.config.loss.copies)
 
 
 def run_steps(run: Run, left: int, epoch: int, interrupt: Interrupt) -> int:

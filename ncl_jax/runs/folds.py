@@ -16,6 +16,8 @@ from ncl_jax.config import build, loading
 from ncl_jax.config import plan as plans
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
+from ncl_jax.data.sources import groups
+from ncl_jax.data.sources.groups import ALWAYS
 from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError
 from ncl_jax.runs import heads
@@ -28,7 +30,6 @@ from ncl_jax.training import steps
 
 MOST = 100  # folds
 MOST_BYTES = 2**32  # of the scores
-ALWAYS = -1  # the fold of a class's only image, which all heads are trained on
 
 
 def check(config: ml_collections.ConfigDict, folds: int) -> None:
@@ -65,8 +66,11 @@ def keep(run: Run, plan: TrainingPlan, folds: int, extend: int, between: Callabl
     run.log.print(f"out-of-fold scores: {run.directory.out_of_fold}")
 
 
-def assign(labels: np.ndarray, num_classes: int, folds: int) -> np.ndarray:
-    """The fold of every image, int [N], stratified and always the same; `ALWAYS` for the only image of a class."""
+def assign(labels: np.ndarray, num_classes: int, folds: int, of_group: np.ndarray | None = None) -> np.ndarray:
+    """The fold of every image, int [N], stratified and always the same; `ALWAYS` for the only image of a class. Groups
+    stay whole, see `groups.folds`."""
+    if of_group is not None:
+        return groups.folds(of_group, labels, num_classes, folds)
     generator = np.random.RandomState(0)  # the same in every NumPy
     result = np.full(len(labels), ALWAYS)
     for label in range(num_classes):
@@ -97,19 +101,33 @@ def write(
       extend: epochs beyond the configuration's.
       between: see `setup.prepare`.
     """
-    train, folds = data.train, about[0]
-    of_image = assign(train.labels, data.facts.num_classes, folds)
+    logits, of_image = scores(config, plan, data, about[0], extend, between)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, logits=logits, labels=data.train.labels, folds=of_image, about=np.array(about))
+    if is_first():
+        with directory.writing():
+            write_bytes(directory.out_of_fold, buffer.getvalue())
+
+
+def scores(
+    config: ml_collections.ConfigDict,
+    plan: TrainingPlan,
+    data: dataset.Data,
+    folds: int,
+    extend: int = 0,
+    between: Callable[[str], None] = lambda doing: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The out-of-fold scores, float32 `[N, E, C]`, and the fold of every training image, int [N], see `assign`; images
+    of the fold `ALWAYS` have NaN. Arguments: see `write`."""
+    train = data.train
+    of_image = assign(train.labels, data.facts.num_classes, folds, data.groups.get("train"))
     logits = np.full((len(train), plan.num_experts, data.facts.num_classes), np.nan, np.float32)
     for fold in range(folds):
         held = of_image == fold
         if held.any():
             logits[held] = _scores(config, plan, data, held, extend)
             between("training heads for out-of-fold scores, which begins again")
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, logits=logits, labels=train.labels, folds=of_image, about=np.array(about))
-    if is_first():
-        with directory.writing():
-            write_bytes(directory.out_of_fold, buffer.getvalue())
+    return logits, of_image
 
 
 def _scores(config, plan, data, held, extend) -> np.ndarray:

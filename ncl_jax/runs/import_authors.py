@@ -13,6 +13,7 @@ import optax
 from ncl_jax.config import build, build_data, checks, choose
 from ncl_jax.config.fields import without_notes
 from ncl_jax.config.plan import TrainingPlan, initial_state
+from ncl_jax.data.holdout import RULE
 from ncl_jax.errors import ConfigError
 from ncl_jax.methods.momentum import KeyQueue
 from ncl_jax.runs.evaluate import finish
@@ -59,7 +60,7 @@ def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathl
         "config": config.to_dict() | {"extend": 0}, "pretrained": {"name": str(file), "sha256": digest(file)},
     }  # fmt: skip
     with directory.locked():
-        directory.begin(config, data, {"extend": 0, "prior_power": plan.prior_power()})
+        directory.begin(config, data, {"extend": 0, "prior_power": plan.prior_power(), "split_rule": RULE})
         with contextlib.closing(Checkpoints(directory.path)) as checkpoints:
             checkpoints.save(state, progress)
             checkpoints.wait()

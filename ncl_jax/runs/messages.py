@@ -1,6 +1,6 @@
 """What a run prints: every sentence on the console."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,16 +33,22 @@ TERMS = {
     "ldam": "all classes, with margins", "diversity": "difference between the experts",
 }  # fmt: skip
 RAMPED = ("ncl", "nclpp", "distilled", "dbm")  # what grows its WEIGHTS over loss.ramp_steps
+UNREAD_ON_FEATURES = ("data.augment",)
 SHOWN_CLASSES = 200  # of larger sets the first and the last are shown
 
 
 def opening(
-    config: ml_collections.ConfigDict, data: Data, notes: Sequence[str], noted: dict, device: str, workdir: str
+    config: ml_collections.ConfigDict,
+    data: Data,
+    notes: Sequence[str],
+    noted: Mapping[str, Any],
+    device: str,
+    workdir: str,
 ) -> str:
     """What is about to run, before anything else; `notes` are of the machine, `noted` of the run (`RunDir.begin`),
     `device` is in words."""
     rate, extend = build.learning_rates(config)[-1], noted["extend"]
-    length = data.facts.num_train // config.optim.batch_size
+    length = noted.get("steps_per_epoch") or data.facts.num_train // config.optim.batch_size
     lines = [
         description(data.facts, config, config.epochs + extend, device, workdir), recipe(config), *pretraining(config),
         *notes,
@@ -88,9 +94,10 @@ def pretraining(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def recipe(config: ml_collections.ConfigDict) -> str:
-    """The fields that people change most, as they would be given."""
-    fields = flatten(config)
-    return "recipe: " + " ".join(f"{name}={fields[name]}" for name in RECIPE) + " (any field: --config.FIELD=VALUE)"
+    """The fields that people change most and that the run reads, as they would be passed."""
+    fields, unread = flatten(config), UNREAD_ON_FEATURES if build.is_frozen(config) else ()
+    shown = " ".join(f"{name}={fields[name]}" for name in RECIPE if name not in unread)
+    return f"recipe: {shown} (any field: --config.FIELD=VALUE)"
 
 
 def scaled(config: ml_collections.ConfigDict, before: dict) -> list[str]:
@@ -220,6 +227,12 @@ def other_machine(before: dict, now: dict) -> list[str]:
     return [text] if parts else []
 
 
+def accepted(noted: Mapping[str, Any]) -> list[str]:
+    """What it means that a run was continued with other data; `noted` in its `config.json`."""
+    text = "an epoch stays as many steps as it had, and the images that the run knows stay in their splits"
+    return [f"the data has changed {line}; {text}" for line in noted.get("data_changed", ())]
+
+
 def other_pixels(rule: int, of_files: bool) -> list[str]:
     """What it means that a run began by another rule for pixels than `pixels.VERSION`; nothing for arrays."""
     text = (
@@ -265,7 +278,9 @@ def left_out(facts: Facts) -> list[str]:
         worst = ", ".join(
             f"{count} of {printable(name)}" for name, count in sorted(classes.items(), key=lambda item: -item[1])[:10]
         )
-        lines.append(f"unreadable {split} images that are left out: {sum(classes.values())} ({worst})")
+        lines.append(
+            f"unreadable {split} images that are left out: {sum(classes.values())} ({worst}); skipped.txt lists them"
+        )
     return lines
 
 
@@ -274,4 +289,6 @@ def evaluation_line(results: dict) -> str:
     ensemble, single = results["ensemble"], tables.mean_expert(results["experts"])["accuracy"]
     groups = {name: ensemble[name] for name in ("many", "medium", "few")}
     cells = ", ".join(f"{name} {'-' if value is None else f'{100 * value:.2f}'}" for name, value in groups.items())
-    return f"  test accuracy {100 * ensemble['accuracy']:.2f} % ({cells}), mean expert {100 * single:.2f} %"
+    means = tables.mean_of_classes(results)
+    first = "" if means is None else f"mean of classes {100 * means:.2f} %, "
+    return f"  {first}test accuracy {100 * ensemble['accuracy']:.2f} % ({cells}), mean expert {100 * single:.2f} %"

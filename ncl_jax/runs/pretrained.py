@@ -16,7 +16,7 @@ from ncl_jax.runs.restore import restore
 from ncl_jax.runtime.files import expand
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.training.steps import TrainState
-from ncl_jax.weights import names, torch_names
+from ncl_jax.weights import names, torch_names, vit_names
 from ncl_jax.weights.read import digest, read_weights
 
 HUB_FILE = "model.safetensors"
@@ -74,18 +74,23 @@ def _backbones(config, plan) -> Start:
         return _from_run(config, plan, path)
     file = path if path.is_file() else find(name)
     tensors = read_weights(file)
-    record = {"name": name, "file": file.name, "sha256": digest(file)}
+    license = {"license": NAMED[name].license} if name in NAMED else {}
+    record = {"name": name, "file": file.name, "sha256": digest(file), **license}
     try:
         one = names.from_torch(tensors)
     except ValueError as error:
         raise ConfigError(f"model.pretrained={name}: {error}") from error
-    left_out = sorted(key for key in tensors if key.startswith(names.HEADS))
-    without = f"left out: {', '.join(left_out) or 'nothing'}"
+    without = f"left out: {names.left_out(tensors)}"
     return _started(config, plan, one, record, f"{name}, {names.describe(tensors)}", without)
 
 
 def _started(config, plan, one, record, what, without) -> Start:
-    """The same weights for every expert, or for the frozen backbone of all."""
+    """The same weights for every expert, or for the frozen backbone of all, at the run's image size."""
+    form = getattr(plan.trunk or plan.network.backbone, "form", None)
+    try:
+        one = vit_names.at_grid(one, plan.facts.image_shape[0] // form.patch) if form else one
+    except ValueError as error:
+        raise ConfigError(f"model.pretrained={what}: {error}") from error
     if plan.trunk is not None:
         _check(config, trunk_shapes(plan), one, what)
         bare = {kind: tree["backbone"] for kind, tree in one.items()}
@@ -120,19 +125,20 @@ def from_hub(name: str) -> Path:
     if name.startswith(("/", ".", "~")) or name.count("/") != 1:
         near = did_you_mean(name, NAMED)
         raise ConfigError(f"model.pretrained={name} is no file, no run's directory and no ORG/NAME of the hub{near}")
+    address = f"https://huggingface.co/{name}/resolve/main/{HUB_FILE}"
     try:
         import huggingface_hub
     except ImportError as error:
         raise ConfigError(
             f"model.pretrained={name} is no file or run here, and to get it from the hub needs a package: pip install "
-            '"ncl_jax[hub]", or download its model.safetensors and give the path'
+            f"'ncl-jax[hub]'; or download {address} and pass the file: pretrained=FILE"
         ) from error
     try:
         return Path(huggingface_hub.hf_hub_download(name, HUB_FILE))
     except Exception as error:  # of many packages below it
         raise ConfigError(
-            f"model.pretrained={name} is not available from the hub ({one_line(error)}): download its {HUB_FILE} and "
-            "pass the path"
+            f"model.pretrained={name} is not available from the hub ({one_line(error)}): download {address} and pass "
+            "the file: pretrained=FILE"
         ) from error
 
 
@@ -142,9 +148,13 @@ def _from_run(config, plan, path) -> Start:
     expert, wanted = config.model.pretrained_expert, config.model.num_experts
     record = {"name": str(path), "step": found.step, "expert": expert}
     if trunk := found.variables.pop("trunk", None):
-        one = {kind: {"backbone": tree} for kind, tree in trunk.items()}
+        one = {kind: {"backbone": tree} for kind, tree in jax.device_get(trunk).items()}
         return _started(config, plan, one, record, f"{path}, a run", "left out: the heads")
-    variables = {kind: {"backbone": jax.device_get(tree["backbone"])} for kind, tree in found.variables.items()}
+    variables = {
+        kind: {"backbone": jax.device_get(tree["backbone"])}
+        for kind, tree in found.variables.items()
+        if "backbone" in tree
+    }
     number = len(jax.tree.leaves(variables)[0])
     if expert >= number or (expert < 0 and (number != wanted or plan.trunk is not None)):
         raise ConfigError(
@@ -165,10 +175,8 @@ def _note(record, variables, left_out):
 
 def _backbone_shapes(plan):
     start = jax.eval_shape(lambda: initial_model(plan))
-    return {
-        kind: {"backbone": tree["backbone"]}
-        for kind, tree in (("params", start.params), ("batch_stats", start.batch_stats))
-    }
+    kinds = {"params": start.params, "batch_stats": start.batch_stats}
+    return {kind: {"backbone": tree["backbone"]} for kind, tree in kinds.items() if "backbone" in tree}
 
 
 def _check(config, expected, variables, what):
@@ -192,7 +200,8 @@ def apply(state: TrainState, start: Start) -> TrainState:
         return state
 
     def put(tree, kind):
-        return tree | {"backbone": _like(tree["backbone"], start.variables[kind]["backbone"])}
+        """The tree of a kind; a network without batch normalisation has no running statistics."""
+        return tree | {name: _like(tree[name], found) for name, found in start.variables.get(kind, {}).items()}
 
     encoder = optax.tree.get(state.opt_state, "encoder")
     if encoder is not None:

@@ -9,8 +9,11 @@ from ncl_jax.storage.directory import RunDir
 
 
 def own_config(directory: RunDir) -> ml_collections.ConfigDict:
-    """A run's configuration, without what `config.json` notes beside it."""
-    return without_notes(directory.read_config())
+    """A run's configuration, without what `config.json` notes beside it, and with its own copy of corrected labels."""
+    config = without_notes(directory.read_config())
+    if config.data.labels:
+        config.data.labels = str(directory.labels)
+    return config
 
 
 def again(directory: RunDir) -> ml_collections.ConfigDict:

@@ -9,11 +9,12 @@ import ml_collections
 
 from ncl_jax.config import build, build_data, checks, choose, costs, fields, schedule
 from ncl_jax.config.fields import flatten
+from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
 from ncl_jax.evaluation import metrics
 from ncl_jax.field import Field
 from ncl_jax.report import tables
-from ncl_jax.runs import budget, early, heads, keeping, messages, pretrained
+from ncl_jax.runs import budget, early, heads, keeping, messages, neighbours, pretrained
 from ncl_jax.runs import folds as out_of_fold
 from ncl_jax.runs.epoch import counts, save_if_due, train_epoch
 from ncl_jax.runs.results import write
@@ -35,6 +36,7 @@ def train(
     tracker: str = "",
     folds: int = 0,
     limit: float = 0.0,
+    accept_data: bool = False,
 ) -> dict:
     """Trains, or continues what `workdir` holds, and returns the content of `results.json`.
 
@@ -51,6 +53,7 @@ def train(
       limit: seconds that the run may take, evaluations included; 0: any number. A new run gets as many of its epochs as
         fit (`budget.fit`), which its directory keeps; any run ends where its time is up, with results, and continues
         when it is given again.
+      accept_data: continue although the data has changed, with what is there now; an epoch keeps its number of steps.
 
     Raises:
       ConfigError: a bad value, `workdir` lies among the images or holds a run of another configuration, another
@@ -75,7 +78,7 @@ def train(
     Field(0, "", at_least=0, at_most=fields.EPOCHS).check("--extend", extend)
     extend = max(extend, directory.read_extend(), (saved or {}).get("extend", 0))
     devices()  # refused before anything is asked of them
-    agree("the configuration, --extend, --folds or --time", [flatten(config), extend, folds, limit])
+    agree("the configuration or the options", [flatten(config), extend, folds, limit, accept_data])
     is_finished = directory.is_finished(config.epochs + extend, config.run.patience)
     if is_finished and (not folds or out_of_fold.are_there(directory, folds)):
         results = directory.read_results() or {}
@@ -87,7 +90,8 @@ def train(
     checks.check_place(config, directory.path)
     mesh = build.mesh(config)
     build.operations(config, mesh)  # refused before the data is loaded
-    data = build_data.data(config)
+    rule = directory.split_rule(saved)
+    data = build_data.data(config, rule, directory.pinned())
     other = messages.other_pixels(directory.read_pixels(), bool(data.listing()))
     data = data._replace(notes=(*data.notes, *other))
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
@@ -96,13 +100,15 @@ def train(
     if stored is None:
         config = schedule.finishing(given, data.facts.num_train // given.optim.batch_size)
         scaled = schedule.noted(given, config)
-    plan = build.make_training_plan(config, data.facts, mesh)
-    noted = {"extend": extend, "prior_power": plan.prior_power(), **scaled}
-    directory.check(config, data)
+    directory.check(config, data, accept=accept_data)
+    noted = noted_changes(directory, config, data, saved or {})
+    data = data._replace(notes=(*data.notes, *messages.accepted(noted)))
+    plan = build.make_training_plan(config, data.facts, mesh, noted.get("steps_per_epoch", 0))
+    noted |= {"extend": extend, "prior_power": plan.prior_power(), "split_rule": rule, **scaled}
     shapes = costs.check(plan, config, data, extend)
     start = None if directory.has_checkpoints() else pretrained.load(config, plan)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(begun(directory, config, data, noted))
+        stack.enter_context(begun(directory, config, data, noted, accept_data))
         interrupt = stack.enter_context(Interrupt())
         earlier = (directory.read_results() or {}).get("step")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path, results=earlier)))
@@ -126,7 +132,7 @@ def train(
             begin = functools.partial(restore_or_start, checkpoints=checkpoints, shapes=shapes, start=start)
             plan = budget.fit(run, plan, given, data, noted, begin, interrupt.check)
         is_whole = train_epochs(run, interrupt)
-        results = finish(run)
+        results = finish(run, plan)
         if folds and is_whole:
             out_of_fold.keep(run, plan, folds, extend, interrupt.check)
         return results
@@ -158,16 +164,29 @@ def train_epochs(run: Run, interrupt: Interrupt) -> bool:
 
 
 @contextlib.contextmanager
-def begun(directory: RunDir, config: ml_collections.ConfigDict, data: dataset.Data, noted: dict) -> Iterator[None]:
+def begun(
+    directory: RunDir, config: ml_collections.ConfigDict, data: dataset.Data, noted: dict, accept_data: bool
+) -> Iterator[None]:
     """Creates the directory and keeps a second run out of it; in the first process alone. `noted`: see
     `RunDir.begin`."""
     if not is_first():
         yield
         return
     with directory.locked():
-        directory.check(config, data)  # again: another run may have begun here while the data was loaded
+        # Again: another run may have begun here while the data was loaded.
+        directory.check(config, data, accept=accept_data)
         directory.begin(config, data, noted)
         yield
+
+
+def noted_changes(directory: RunDir, config: ml_collections.ConfigDict, data: dataset.Data, saved: dict) -> dict:
+    """What a run notes of changes in its data: a line each, and the steps of its epochs, which stay those of its first
+    data. Nothing where there were none. `saved` as for `RunDir.check`."""
+    lines, length = list(directory.note("data_changed", (), saved)), directory.note("steps_per_epoch", 0, saved)
+    if changed := directory.changed(data):
+        length = length or directory.read_facts().num_train // config.optim.batch_size
+        lines.append(f"after step {directory.last_step()}: {changed}")
+    return {"data_changed": lines, "steps_per_epoch": length} if lines else {}
 
 
 def saved_config(directory: RunDir) -> dict | None:
@@ -191,7 +210,7 @@ def evaluate(run: Run, epoch: int) -> dict:
     return results
 
 
-def finish(run: Run) -> dict:
+def finish(run: Run, plan: TrainingPlan) -> dict:
     """The last figures: written when the checkpoint that they come from is on disk, and after the plots."""
     step = int(run.state.step)
     # The run may have been killed between its last checkpoint and here, or its time was up within an epoch.
@@ -202,11 +221,20 @@ def finish(run: Run) -> dict:
         results["baselines"] = heads.baselines(run.inputs)
     if "best_on_val" in run.progress:
         results["best_on_val"] = run.progress["best_on_val"] | {"patience": run.config.run.patience}
+    results |= teacher(run.config)
     run.checkpoints.wait()
     keeping.check_place(run)
     if is_first():
         with run.directory.writing():
-            write(run.directory, results, run.answers, run.test)
+            nearest = neighbours.finder(plan, run.variables, run.data, run.inputs if run.is_frozen else None)
+            write(run.directory, results, run.answers, run.data, nearest)
     run.log.finish({name: value for name, value in results.items() if name != "config"})
     run.log.print(f"\n{results['dataset']}: {run.directory}\n{tables.table(results)}")
     return results
+
+
+def teacher(config: ml_collections.ConfigDict) -> dict:
+    """The figures of the ensemble that a student learned from, by the name `teacher`; nothing where there is none, or
+    its directory has gone since."""
+    found = RunDir(config.teacher.run).read_results() if config.teacher.run else None
+    return {"teacher": tables.ensemble(found)} if found else {}

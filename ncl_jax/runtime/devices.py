@@ -35,9 +35,19 @@ def make_mesh(data: int = 0, expert: int = 1) -> Mesh:
     data = data or len(found) // expert
     if not 1 <= data * expert <= len(found):
         raise ValueError(f"a mesh of {data} x {expert} devices does not fit the {len(found)} that there are")
+    return _mesh(data, expert, found[: data * expert])
+
+
+def own_mesh() -> Mesh:
+    """A mesh of one device of this process. Raises ConfigError where JAX finds no devices."""
+    devices()
+    return _mesh(1, 1, jax.local_devices()[:1])
+
+
+def _mesh(data, expert, found):
     # Explicit axes, jax's default, refuse a vmapped convolution.
     axis_types = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((data, expert), ("data", "expert"), axis_types, devices=found[: data * expert])
+    return jax.make_mesh((data, expert), ("data", "expert"), axis_types, devices=found)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -6,49 +6,44 @@ import gzip
 import json
 import os
 import pathlib
-import stat
-import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any
 
 import ml_collections
 
 from ncl_jax.config import saved as saved_config
 from ncl_jax.config.fields import differences
 from ncl_jax.data.dataset import Data, Facts
+from ncl_jax.data.holdout import RULE
 from ncl_jax.data.images import pixels
 from ncl_jax.errors import CheckpointError, ConfigError, DataError, NclError, WriteError, one_line, printable
-from ncl_jax.runtime.files import UNDECODABLE, expand, name_text, open_regular, write_text, write_together
+from ncl_jax.runtime.files import expand, name_text, read_file, write_text, write_together
 from ncl_jax.runtime.schema import anything, mapping, read_bytes, read_json
-from ncl_jax.storage import contents, place
+from ncl_jax.storage import contents, listing, place
 
 VERSION = 1  # of the training state: a run of another one can be used, but not continued
 
 
-class RunDir:
+class RunDir(place.Names):
     """The directory of a run; nothing is created before it is locked."""
 
     def __init__(self, path: str | pathlib.Path):
-        self.path = expand("--workdir", path)
+        super().__init__(expand("--workdir", path))
         self._held: int | None = None  # a descriptor of the directory while it is locked
         self._begun: dict[pathlib.Path, bytes] = {}  # what `begin` wrote
-        self.config, self.facts = self.path / "config.json", self.path / "dataset.json"
-        self.files, self.checkpoints = self.path / "files.tsv.gz", self.path / "checkpoints"
-        self.damaged = self.path / "damaged-checkpoints"
-        self.backbone, self.out_of_fold = self.path / "backbone.safetensors", self.path / "out_of_fold.npz"
-        self.metrics, self.events = self.path / "metrics.jsonl", self.path / "tensorboard"
-        self.predictions, self.report, self.temperature = (
-            self.path / name for name in ("predictions.npz", "report.html", "temperature.json")
-        )
-        self.results, self.curve, self.per_class = (
-            self.path / name for name in ("results.json", "curve.png", "per_class.png")
-        )
 
     def __str__(self) -> str:
         return printable(str(self.path))
 
-    def check(self, config: ml_collections.ConfigDict, data: Data | None = None, saved: dict | None = None) -> None:
-        """Raises ConfigError if the directory holds another run than of this configuration and these data.
+    def check(
+        self,
+        config: ml_collections.ConfigDict,
+        data: Data | None = None,
+        saved: dict | None = None,
+        accept: bool = False,
+    ) -> None:
+        """Raises ConfigError if the directory holds another run than of this configuration and these data; `accept`s
+        other images of the same classes.
 
         A run that ended before its first checkpoint has nothing to go on from: another may take its place. `saved` is
         what the newest checkpoint says its configuration was, for a directory without `config.json`.
@@ -57,14 +52,26 @@ class RunDir:
         if stored is None:
             return
         differing = differences(stored, config)
-        if data is not None and self.facts.exists() and self.read_facts() != data.facts:
-            changed = changes(self.read_files(), list(map(name_text, data.listing())))
-            differing.append(f"the data: {changed}" if changed else f"the data: another than in {self.facts}")
+        advice = "Repeat that run's command, or pass another --workdir"
+        if data is not None and (changed := self.changed(data)):
+            if not differing and self.read_facts().class_names == data.facts.class_names:
+                if accept:
+                    return
+                advice = (
+                    "Restore the files, pass another --workdir, or continue with what is there now: "
+                    "--data-changed=accept. ncl-jax evaluate works with the test images that are left"
+                )
+            differing.append(f"the data: {changed}")
         if differing:
-            raise ConfigError(
-                f"{self} holds a run of another configuration: {'; '.join(differing)}. Repeat that run's command, or "
-                "give another --workdir"
-            )
+            raise ConfigError(f"{self} holds a run of another configuration: {'; '.join(differing)}. {advice}")
+
+    def changed(self, data: Data) -> str:
+        """What has changed in a run's data, in words; empty where nothing has."""
+        if not self.has_begun() or not self.facts.exists() or self.read_facts() == data.facts:
+            return ""
+        return (
+            listing.changes(self.read_files(), list(map(name_text, data.listing()))) or f"another than in {self.facts}"
+        )
 
     def stored(self, saved: dict | None = None) -> ml_collections.ConfigDict | None:
         """The configuration of the run that has begun here, with its notes; None where none has. `saved`: see `check`.
@@ -89,9 +96,10 @@ class RunDir:
         Args:
           config: of the run.
           data: what it is trained on.
-          noted: what else `config.json` holds: `extend`; `prior_power`, which priors at inference start from; `scaled`,
-            see `schedule.originals`. Not `pixels`, by which rule the first images of the run were read
-            (`pixels.VERSION`): that stays what it was.
+          noted: what else `config.json` holds: `extend`; `prior_power`, which priors at inference start from;
+            `split_rule`; `scaled`, see `schedule.originals`; after changes in the data `data_changed` and
+            `steps_per_epoch`. Not `pixels`, by which rule the first images of the run were read (`pixels.VERSION`):
+            that stays what it was.
 
         Raises:
           WriteError: it cannot be written.
@@ -100,9 +108,13 @@ class RunDir:
         self._begun = {
             self.config: json.dumps(content, indent=1).encode() + b"\n", self.facts: data.facts.to_json().encode()
         }  # fmt: skip
-        if listing := data.listing():
-            text = "\n".join(["split\tclass\tpath\tbytes", *map(name_text, listing)]) + "\n"
+        if lines := data.listing():
+            text = "\n".join(["split\tclass\tpath\tbytes", *map(name_text, lines)]) + "\n"
             self._begun[self.files] = gzip.compress(text.encode(), mtime=0)
+        if config.data.labels:
+            self._begun[self.labels] = read_file(pathlib.Path(config.data.labels))
+        if data.left_out:
+            self._begun[self.skipped] = ("\n".join(map(name_text, data.left_out)) + "\n").encode()
         with self.writing():
             write_together(self._begun)
 
@@ -141,7 +153,7 @@ class RunDir:
 
     def read_extend(self) -> int:
         """By how many epochs the run has been extended so far."""
-        return self.read_config().get("extend", 0) if self.has_begun() and self.config.exists() else 0
+        return self.note("extend", 0)
 
     def read_pixels(self) -> int:
         """The version of the rule by which the run's images were read when it began; 0 where that is not known."""
@@ -149,6 +161,25 @@ class RunDir:
             return pixels.VERSION
         stored = self.read_config().get("pixels") if self.config.exists() else None
         return stored if isinstance(stored, int) else 0
+
+    def split_rule(self, saved: dict | None = None) -> int:
+        """The version of the rule by which images were held out when the run began; 1 for runs from before it was
+        noted. `saved` as for `check`."""
+        rule = self.note("split_rule", 1, saved) if self.has_begun() else RULE
+        if rule not in range(1, RULE + 1):
+            raise ConfigError(f"{self.config}: split_rule={rule} is not known to this ncl_jax: update it")
+        return rule
+
+    def pinned(self) -> dict[str, str]:
+        """The split of every image file of a run that has begun, by its path: they stay there."""
+        return listing.pinned(self.read_files()) if self.has_begun() else {}
+
+    def note(self, name: str, default: Any, saved: dict | None = None) -> Any:
+        """What `config.json` notes beside the fields, one of `fields.NOTES`, of a run that has begun; `saved` as for
+        `check`."""
+        if not self.has_begun():
+            return default
+        return self.read_config().get(name, default) if self.config.exists() else (saved or {}).get(name, default)
 
     def read_facts(self) -> Facts:
         """What the run's data was. Raises CheckpointError where nothing was written down yet."""
@@ -164,14 +195,7 @@ class RunDir:
 
     def read_files(self) -> list[str]:
         """The lines of the run's image files, `Data.listing` by `name_text`; none where they were not written down."""
-        try:
-            with open_regular(self.files) as packed, gzip.GzipFile(fileobj=packed) as file:
-                content = file.read(contents.MOST_LISTING + 1)
-        except (OSError, EOFError, ValueError, zlib.error, DataError):
-            return []
-        text = "" if len(content) > contents.MOST_LISTING else content.decode("utf-8", "surrogateescape")
-        # Older runs wrote names that are not UTF-8 as they are.
-        return [name_text(line) if UNDECODABLE.search(line) else line for line in text.split("\n")[1:-1]]
+        return listing.read(self.files)
 
     def tracker(self, name: str) -> pathlib.Path:
         """The file that keeps what the run is called in a tracker."""
@@ -222,6 +246,10 @@ class RunDir:
         stopped = patience and best["patience"] >= patience and results["epoch"] - best["epoch"] >= patience
         return results["epoch"] >= epochs or bool(stopped)
 
+    def last_step(self) -> int:
+        """The step of the newest checkpoint; 0 without any."""
+        return max((int(path.name) for path in self.checkpoints.glob("[0-9]*") if path.name.isdecimal()), default=0)
+
     def has_checkpoints(self) -> bool:
         """Whether there is anything to go on from."""
         return any(self.checkpoints.glob("[0-9]*"))
@@ -252,7 +280,7 @@ class RunDir:
         """Keeps a second run out. Raises ConfigError if there is one already."""
         with self.writing():
             self.path.mkdir(parents=True, exist_ok=True)
-            file = _open_lock(self.path / "lock")
+            file = place.open_lock(self.path / "lock")
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -273,26 +301,3 @@ class RunDir:
         finally:
             os.close(held)
             self._held = None
-
-
-def _open_lock(path: pathlib.Path) -> BinaryIO:
-    """The file to lock, created if need be; it has no content. Raises OSError where something else has its name."""
-    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    file = os.fdopen(number, "rb")
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        file.close()
-        raise OSError(f"{path} is not a regular file: move it away")
-    return file
-
-
-def changes(before: list[str], after: list[str]) -> str:
-    """What differs between two lists of files, in words: the numbers, and the first ones by name."""
-    old, new = ({tuple(line.split("\t")[:3]): line for line in lines} for lines in (before, after))
-    kinds = {
-        "gone": [key for key in old if key not in new],
-        "new": [key for key in new if key not in old],
-        "changed": [key for key in old if key in new and old[key] != new[key]],
-    }
-    named = {kind: ", ".join(f"{split} {path}" for split, _, path in keys[:3]) for kind, keys in kinds.items() if keys}
-    more = {kind: ", ..." if len(keys) > 3 else "" for kind, keys in kinds.items()}
-    return "; ".join(f"files {kind}: {len(kinds[kind])} ({first}{more[kind]})" for kind, first in named.items())

@@ -1,15 +1,39 @@
-"""Where a run's directory lies: names under which no checkpoint can be saved, and directories that move in mid-run."""
+"""Where a run's directory lies: names under which no checkpoint can be saved, directories that move in mid-run, and the
+file that is locked."""
 
 import contextlib
 import os
 import pathlib
 import re
+import stat
+from typing import BinaryIO
 
 from ncl_jax.errors import ConfigError
 from ncl_jax.runtime.files import UNDECODABLE
 
 SCHEMES = ("gs", "s3", "az", "hf")  # Orbax takes /gs/... for the address gs://..., and so on
 PATTERN = "*?["  # reading does without patterns
+
+
+class Names:
+    """The names of a run's files."""
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+        self.config, self.facts = self.path / "config.json", self.path / "dataset.json"
+        self.labels = self.path / "labels.csv"  # corrections, if there are any
+        self.files, self.checkpoints = self.path / "files.tsv.gz", self.path / "checkpoints"
+        self.skipped = self.path / "skipped.txt"  # files and rows of lists that were left out, a line each
+        self.damaged = self.path / "damaged-checkpoints"
+        self.backbone, self.out_of_fold = self.path / "backbone.safetensors", self.path / "out_of_fold.npz"
+        self.metrics, self.events = self.path / "metrics.jsonl", self.path / "tensorboard"
+        self.predictions, self.report = self.path / "predictions.npz", self.path / "report.html"
+        self.temperature, self.calibration = self.path / "temperature.json", self.path / "calibration.npz"
+        self.known = self.path / "known.npz"
+        self.results, self.curve, self.per_class = (
+            self.path / name for name in ("results.json", "curve.png", "per_class.png")
+        )
+        self.classes, self.images = self.path / "classes.csv", self.path / "images.csv"
 
 
 def check_name(path: pathlib.Path, *, reading: bool = False) -> None:
@@ -54,3 +78,13 @@ def whereabouts(held: int, path: pathlib.Path) -> pathlib.Path | None:
         if os.path.samestat(os.fstat(held), moved.stat()):
             return moved
     return None
+
+
+def open_lock(path: pathlib.Path) -> BinaryIO:
+    """The file to lock, created if need be; it has no content. Raises OSError where something else has its name."""
+    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    file = os.fdopen(number, "rb")
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        file.close()
+        raise OSError(f"{path} is not a regular file: move it away")
+    return file

@@ -51,11 +51,15 @@ def knows(tensors: Mapping[str, np.ndarray]) -> bool:
     return "_conv_stem.weight" in tensors or "conv_stem.weight" in tensors
 
 
-def describe(tensors: Mapping[str, np.ndarray]) -> str:
-    """What network a state dictionary is of, in our fields; for messages."""
+def network(tensors: Mapping[str, np.ndarray]) -> tuple[str, int, int] | None:
+    """The backbone, depth and width that a state dictionary is of; None: of none here."""
     stem = tensors.get("_conv_stem.weight", tensors.get("conv_stem.weight"))
-    assert stem is not None
-    return f"of model.backbone=efficientnet_lite model.depth=0 model.width={len(stem)}"
+    return ("efficientnet_lite", 0, len(stem)) if stem is not None and stem.ndim else None
+
+
+def left_out(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """The tensors that are not the backbone's."""
+    return [name for name in tensors if name.startswith(HEADS)]
 
 
 def _path(module: str, name: str) -> tuple[str, ...]:

@@ -33,11 +33,11 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def _reader(head, path):
+    if head[8:9] == b"{":  # before it the header's length, whose bytes may be any
+        return _read_safetensors
     if torch_file.is_zip(head) or torch_file.is_legacy(head):
         return torch_file.read
-    if head[8:9] != b"{":
-        raise DataError(f"{path} holds no weights: give a file in safetensors or PyTorch's format (.safetensors, .pth)")
-    return _read_safetensors
+    raise DataError(f"{path} holds no weights: give a file in safetensors or PyTorch's format (.safetensors, .pth)")
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

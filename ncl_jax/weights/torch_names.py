@@ -124,17 +124,21 @@ def _torch_tensors(prefix, collection, leaf, value):
     return {f"{prefix}.{'bias' if leaf == 'bias' else 'weight'}": np.ascontiguousarray(value.transpose(axes))}
 
 
-def describe(tensors: Mapping[str, np.ndarray]) -> str:
-    """What network a state dictionary of torchvision's or timm's is of, in our fields; for messages."""
+def left_out(tensors: Mapping[str, np.ndarray]) -> list[str]:
+    """The tensors that are not the backbone's."""
+    return [name for name in tensors if name.startswith(HEADS)]
+
+
+def network(tensors: Mapping[str, np.ndarray]) -> tuple[str, int, int] | None:
+    """The backbone, depth and width that a state dictionary of torchvision's or timm's is of; None: of none here."""
     stem = tensors.get("conv1.weight")
     blocks = {name.rpartition(".conv1.weight")[0] for name in tensors if name.endswith(".conv1.weight")}
     if stem is None or stem.ndim != 4 or not blocks:
-        return f"of {len(tensors)} tensors ({', '.join(sorted(tensors)[:3])})"
+        return None
     per_block = 3 if "layer1.0.conv3.weight" in tensors else 2
     inner = tensors.get("layer1.0.conv2.weight", stem)
     kind = "resnext" if per_block == 3 and inner.ndim == 4 and inner.shape[1] < inner.shape[0] else "resnet"
-    kind = kind if stem.shape[-1] == 7 else "cifar_resnet"
-    return f"of model.backbone={kind} model.depth={per_block * len(blocks) + 2} model.width={stem.shape[0]}"
+    return kind if stem.shape[-1] == 7 else "cifar_resnet", per_block * len(blocks) + 2, stem.shape[0]
 
 
 def check_same_structure(converted: Variables, expected: Variables) -> None:

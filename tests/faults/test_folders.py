@@ -14,6 +14,7 @@ from ncl_jax import cli
 from ncl_jax.config import base_config, checks, recipes
 from ncl_jax.config import files as config_files
 from ncl_jax.data import dataset, sources
+from ncl_jax.data.sources import walk
 from ncl_jax.data.types import Request
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.runtime.files import expand
@@ -34,8 +35,8 @@ def of(*places, classes=TWO, count=2, ending="jpg"):
     return [f"{place}/{name}/{i}.{ending}" for place in places for name in classes for i in range(count)]
 
 
-def load(root, **given):
-    return sources.load(Request("folder", root, lists=given))
+def load(root, layout="auto", group_by="", **given):
+    return sources.load(Request("folder", root, lists=given, layout=layout, group_by=group_by))
 
 
 SPLITS = {  # what is there; the folder of each split; what the notes say
@@ -79,7 +80,7 @@ CLASSES = {  # what is there; the classes, of which a test part is cut
 @pytest.mark.parametrize("name", CLASSES)
 def test_classes_may_have_the_names_of_splits(tmp_path, name):
     paths, classes = CLASSES[name]
-    source = load(touch(tmp_path, *paths))
+    source = load(touch(tmp_path, *paths), layout="class/group" if "deeper" in name else "auto")
     assert source.class_names == classes and set(source.splits) == {"train", "test"}
     assert all("is taken for a class" in line for line in source.notes)
     assert load(tmp_path, train=".").class_names == classes
@@ -95,6 +96,9 @@ UNCLEAR = {  # what is there, and what is asked to be passed
     "a suffix and test": (of("train_images", "test"), "train=train_images,test=test"),
     "two of one split": (of("train", "val", "valid"), "train=train,val=val"),
     "two cases": (of("train", "Train", "test"), "train=Train,test=test"),
+    "cameras above the classes": (of("CAM0", "CAM1", "CAM2"), r"layout=class/group .*CAM0, CAM1, CAM2.*layout=group/class .*ant, bee"),
+    "cameras in train": (of("train/CAM0", "train/CAM1", "test/CAM2"), r"train holds folders in folders.*layout=group/class"),
+    "splits below the classes": (of("ant", "bee", classes=("train", "test")), "if those are splits, move them above"),
     "no train": (of("Test", "valid"), "Test.*no train.*train=FOLDER"),
 }  # fmt: skip
 
@@ -137,7 +141,10 @@ def test_a_folder_that_is_given_and_wrong(tmp_path, given, said):
 
 
 UNUSED = {  # what lies beside the images; what the note says after `not used: `
-    "other endings": (["ant/a.HEIC", "ant/b.heic", "bee/c.tga", "bee/noending"], r"4 files .*\(heic 2, none 1, tga 1\)"),
+    "other endings": (["ant/a.CR2", "ant/b.cr2", "bee/c.tga", "bee/noending"], r"4 files .*\(cr2 2, none 1, tga 1\)"),
+    "a camera trap's card": (
+        ["ant/a.MP4", "ant/a.xmp", "bee/0.jpg.json", "bee/1.AVI"], r"4 files .*\(avi 1, json 1, mp4 1, xmp 1\)"
+    ),
     "one other ending": (["ant/Thumbs.db"], r"1 file without an image's ending \(db 1\)"),
     "names with a dot": (["ant/._0.jpg", ".thumbnails/0.jpg", "ant/.ipynb_checkpoints/0-checkpoint.jpg"], "3 names with a dot"),
     "a server's folder": (["ant/@eaDir/0.jpg/THUMB.jpg", "bee/@eaDir/1.jpg"], "2 files in @eaDir"),
@@ -156,6 +163,25 @@ def test_what_is_not_used_is_counted(tmp_path, name):
     source = load(touch(tmp_path, *of("."), *paths))
     assert source.class_names == TWO and sum(map(len, source.splits.values())) == 4
     assert len(source.notes) == 1 and re.match(f"not used: {said}", source.notes[0])
+
+
+def test_heic_is_counted_and_the_extra_named_where_it_cannot_be_read(tmp_path, monkeypatch):
+    plain = tuple(suffix for suffix in walk.SUFFIXES if suffix not in walk.HEIF)
+    monkeypatch.setattr(walk, "SUFFIXES", plain)
+    source = load(touch(tmp_path, *of("."), "ant/a.HEIC", "bee/b.heif"))
+    assert sum(map(len, source.splits.values())) == 4
+    assert source.notes == (
+        'not used: 2 files without an image\'s ending (heic 1, heif 1); pip install "ncl_jax[heif]" reads HEIC',
+    )
+    monkeypatch.setattr(walk, "SUFFIXES", (*plain, *walk.HEIF))
+    assert sum(map(len, load(tmp_path).splits.values())) == 6
+
+
+def test_a_class_of_other_files_says_which(tmp_path):
+    with pytest.raises(
+        DataError, match=r"class 'cow' has no file that ends in .jpg.*, but .cr2 2, .mp4 1 in .*/cow: add images"
+    ):
+        load(touch(tmp_path, *of("."), "cow/0.CR2", "cow/1.cr2", "cow/2.MP4"))
 
 
 def test_images_named_like_thumbnails_are_noted_and_used(tmp_path):

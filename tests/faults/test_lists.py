@@ -103,6 +103,10 @@ READ = {  # the list, and what its notes say; all have the same images in the sa
     "a record a line, compressed": ("a.jsonl.GZ", gzip.compress("\n".join(map(json.dumps, records())).encode()), ""),
     "labels as pandas writes them": ("a.csv", table(labelled(lambda name, _: f"{NUMBERS[name]}.0")), r"labels .*0\.0"),
     "backslashes": ("a.csv", table(pathed(lambda path: path.replace("/", "\\"))), r"\\: 9"),
+    "absolute paths of Windows": (
+        "a.csv", table(pathed(lambda path: "C:\\my photos\\" + path.replace("/", "\\"))), r"read without C:.my photos.$"
+    ),
+    "absolute paths of a laptop": ("a.csv", table(pathed(lambda path: f"/Users/me/{path}")), "read without /Users/me/$"),
     "endings in capitals": ("a.csv", table(pathed(lambda path: path.replace("0.png", "0.PNG"))), ".*spelling.*: 3"),
     "categories without images": (
         "a.json", coco(("empty", "fern", "human", "moss", "reed")), "2 of 5 categories.*empty, human"
@@ -172,7 +176,8 @@ REFUSED = {
     "labels from 1": ("a.txt", text(labelled(lambda name, _: NUMBERS[name] + 1)), "a.txt .*1 to 3.*subtract 1"),
     "labels with gaps": ("a.txt", text(labelled(lambda name, _: NUMBERS[name] * 3)), "a.txt .*0, 3, 6.*gap"),
     "addresses of the web": ("a.csv", table(pathed(lambda path: f"https://example.org/{path}")), "a.csv, line 2: 9 of 9 .*download"),
-    "paths with a drive": ("a.csv", table(pathed(lambda path: "C:\\x\\" + path.replace("/", "\\"))), "a.csv, line 2: 9 of 9 .*Windows"),
+    "paths with a drive": ("a.csv", table(pathed(lambda path: "C:\\x\\" + path.replace("/", "-"))), "a.csv, line 2: 9 of 9 .*Windows"),
+    "an absolute path of nothing here": ("a.csv", table(pathed(lambda path: "/photos/x" + path)), "a.csv, line 2: the path .*leads out"),
     "paths without an ending": ("a.txt", text(pathed(lambda path: path[:-4])), "a.txt, line 1: 9 of 9 .*add the ending .png"),
     "some files missing": ("a.csv", table(pathed(lambda path: path.replace("1.png", "x.png"))), "a.csv, line 3: 3 of 9 .*img/fern/x.png .*restore"),
     "another root": ("a.csv", table(pathed(lambda path: f"down/{path}")), "a.csv, line 2: 9 of 9 .*data.dir"),

@@ -37,7 +37,8 @@ from ncl_jax.export.load import description_of
 from ncl_jax.runs import messages
 from ncl_jax.runtime import console, files
 from ncl_jax.storage.checkpoint import Checkpoints
-from ncl_jax.storage.directory import RunDir, changes
+from ncl_jax.storage.directory import RunDir
+from ncl_jax.storage.listing import changes
 from ncl_jax.storage.log import read_metrics
 from ncl_jax.training.steps import TrainState
 

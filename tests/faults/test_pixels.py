@@ -369,7 +369,7 @@ def test_inspect_names_them_all_and_images_of_one_colour(tmp_path, capfd, monkey
     Image.fromarray(grey).save(folder / "test" / "dog" / "grey.png")
     grey[3, 4, 1] += 1
     Image.fromarray(grey).save(folder / "test" / "dog" / "contrast.png")
-    monkeypatch.setattr("ncl_jax.cli.inspect.NAMED", 99)
+    monkeypatch.setattr("ncl_jax.report.findings.NAMED", 99)
     message, code = cli.attempt("inspect", [f"--config=folder:dir={folder},image_size=16", "--picture=x.png"])
     output = capfd.readouterr().out
     assert code == 1 and "1 problem " in message
@@ -437,3 +437,29 @@ def test_of_damaged_bytes_comes_an_image_or_an_error_that_names_it(kind, monkeyp
             except DataError as error:
                 assert str(error).startswith("it.jpg cannot be ") and "\n" not in str(error)
     assert 0 < images < 500
+
+
+# HEIC, which a plugin reads, and AVIF
+
+
+@pytest.mark.skipif(decode.HEIF in decode.decoders(), reason="pillow-heif is installed")
+def test_heic_without_its_plugin_says_what_to_install():
+    with pytest.raises(UnreadableImage, match=r'HEIC, which needs pip install "ncl_jax.heif.": convert it'):
+        decode.decode(b"\0\0\0\x18ftypheic" + bytes(12), "x.heic")
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("kind", ["HEIF", "AVIF"])
+def test_heic_and_avif_are_read_upright(kind, turn):
+    if kind not in decode.decoders():
+        pytest.skip(f"no plugin reads {kind}")
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    image = picture().resize((64, 48))
+    content = encoded(image, kind, exif=exif.tobytes(), quality=95)
+    upright = image
+    for way in WAYS.get(turn, []):
+        upright = upright.transpose(Image.Transpose[way])
+    found = decode.decode(content, f"x.{kind.lower()}")
+    assert decode.size(content, "x") == found.shape[:2] == (upright.height, upright.width)
+    assert np.abs(found.astype(int) - np.asarray(upright).astype(int)).mean() < 12

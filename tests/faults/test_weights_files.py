@@ -23,7 +23,7 @@ from ncl_jax.data.sources import cifar_archive, tfds, tfds_files
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.runs import import_authors
 from ncl_jax.runtime import pickles
-from ncl_jax.weights import torch_names
+from ncl_jax.weights import names, torch_names
 from ncl_jax.weights.read import digest, read_weights
 
 PEAK = 24 << 20  # bytes that reading a file of less than one megabyte may take
@@ -284,7 +284,7 @@ def test_names_that_no_network_has():
     for stem in ((3,), (2, 2)):
         shapes = {"conv1.weight": stem, "layer1.0.conv1.weight": (3,), "layer1.0.conv2.weight": (3,)}
         shapes["layer1.0.conv3.weight"] = (3,)
-        assert "of 4 tensors" in torch_names.describe({name: np.ones(shape) for name, shape in shapes.items()})
+        assert "of 4 tensors" in names.describe({name: np.ones(shape) for name, shape in shapes.items()})
 
 
 # CIFAR's archives

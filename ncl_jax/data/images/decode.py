@@ -37,6 +37,8 @@ DECODERS = {
     "JPEG": "Jpeg", "PNG": "Png", "TIFF": "Tiff", "WEBP": "WebP", "GIF": "Gif", "BMP": "Bmp", "PPM": "Ppm",
     "JPEG2000": "Jpeg2K", "AVIF": "Avif",
 }  # fmt: skip
+HEIF = "HEIF"  # where pillow-heif is installed
+HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim", b"ftyphevc")  # how such a file begins, after 4 bytes
 _ORIENTATION, _WIDTH, _LENGTH = 0x0112, 256, 257  # tags of EXIF and TIFF
 _UPRIGHT: dict[int, Any] = {
     1: None,
@@ -85,6 +87,15 @@ def decode(encoded: bytes, name: str) -> np.ndarray:
             except ValueError:
                 pass  # Pillow decides what is damaged
         return to_rgb(image)
+
+
+def reduced(encoded: bytes, name: str, least: int) -> Image.Image:
+    """An image file for a small picture of at least `least` pixels: a JPEG is decoded at a fraction of its size, which
+    takes little time. Errors as for `decode`."""
+    with _naming(name):
+        image = open_image(encoded, name)
+        image.draft(None, (2 * least, 2 * least))
+        return Image.fromarray(to_rgb(image))
 
 
 @contextlib.contextmanager
@@ -153,11 +164,13 @@ def most_pixels() -> int:
 
 @functools.cache
 def decoders() -> tuple[str, ...]:
-    """The names of `DECODERS` that this Pillow has."""
+    """The names of `DECODERS` that this Pillow has, and `HEIF`."""
     for module in DECODERS.values():
         with contextlib.suppress(ImportError):  # older ones have no AVIF
             importlib.import_module(f"PIL.{module}ImagePlugin")
-    return tuple(name for name in DECODERS if name in Image.OPEN)
+    with contextlib.suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+    return tuple(name for name in (*DECODERS, HEIF) if name in Image.OPEN)
 
 
 def open_image(encoded: bytes, name: str) -> Image.Image:
@@ -173,8 +186,9 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(encoded), formats=decoders())
     except Image.UnidentifiedImageError as error:
-        known = ", ".join(decoders())
-        raise UnreadableImage(name, f"no known image format: convert it to one of {known}") from error
+        known, heic = ", ".join(decoders()), encoded[4:12] in HEIC and HEIF not in decoders()
+        why = 'HEIC, which needs pip install "ncl_jax[heif]"' if heic else "no known image format"
+        raise UnreadableImage(name, f"{why}: convert it to one of {known}") from error
     except Image.DecompressionBombError as error:
         count = int((re.findall(r"\d+", str(error)) or [0])[0])
         raise UnreadableImage(name, _too_large(f"its {count:,} pixels", count, most)) from error

@@ -71,7 +71,7 @@ def read(request: Request) -> Source:
     """
     benchmark, root = BENCHMARKS[request.name], request.directory
     if benchmark.tfds and (place := tfds_files.find(benchmark.tfds, root)):
-        source = read_folder(place, request.test_share)
+        source = read_folder(request, place)
         check(request.name, {name: split.labels for name, split in source.splits.items()}, f"{place}")
         return source
     found = {split: _list(root, names) for split, names in benchmark.lists.items()}

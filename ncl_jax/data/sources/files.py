@@ -19,10 +19,11 @@ class Files:
       root: the folder.
       names: paths [N] relative to it.
       sizes: bytes [N].
+      groups: names of the groups that the images are of, an object array [N]; None where there are none.
     """
 
-    def __init__(self, root: Path, names: np.ndarray, sizes: np.ndarray):
-        self.root, self.names, self.sizes = root, names, sizes
+    def __init__(self, root: Path, names: np.ndarray, sizes: np.ndarray, groups: np.ndarray | None = None):
+        self.root, self.names, self.sizes, self.groups = root, names, sizes, groups
 
     def __len__(self) -> int:
         return len(self.names)
@@ -30,7 +31,8 @@ class Files:
     def __getitem__(self, index: Any) -> Any:
         """One file's bytes, or the `Files` of several rows. Raises DataError for a file that cannot be read."""
         if not isinstance(index, int | np.integer):
-            return Files(self.root, self.names[index], self.sizes[index])
+            groups = None if self.groups is None else self.groups[index]
+            return Files(self.root, self.names[index], self.sizes[index], groups)
         return read_encoded(self.root / self.names[index])
 
     def stamps(self) -> list[str]:

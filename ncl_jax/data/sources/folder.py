@@ -2,20 +2,24 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ncl_jax.data import holdout
+from ncl_jax.data.sources import levels
 from ncl_jax.data.sources import names as class_names
 from ncl_jax.data.sources import splits as layout
 from ncl_jax.data.sources.files import Files
+from ncl_jax.data.sources.groups import COLUMN, FOLDER, NONE, by_pattern
+from ncl_jax.data.sources.names import first_few
 from ncl_jax.data.sources.splits import SPLITS
-from ncl_jax.data.sources.walk import SUFFIXES, Unused, entries, image_files, is_image
+from ncl_jax.data.sources.walk import SUFFIXES, Unused, ending, entries, image_files, is_image
 from ncl_jax.data.types import Request, Source, Split
 from ncl_jax.errors import DataError, did_you_mean
 
-__all__ = ["SPLITS", "SUFFIXES", "cut", "image_files", "list_classes", "read", "stratified", "takes"]
+__all__ = ["SPLITS", "SUFFIXES", "cut", "image_files", "read", "read_split", "takes"]
 
 
 def read(request: Request) -> Source:
@@ -23,13 +27,14 @@ def read(request: Request) -> Source:
     missing; or classes alone, `DIR/<class>/...` or `DIR/train/<class>/...`, from which a test part is cut.
 
     The folders of splits may have other names (`splits.find`); `request.lists` names them where that is not clear.
-    Classes are sorted by name. Images may lie at any depth below their class; what has no suffix of an image is not
-    used, and neither is what begins with a dot or belongs to the system: the source's notes count it. The test part has
-    `test_share` of every class, chosen by a generator seeded with 0; a class of one image keeps it for training.
+    Below a split, folders of groups may lie above those of classes (`levels`). Classes are sorted by name. Images may
+    lie at any depth below their class; what has no suffix of an image is not used, and neither is what begins with a
+    dot or belongs to the system: the source's notes count it. The test part has `test_share` of every class
+    (`holdout`); a class of one image keeps it for training.
 
     Raises:
       DataError: there is no such folder, one that may not be read, no class, a class without an image or only in test,
-        two of one name, or it is not clear which folders are splits.
+        two of one name, or it is not clear which folders are splits or classes, or an image has no group.
     """
     root = request.directory
     if not root.is_dir():
@@ -40,15 +45,18 @@ def read(request: Request) -> Source:
         unused.beside += sum(map(is_image, entries(root)[1]))
     if found.folders and "train" not in found.folders:
         raise DataError(f"{root}: no folder of training images is given: pass train=FOLDER too (data.list.train)")
-    classes = {name: list_classes(place, unused) for name, place in (found.folders or {"train": root}).items()}
+    places = found.folders or {"train": root}
+    if request.layout == "auto" and request.rule > 1 and request.lists.get("train") != ".":
+        levels.check(places["train"])
+    classes = {name: levels.classes(place, request.layout, unused) for name, place in places.items()}
     names = tuple(classes["train"])
     for name, of_split in classes.items():
         if strangers := [c for c in of_split if c not in names]:
             place, near = found.folders[name], did_you_mean(strangers[0], names)
             raise DataError(f"{place} has classes that train has not: {', '.join(strangers[:5])}{near}")
-    splits = {name: _split(root, of_split, names, unused) for name, of_split in classes.items()}
+    splits = {name: read_split(root, of_split, names, unused, request) for name, of_split in classes.items()}
     notes = (*found.notes, *class_names.remarks(names), *unused.lines(root))
-    return Source(names, cut(splits, len(names), request.test_share), notes=notes)
+    return Source(names, cut(splits, request), notes=notes, is_cut=len(splits) == 1)
 
 
 def takes(root: Path, path: Path, given: Mapping[str, str] | None = None) -> bool:
@@ -59,62 +67,59 @@ def takes(root: Path, path: Path, given: Mapping[str, str] | None = None) -> boo
     return not folders or any(path.is_relative_to(place) for place in folders.values())
 
 
-def list_classes(folder: Path, unused: Unused | None = None) -> dict[str, Path]:
-    """The folders of a split's classes by name, sorted; `unused` counts the rest.
+def read_split(
+    root: Path, classes: Mapping[str, list[Path]], names: Sequence[str], unused: Unused, request: Request
+) -> Split:
+    """The images of one split, by the folders of its classes; `names` are those of all classes, `unused` counts what is
+    not used. Raises DataError, see `read`."""
+    paths, sizes, labels, groups = list[str](), list[int](), list[int](), list[str]()
+    index = {name: number for number, name in enumerate(names)}
+    by = request.group_by or (FOLDER if request.layout == levels.GROUPS else NONE)
+    for name, places in classes.items():
+        before = len(paths)
+        for place in places:
+            found = sorted(image_files(place, unused))
+            relative = [os.path.relpath(path, root) for path, _ in found]
+            paths += relative
+            sizes += [size for _, size in found]
+            labels += [index[name]] * len(found)
+            if by == FOLDER:
+                groups += [levels.group_of(path, place, root, request.layout) for path in relative]
+        if len(paths) == before:
+            raise DataError(_no_image(name, places))
+    if by not in (FOLDER, NONE):
+        if by == COLUMN:
+            raise DataError(f"data.group_by={COLUMN} is for lists: pass {FOLDER}, or a regular expression of paths")
+        groups = by_pattern(paths, by).tolist()
+    of_group = None if by == NONE else np.array(groups, object)
+    files = Files(root, np.array(paths, object), np.array(sizes, np.int64), of_group)
+    return Split(files, np.array(labels, np.int32))
 
-    Raises DataError without any, for two of one name, or one that cannot be the name of a class.
+
+def _no_image(name, places):
+    """Says that a class has no image, and what it has instead."""
+    others = Counter(ending(file) or "none" for place in places for _, _, files in os.walk(place) for file in files)
+    counts = [f"{kind} {count:,}" for kind, count in others.most_common()]
+    kinds = f"no file that ends in {', '.join(SUFFIXES)}, but {first_few(counts, 8)}" if others else "no image"
+    return f"class {name!r} has {kinds} in {places[0]}: add images, or remove the folder"
+
+
+def cut(splits: dict[str, Split], request: Request) -> dict[str, Split]:
+    """The splits; where nothing but train is there, a test part cut from it, see `holdout`.
+
+    Raises DataError where no image can be held out.
     """
-    unused = Unused() if unused is None else unused
-    folders, files = entries(folder)
-    found = [name for name in folders if not unused.skips(str(folder / name))]
-    unused.beside += sum(map(is_image, files))
-    if not found:
-        itself = ", or pass train=. if it is a class itself" if folder.name.lower() in layout.WORDS else ""
-        raise DataError(
-            f"{folder} has no folder of a class: the images of each class belong in {folder}/<class>/{itself}"
-        )
-    names = [class_names.clean(name) for name in found]
-    for name, entry in zip(names, found, strict=True):
-        if fault := class_names.fault(name):
-            raise DataError(f"{str(folder / entry)!r:.300} would be {fault}: rename the folder")
-        if (folder / entry).is_symlink() and folder.resolve().is_relative_to((folder / entry).resolve()):
-            raise DataError(f"{folder / entry} is a link to a folder above it, and would hold every image: remove it")
-    if double := [name for name, count in Counter(names).items() if count > 1]:
-        raise DataError(f"{folder} has two folders of the name {double[0]!r} (written in two ways): rename one")
-    return {name: folder / entry for name, entry in zip(names, found, strict=True)}
-
-
-def _split(root, classes, names, unused):
-    """The images of one split."""
-    paths, sizes, labels = [], [], []
-    for name, place in classes.items():
-        found = sorted(image_files(place, unused))
-        if not found:
-            kinds = "no image" if not any(place.iterdir()) else f"no file that ends in {', '.join(SUFFIXES)}"
-            raise DataError(f"class {name!r} has {kinds} in {place}: add images, or remove the folder")
-        paths += [os.path.relpath(path, root) for path, _ in found]
-        sizes += [size for _, size in found]
-        labels += [names.index(name)] * len(found)
-    return Split(Files(root, np.array(paths, object), np.array(sizes, np.int64)), np.array(labels, np.int32))
-
-
-def cut(splits: dict[str, Split], num_classes: int, share: float) -> dict[str, Split]:
-    """The splits; where nothing but train is there, a test part cut from it, the same share of every class."""
     if splits.keys() != {"train"}:
         return splits
-    chosen = stratified(splits["train"].labels, num_classes, share)
+    train = splits["train"]
+    groups, names = getattr(train.images, "groups", None), train.images.names
+    chosen = holdout.held_out(
+        train.labels, names, request.test_share, "test", groups=groups, rule=request.rule, pinned=request.pinned
+    )
     if not chosen.any():
-        raise DataError("no class has two images, so that no test part can be cut: add images, or a test split")
+        why = "no class has two images"
+        if groups is not None:
+            why = f"each of the {len(set(groups)):,} groups is the only one of a class, or the last"
+        raise DataError(f"{why}, so that no test part can be cut: add images, or a test split")
     parts = {"train": ~chosen, "test": chosen}
-    return {name: splits["train"].take(np.flatnonzero(part)) for name, part in parts.items()}
-
-
-def stratified(labels: np.ndarray, num_classes: int, share: float) -> np.ndarray:
-    """A mask [N] of the same share of every class, always the same: one image at least, and not all of a class."""
-    generator = np.random.RandomState(0)  # the same in every NumPy
-    chosen = np.zeros(len(labels), bool)
-    for label in range(num_classes):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        count = min(max(1, round(share * len(rows))), len(rows) - 1)
-        chosen[rows[:count]] = True
-    return chosen
+    return {name: train.take(np.flatnonzero(part)) for name, part in parts.items()}

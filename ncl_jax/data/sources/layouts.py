@@ -7,7 +7,7 @@ import re
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -38,23 +38,38 @@ LAYOUTS: dict[str, Callable[[str], str]] = {
 }
 
 
+DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # how an absolute path of Windows begins
+
+
 class Located(NamedTuple):
     """Files that are there."""
 
     names: np.ndarray  # paths [N] relative to the root
     sizes: np.ndarray  # int64 [N], bytes
     notes: tuple[str, ...] = ()  # lines to be shown
+    rows: np.ndarray = np.zeros(0, np.int64)  # [N] of the list's
+    lost: Mapping[int, str] = {}  # what is missing, by row of the list
 
 
-def locate(root: Path, paths: Sequence[str], place: Callable[[int], str] = lambda row: f"row {row + 1}") -> Located:
-    """The files of a list, in whichever layout its first one is found; `place` says where a row stands.
+def locate(
+    root: Path,
+    paths: Sequence[str],
+    place: Callable[[int], str] = lambda row: f"row {row + 1}",
+    skip: bool = False,
+) -> Located:
+    """The files of a list, in whichever layout its first one is found; `place` says where a row stands. With `skip`,
+    those that are not there are left out, unless that is all.
 
-    A path that leads to no file is tried with / for \\, in the other Unicode form and with its ending in the other
-    case of letters.
+    Absolute paths of another computer are taken from where the rest of the first one is found below the root. A path
+    that leads to no file is tried with / for \\, in the other Unicode form and with its ending in the other case of
+    letters.
 
     Raises:
       DataError: a path leads out of the root, or a file is not there.
     """
+    start = _foreign(root, paths)
+    notes = (f"paths of the list are read without {start}",) * bool(start)
+    paths = [_without(start, path) for path in paths]
     inside = [_below(root, path, place, row) for row, path in enumerate(paths)]
     layout = next((f for f in LAYOUTS.values() if os.path.isfile(root / f(inside[0]))), None) or _by_name(root)  # noqa: PTH113
     names = [layout(path) for path in inside]
@@ -62,13 +77,38 @@ def locate(root: Path, paths: Sequence[str], place: Callable[[int], str] = lambd
         sizes = list(pool.map(lambda name: _size(root, name), names, chunksize=256))
         lost = [row for row, size in enumerate(sizes) if size is None]
         found = list(pool.map(lambda row: _respelt(root, paths[row], layout), lost))
-    if missing := [row for row, name in zip(lost, found, strict=True) if name is None]:
+    respelt = {row: name for row, name in zip(lost, found, strict=True) if name is not None}
+    missing = [row for row in lost if row not in respelt]
+    if missing and not (skip and len(missing) < len(names)):
         raise DataError(_missing(root, names, missing, paths, place))
-    for row, name in zip(lost, found, strict=True):
+    absent = {row: f"{place(row)}: {root / names[row]} does not exist" for row in missing}
+    for row, name in respelt.items():
         names[row], sizes[row] = name, _size(root, name)
-    how = Counter(_difference(paths[row]) for row in lost)
-    notes = tuple(f"paths of the list that are found {text}: {count:,}" for text, count in how.items())
-    return Located(np.array(names, object), np.array(sizes, np.int64), notes)
+    how = Counter(_difference(paths[row]) for row in respelt)
+    notes += tuple(f"paths of the list that are found {text}: {count:,}" for text, count in how.items())
+    rows = np.array([row for row in range(len(names)) if row not in absent], np.int64)
+    kept = np.array([sizes[row] for row in rows], np.int64)
+    return Located(np.array(names, object)[rows], kept, notes, rows, absent)
+
+
+def _foreign(root: Path, paths: Sequence[str]) -> str:
+    """What the absolute paths of another computer begin with, where the rest of one of the first is found below the
+    root; nothing where there are none."""
+    for path in paths[:20]:
+        plain = path.replace("\\", "/") if DRIVE.match(path) else path
+        if not DRIVE.match(path) and not (plain.startswith("/") and not plain.startswith(f"{root.absolute()}/")):
+            continue
+        for cut in (match.end() for match in re.finditer("/", plain)):
+            if plain[cut:] and not plain[cut:].startswith("/") and _size(root, plain[cut:]) is not None:
+                return path[:cut]
+    return ""
+
+
+def _without(start: str, path: str) -> str:
+    """A path without what it begins with on another computer."""
+    if not start or not path.startswith(start):
+        return path
+    return path.removeprefix(start).replace("\\", "/") if DRIVE.match(start) else path.removeprefix(start)
 
 
 def _respelt(root, path, layout):
@@ -150,7 +190,7 @@ def _advice(given, path, every):
     """What to do about a path that leads to no file."""
     if re.match(r"[a-z]{2,}://", given):
         return "download the images; a list names files, not addresses on the web"
-    if re.match(r"[A-Za-z]:[\\/]|\\\\", given):
+    if DRIVE.match(given):
         return "write paths that start from data.dir, with /, instead of those of a Windows computer"
     if any("\ud800" <= letter <= "\udfff" for letter in given):
         return "the path is not UTF-8, but perhaps Windows-1252: save the list as UTF-8"
@@ -160,4 +200,4 @@ def _advice(given, path, every):
         return f"add the ending {ending} to the paths of the list"
     if every:
         return "set data.dir to the folder that the lists' paths start from"
-    return "restore the missing files, or remove their lines from the list"
+    return "restore the missing files, remove their lines, or set data.skip_unreadable=True to skip such rows"

@@ -6,10 +6,11 @@ import gzip
 import io
 import re
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from ncl_jax.data.sources import list_json
-from ncl_jax.data.sources.entries import LABEL_COLUMNS, PATH_COLUMNS, Entries, cleaned, columns
+from ncl_jax.data.sources.entries import LABEL_COLUMNS, PATH_COLUMNS, Entries, check_named, cleaned, columns, full_path
 from ncl_jax.data.sources.names import first_few
 from ncl_jax.data.sources.walk import SUFFIXES
 from ncl_jax.errors import DataError
@@ -21,18 +22,25 @@ LINES = re.compile(r"\r\n|\r|\n")
 ANOTHER_IMAGE = re.compile(rf"(?:{'|'.join(re.escape(suffix) for suffix in SUFFIXES)})\b", re.IGNORECASE)
 
 
-def parse(path: Path) -> Entries:
-    """A list's paths and labels, whatever its format. Raises DataError, naming the line, where it is damaged."""
+def parse(path: Path, named: Mapping[str, str] | None = None, skip: bool = False) -> Entries:
+    """A list's paths and labels, whatever its format; `named` and `skip` as the fields of `Request`.
+
+    Raises DataError, naming the line, where it is damaged.
+    """
+    named = named or {}
     text, notes = read_text(path)
     kind = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
     if kind.lower() == ".json":
-        entries = list_json.parse(text, path)
+        entries = list_json.parse(text, path, named)
     elif kind.lower() in (".jsonl", ".ndjson"):
-        entries = list_json.parse_lines(LINES.split(text), path)
-    elif kind.lower() == ".csv" or _delimiter(text):
-        entries = _parse_csv(text, path)
+        entries = list_json.parse_lines(LINES.split(text), path, named)
+    elif kind.lower() == ".csv" or any(named.values()) or _delimiter(text, named):
+        entries = _parse_csv(text, path, named)
     else:
         entries = _parse_text(text, path)
+    if entries.lacking and not (skip and entries.paths):
+        more = f" (and so it is in {len(entries.lacking) - 1:,} more rows)" if len(entries.lacking) > 1 else ""
+        raise DataError(f"{entries.lacking[0]}{more}: write it, or set data.skip_unreadable=True to skip such rows")
     if not entries.paths:
         raise DataError(f"the list {path} names no image")
     return cleaned(entries._replace(notes=(*notes, *entries.notes)))
@@ -84,7 +92,7 @@ def _parse_text(text, path):
                 f"{path}, line {number}: {line[:200]!r} has no label; a line must be: path label (with commas: a "
                 "header, path,label, in the first line)"
             )
-    first = int(bool(rows) and None not in columns(rows[0]))  # a header
+    first = int(bool(rows) and columns(rows[0]).complete)  # a header
     numbers = [number for number, _ in lines[first:]]
     return Entries([row[0] for row in rows[first:]], [row[1] for row in rows[first:]], file=path, rows=numbers)
 
@@ -100,35 +108,56 @@ def _split_line(line, delimiter):
         return []
 
 
-def _delimiter(text):
+def _delimiter(text, named):
     """What separates the columns, by the header; nothing where the first line is no header."""
     line = _first_line(text)
-    return next((mark for mark in DELIMITERS if None not in columns(_split_line(line, mark))), "")
+    return next((mark for mark in DELIMITERS if columns(_split_line(line, mark), named).complete), "")
 
 
-def _parse_csv(text, path):
+def _parse_csv(text, path, named):
     """Columns by the names in the header."""
-    delimiter = _delimiter(text)
+    delimiter = _delimiter(text, named)
     if not delimiter:
-        raise DataError(_no_header(path, _first_line(text)))
+        raise DataError(_no_header(path, _first_line(text), named))
     header = _split_line(_first_line(text), delimiter)
-    chosen = columns(header)
-    found, numbers = [], []
+    check_named(header, named, str(path))
+    chosen = columns(header, named)
+    found, numbers, lacking = [], [], []
     for number, row in _rows(text, delimiter, path):
-        _check_row(row, chosen, header, f"{path}, line {number}")
-        found.append([row[column].strip() for column in chosen])
+        where = f"{path}, line {number}"
+        _check_row(row, chosen, header, where)
+        cells = [row[place].strip() if place is not None and place < len(row) else "" for place in chosen]
+        if absent := [name for name, cell in zip(("path", "label"), cells, strict=False) if not cell]:
+            lacking.append(f"{where}: the {absent[0]} is missing")
+            continue
+        found.append([full_path(cells[2], cells[0]), cells[1], *cells[3:]])
         numbers.append(number)
-    notes = () if delimiter == "," else (f"{path} is read with {DELIMITERS[delimiter]} between its columns",)
-    return Entries([row[0] for row in found], [row[1] for row in found], file=path, rows=numbers, notes=notes)
+    paths, labels, splits, groups = map(list, zip(*found, strict=True)) if found else ([], [], [], [])
+    notes = _notes(path, header, chosen, delimiter, named)
+    return Entries(
+        paths, labels, file=path, rows=numbers, notes=notes, lacking=lacking,
+        splits=() if chosen.split is None else splits, groups=() if chosen.group is None else groups,
+    )  # fmt: skip
 
 
-def _no_header(path, line):
+def _notes(path, header, chosen, delimiter, named):
+    """Lines on how a table was read, where that is not plain."""
+    marks = f"{path} is read with {DELIMITERS[delimiter]} between its columns"
+    likely = [name.strip() for name in header if name.strip().casefold() in LABEL_COLUMNS]
+    label = f"{path}: of the columns {', '.join(likely)} the labels are those of {header[chosen.label].strip()}; "
+    choice = f"{label}label_column=NAME chooses another"
+    return (*[marks] * (delimiter != ","), *[choice] * (len(likely) > 1 and not named.get("label")))
+
+
+def _no_header(path, line, named):
     """Says what is wrong with a first line."""
     header = max((_split_line(line, mark) for mark in DELIMITERS), key=len)
+    check_named(header, named, str(path))
     if any(cell.strip().lower().endswith(SUFFIXES) for cell in header):
         return f"{path}, line 1: {line[:100]!r} is an image and no header: put the line path,label above it"
-    advice = f"name one of them {' or '.join(PATH_COLUMNS[:2])}, and one {' or '.join(LABEL_COLUMNS[:2])}"
-    if columns(header)[0] is not None and len(header) > 2:
+    advice = f"name one of them {' or '.join(PATH_COLUMNS[:2])}, and one {' or '.join(LABEL_COLUMNS[:2])}, "
+    advice += "or pass path_column=NAME and label_column=NAME"
+    if columns(header).path is not None and len(header) > 2:
         advice += " (a column for each class cannot be read: write the class's name into one)"
     return f"{path} has the columns {first_few([cell.strip() for cell in header], 8)}: {advice}"
 
@@ -158,9 +187,6 @@ def _check_row(row, chosen, header, where):
         raise DataError(f"{where}: a field spans several lines: is there a stray or unclosed quotation mark?")
     if any(cell.strip() for cell in row[len(header) :]):
         raise DataError(f"{where} has {len(row)} fields, the header {len(header)}: put names with commas in quotes")
-    for column, name in zip(chosen, ("path", "label"), strict=True):
-        if column >= len(row) or not row[column].strip():
-            raise DataError(f"{where}: the {name} is missing")
 
 
 def read_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ from ncl_jax.errors import DataError
 FORM = '{"annotations": [{"fpath", "category_id"}]}, COCO\'s images, annotations and categories, or [{"path", "label"}]'
 
 
-def parse(text: str, path: Path) -> Entries:
+def parse(text: str, path: Path, named: Mapping[str, str] | None = None) -> Entries:
     """`{"annotations": [{"fpath", "category_id"}]}`, COCO's `images`, `annotations` and `categories`, or records
     `[{"path", "label"}]`. Raises DataError, naming the record, for anything else."""
     content = _load(text, f"{path}")
     if isinstance(content, list) and content:
-        return from_records(content, range(1, len(content) + 1), path, "record")
+        return from_records(content, range(1, len(content) + 1), path, "record", named)
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a list in JSON ({type(content).__name__}): it must be {FORM}")
     notes = _objects(content, "annotations", path)
@@ -27,11 +27,11 @@ def parse(text: str, path: Path) -> Entries:
     return Entries(paths, _numbers(notes), file=path, unit="annotation")
 
 
-def parse_lines(lines: Sequence[str], path: Path) -> Entries:
+def parse_lines(lines: Sequence[str], path: Path, named: Mapping[str, str] | None = None) -> Entries:
     """A record a line. Raises DataError, naming the line."""
     numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
     records = [_load(lines[number - 1], f"{path}, line {number}") for number in numbers]
-    return from_records(records, numbers, path, "line")
+    return from_records(records, numbers, path, "line", named)
 
 
 def _load(text, where):

@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ncl_jax.data.sources import labels, layouts, list_files
+import numpy as np
+
+from ncl_jax.data.sources import labels, layouts, list_files, tables
 from ncl_jax.data.sources import names as of_classes
 from ncl_jax.data.sources.entries import Entries
 from ncl_jax.data.sources.files import Files
@@ -20,14 +22,15 @@ __all__ = ["build", "class_names", "find", "parse", "parse_all", "read"]
 
 
 def read(request: Request) -> Source:
-    """The files of `data.list.train` and, where they are given, `val` and `test`, below `data.dir`.
+    """The files of `data.list.train` and, where they are given, `val` and `test`, below `data.dir`; a single list may
+    have a column of splits.
 
     Labels are numbers from 0, or names of classes. Class names come from `data.list.classes`, a name a line; otherwise
     they are the labels themselves, or the folders that the training images of each class lie in.
 
     Raises:
       DataError: a list cannot be read, a line has no label or one out of range, a path leaves the root, a file is not
-        there, two classes have one name, a class has no training image.
+        there, two classes have one name, a class has no training image, an image has several labels.
     """
     if not request.directory.is_dir():
         raise DataError(f"data.dir={request.directory} is not a folder: give the one that the lists' paths start from")
@@ -39,7 +42,12 @@ def parse_all(request: Request) -> tuple[dict[str, Entries], tuple[str, ...]]:
     given = {split: request.lists[split] for split in SPLITS if request.lists.get(split)}
     if "train" not in given:
         raise DataError("data.list.train is missing: give the file that lists the training images")
-    entries = {split: parse(find(name, request.directory)) for split, name in given.items()}
+    entries = {
+        split: parse(find(name, request.directory), request.columns, request.skip) for split, name in given.items()
+    }
+    if request.rule > 1:
+        tables.check_single(entries)
+        entries = tables.divided(entries, request.columns.get("split", ""))
     entries = labels.with_categories(labels.as_whole_numbers(entries), keep=bool(request.lists.get("classes")))
     if not request.lists.get("classes"):
         return entries, class_names(entries)
@@ -60,14 +68,26 @@ def find(name: str, root: Path) -> Path:
 
 def build(request: Request, entries: dict[str, Entries], names: tuple[str, ...]) -> Source:
     """The source of lists that have been read. Raises DataError, see `read`."""
-    numbers, splits, notes = labels.of_splits(entries, names), {}, []
+    numbers, splits, notes, left_out = labels.of_splits(entries, names), {}, [], {}
     for split, of_split in entries.items():
-        found = layouts.locate(request.directory, of_split.paths, of_split.place)
-        splits[split] = Split(Files(request.directory, found.names, found.sizes), numbers[split])
-        notes += [*of_split.notes, *found.notes]
+        splits[split], left_out[split], found = located(request, of_split, numbers[split], names)
+        notes += [*of_split.notes, *found]
     labels.check_classes(entries, numbers["train"], names)
     notes += [*of_classes.remarks(names), *_listed_twice(splits, names)]
-    return Source(names, cut(splits, len(names), request.test_share), notes=tuple(notes))
+    return Source(names, cut(splits, request), notes=tuple(notes), left_out=left_out, is_cut=len(splits) == 1)
+
+
+def located(
+    request: Request, entries: Entries, numbers: np.ndarray, names: Sequence[str]
+) -> tuple[Split, list[tuple[str, str]], tuple[str, ...]]:
+    """The images of a list with their labels, what is left out of it (see `Source`), and lines to be shown. Raises
+    DataError, see `read`."""
+    found = layouts.locate(request.directory, entries.paths, entries.place, request.skip)
+    groups = tables.groups_of(request, entries.take(found.rows.tolist()), found.names)
+    files = Files(request.directory, found.names, found.sizes, groups)
+    left_out = [("rows without a label or path", line) for line in entries.lacking]
+    left_out += [(names[numbers[row]], line) for row, line in found.lost.items()]
+    return Split(files, numbers[found.rows]), left_out, found.notes
 
 
 def class_names(entries: dict[str, Entries], path: Path | None = None) -> tuple[str, ...]:

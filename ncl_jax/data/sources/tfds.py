@@ -32,7 +32,7 @@ def read(request: Request) -> Source:
     folder = request.directory
     if not tfds_files.prepared_name(folder):
         raise DataError(f"data.dir={folder} holds no dataset_info.json: give a folder NAME/VERSION prepared by TFDS")
-    return read_lists(request) if any(request.lists.values()) else read_folder(folder, request.test_share)
+    return read_lists(request) if any(request.lists.values()) else read_folder(request, folder)
 
 
 class Records:
@@ -65,7 +65,7 @@ def open_split(folder: Path, split: str) -> Any:
         return builder.as_data_source(split, decoders={"image": decode.SkipDecoding()})
 
 
-def read_folder(folder: Path, test_share: float) -> Source:
+def read_folder(request: Request, folder: Path) -> Source:
     """All splits of a prepared folder; without a test split whose images have labels, `validation` is the test, and
     without that it is cut from train (`folder.cut`)."""
     with tfds_files.opened(folder) as builder:
@@ -82,7 +82,7 @@ def read_folder(folder: Path, test_share: float) -> Source:
                 splits[ours] = Split(Records(folder, theirs, np.arange(len(labels))), labels)
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
-    return Source(names, cut(splits, len(names), test_share))
+    return Source(names, cut(splits, request))
 
 
 def read_lists(request: Request) -> Source:
@@ -98,7 +98,7 @@ def read_lists(request: Request) -> Source:
     splits = {split: Split(_pick(folder, e.paths, rows), numbers[split]) for split, e in entries.items()}
     labels.check_classes(entries, numbers["train"], names)
     notes = tuple(note for e in entries.values() for note in e.notes)
-    return Source(names, cut(splits, len(names), request.test_share), notes=notes)
+    return Source(names, cut(splits, request), notes=notes)
 
 
 def _pick(folder, paths, rows):

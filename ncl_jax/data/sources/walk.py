@@ -1,5 +1,6 @@
 """The image files below a folder, and what lies there beside them, counted by reason."""
 
+import importlib.util
 import os
 import re
 from collections import Counter
@@ -10,9 +11,10 @@ from typing import NoReturn
 from ncl_jax.data.sources.names import first_few
 from ncl_jax.errors import DataError
 
+HEIF = (".heic", ".heif", ".hif")  # which pillow-heif reads
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".avif",
-    ".jp2",
+    ".jp2", *(HEIF if importlib.util.find_spec("pillow_heif") else ()),
 )  # fmt: skip
 # What systems and servers put beside images: a disk's server, an archive of macOS, Windows.
 SYSTEM = {
@@ -85,6 +87,7 @@ class Unused:
     def _line(self, root: Path) -> str:
         kinds = sorted(self.endings.items(), key=lambda item: (-item[1], item[0]))
         endings = first_few([f"{name} {count:,}" for name, count in kinds], 8)
+        heif = any(f".{name}" in HEIF for name in self.endings)
         parts = [
             f"{_plural(self.endings.total())} without an image's ending ({endings})" if self.endings else "",
             *(f"{_plural(count)} in {name}" for name, count in sorted(self.system.items()) if count),
@@ -93,7 +96,8 @@ class Unused:
             f"{_plural(self.beside)} beside the folders of classes" if self.beside else "",
             _named("folder beside the splits", "folders beside the splits", self.folders),
         ]
-        return "not used: " + ", ".join(part for part in parts if part) if any(parts) else ""
+        hint = '; pip install "ncl_jax[heif]" reads HEIC' if heif else ""
+        return "not used: " + ", ".join(part for part in parts if part) + hint if any(parts) else ""
 
 
 def _plural(count, word="file"):

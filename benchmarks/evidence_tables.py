@@ -1,0 +1,121 @@
+"""The tables of what `benchmarks/evidence.py` and `benchmarks/held_out.py` wrote. Figures are in % or in points."""
+
+import numpy as np
+
+from ncl_jax.report.comparison import spread
+from ncl_jax.trust import pairs
+
+BASE = "balanced_softmax"  # the strongest plain method, which the others are compared with
+LINEAR = "linear, balanced softmax"
+LEVEL = 0.05
+# What is added, the method with it, and the one without.
+PARTS = (
+    ("the balanced prior", BASE, "ce"),
+    ("a cosine classifier from the class means, for a linear one", BASE, LINEAR),
+    ("hard categories", "nil", BASE),
+    ("distillation over all classes", "nbod_full", BASE),
+    ("distillation over all classes and hard categories", "ncl_supervised", "nil"),
+    ("momentum contrast", "ncl", "ncl_supervised"),
+    ("all of NCL", "ncl", BASE),
+    ("NCL++ for NCL without momentum contrast", "nclpp", "ncl_supervised"),
+    ("angular margins (DBM-NCL)", "dbm_ncl", "ncl_supervised"),
+    ("a prior for each expert (BalPoE)", "balpoe", BASE),
+)
+GROUPS = ("many", "medium", "few")
+
+
+def about(results: dict) -> str:
+    """Where a data set's figures come from, as a line."""
+    runs = [run for entry in results["methods"].values() for run in entry["runs"]]
+    minutes = sum(run["seconds"] for run in runs) / 60
+    where = f"on {results['machine']}, {results['date']}, commit {results['commit']}"
+    spent = f"{len(runs)} runs, {minutes:.0f} minutes of training and compilation in all, {where}."
+    return f"    {results['command']}\n\n{spent}"
+
+
+def difference(results: dict, first: str, second: str) -> pairs.Estimate:
+    """`first` minus `second` in the mean over classes of the ensembles, with the error for seeds and images.
+
+    A simple classifier has one run, which stands beside every seed.
+    """
+    entries = [results["methods"].get(name) or results["baselines"][name] for name in (first, second)]
+    number = max(len(entry["runs"]) for entry in entries)
+    values = [
+        [run["ensemble"]["classes"] for run in entry["runs"]] * (number // len(entry["runs"])) for entry in entries
+    ]
+    shares = [np.array(list(map(int, entry["right"]))) / len(entry["runs"]) for entry in entries]
+    labels = np.array(results["labels"])
+    tested = np.bincount(labels, minlength=len(results["class_counts"])) > 0
+    return pairs.both(pairs.over_seeds(*values), pairs.over_images(*shares, labels, tested / tested.sum()))
+
+
+def cell(found: pairs.Estimate, corrected: float) -> str:
+    """A difference in points with its 95 % interval, in bold where the corrected test says that there is one."""
+    low, high = (100 * bound for bound in found.interval())
+    text = f"{100 * found.mean:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-0.00", "0.00").replace("+0.00", "0.00")
+    return f"**{text}**" if corrected < LEVEL else text
+
+
+def parts(of_data: dict[str, dict]) -> str:
+    """What each part adds to the mean over classes, by data set; Holm's correction is over the whole table."""
+    lines = [f"| points | {' | '.join(of_data)} |", "|---" * (1 + len(of_data)) + "|"]
+    found = [[_known(results, first, second) for results in of_data.values()] for _, first, second in PARTS]
+    corrected = iter(pairs.holm([one.p() for row in found for one in row if one]))
+    for (name, first, second), row in zip(PARTS, found, strict=True):
+        cells = [cell(one, next(corrected)) if one else "" for one in row]
+        lines.append(f"| {name}: `{first}` - `{second}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _known(results, first, second):
+    names = results["methods"].keys() | results["baselines"].keys()
+    return difference(results, first, second) if {first, second} <= names else None
+
+
+def accuracy(results: dict) -> str:
+    """The ensemble and the mean expert of every method, mean ± standard deviation over seeds, and `BASE` beside; below
+    them the simple classifiers."""
+    entries = {f"`{name}`": entry for name, entry in results["methods"].items()}
+    entries |= {f"*{name}*": entry for name, entry in results["baselines"].items()}
+    names = [name for name in GROUPS if all(e["runs"][0]["ensemble"][name] is not None for e in entries.values())]
+    names = names if len(names) > 1 else []
+    others = [name.strip("`*") for name in entries if name != f"`{BASE}`"]
+    found = {name: difference(results, name, BASE) for name in others}
+    corrected = dict(zip(others, pairs.holm([one.p() for one in found.values()]), strict=True))
+    heads = ["%", "all", "mean of classes", *names, "one expert, mean of classes", f"minus `{BASE}` [95 %]"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, entry in entries.items():
+        plain = name.strip("`*")
+        figures = [spread([run["ensemble"][key] for run in entry["runs"]]) for key in ("accuracy", "classes", *names)]
+        expert = spread([run["expert"]["classes"] for run in entry["runs"]]) if plain in results["methods"] else ""
+        against = cell(found[plain], corrected[plain]) if plain in found else ""
+        lines.append(f"| {' | '.join([name, *figures, expert, against])} |")
+    return "\n".join(lines)
+
+
+def calibration(results: dict) -> str:
+    """Calibration error and negative log-likelihood of the ensembles, as trained and divided by their temperature."""
+    heads = ["method", "ECE", "NLL", "temperature", "ECE after", "NLL after"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, entry in results["methods"].items():
+        runs = [run["ensemble"] for run in entry["runs"]]
+        ece, after = (spread([run[key] for run in runs]) for key in ("ece", "ece_scaled"))
+        nll, nll_after = (_plain([run[key] for run in runs]) for key in ("nll", "nll_scaled"))
+        temperature = entry["runs"][0]["temperature"]
+        scaled = [f"{temperature:.2f}", after, nll_after] if temperature else ["", "", ""]
+        cells = [f"`{name}`", ece, nll, *scaled]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _plain(values):
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def held_out(of_data: dict[str, dict]) -> str:
+    """The mean over classes on held-out images, mean ± standard deviation over seeds, by candidate and data set."""
+    lines = [f"| mean over classes, held out (%) | {' | '.join(of_data)} |", "|---" * (1 + len(of_data)) + "|"]
+    for name in next(iter(of_data.values()))["reached"]:
+        cells = [spread(results["reached"][name]) for results in of_data.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,90 @@
+"""New images with labels, on which a trained model is evaluated: a folder or a list without a training part."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ncl_jax.data.sources import levels, lists, tables
+from ncl_jax.data.sources import names as of_classes
+from ncl_jax.data.sources.entries import Entries
+from ncl_jax.data.sources.folder import read_split
+from ncl_jax.data.sources.list_files import parse
+from ncl_jax.data.sources.names import first_few
+from ncl_jax.data.sources.splits import WORDS, visible
+from ncl_jax.data.sources.walk import Unused
+from ncl_jax.data.types import Request, Split
+from ncl_jax.errors import DataError, did_you_mean
+
+SHOWN = 20  # classes that are not known
+
+
+def read(place: Path, class_names: Sequence[str], root: Path | None = None, skip: bool = False) -> tuple[Split, list]:
+    """The images of a folder or a list with labels in [0, C), and lines to be shown.
+
+    Args:
+      place: a folder `<class>/...` or `<group>/<class>/...`, or one that holds a single split of these; or a list, of
+        which the rows of its test or else its val split are taken, where it has such a column.
+      class_names: [C] of the model; the images need not be of all of them.
+      root: the folder that a list's paths start from; None: the list's.
+      skip: whether rows of a list without a label or a file are left out, instead of an error.
+
+    Raises:
+      DataError: nothing is there, or a class is none of the model's.
+    """
+    if place.is_dir():
+        return _folder(place, class_names)
+    if not place.exists():
+        raise DataError(f"--data={place} does not exist: pass a folder of classes, or a list of images")
+    return _list(place, class_names, Request("list", root or place.parent, skip=skip))
+
+
+def _folder(place, class_names):
+    splits = [name for name in visible(place) if name.lower() in WORDS and of_classes.clean(name) not in class_names]
+    if len(splits) > 1:
+        raise DataError(f"--data={place} has the splits {first_few(splits)}: pass one of them, {place / splits[0]}")
+    folder, unused = place / splits[0] if splits else place, Unused()
+    upper = {of_classes.clean(name) for name in visible(folder)}
+    layout = levels.CLASSES
+    if not upper & set(class_names) and set(levels.classes(folder, levels.GROUPS)) & set(class_names):
+        layout = levels.GROUPS
+    classes = levels.classes(folder, layout, unused)
+    _check_known(classes, class_names, str(folder))
+    return read_split(place, classes, tuple(class_names), unused, Request("folder", place)), unused.lines(place)
+
+
+def _list(place, class_names, request):
+    entries = parse(place, skip=request.skip)
+    tables.check_single({"data": entries})
+    entries, notes = _evaluated(entries)
+    labels = [of_classes.clean(entries.names[int(label)]) for label in entries.labels] if entries.names else (
+        entries.labels
+    )  # fmt: skip
+    if all(label.isdecimal() for label in labels) and not set(labels) <= set(class_names):
+        labels = [class_names[int(label)] if int(label) < len(class_names) else label for label in labels]
+    _check_known(labels, class_names, str(place))
+    index = {name: number for number, name in enumerate(class_names)}
+    numbers = np.array([index[label] for label in labels], np.int32)
+    split, left_out, found = lists.located(request, entries, numbers, class_names)
+    skipped = [f"rows that are skipped: {len(left_out):,} ({left_out[0][1]}, ...)"] if left_out else []
+    return split, [*notes, *entries.notes, *found, *skipped]
+
+
+def _evaluated(entries: Entries) -> tuple[Entries, list[str]]:
+    """The rows of the test split, or else of val, where a column says so throughout."""
+    roles = [WORDS.get(value.casefold()) for value in entries.splits]
+    for split in ("test", "val"):
+        if roles and None not in roles and split in roles:
+            rows = [row for row, role in enumerate(roles) if role == split]
+            return entries.take(rows), [f"{len(rows):,} of {len(roles):,} rows of {entries.file} are of {split}"]
+    return entries, []
+
+
+def _check_known(found, class_names, where):
+    """Raises DataError for names that are no class of the model."""
+    if strangers := [name for name in dict.fromkeys(found) if name not in set(class_names)]:
+        near, number = did_you_mean(strangers[0], class_names), len(strangers)
+        raise DataError(
+            f"{where} has {number:,} classes that the model does not know: {first_few(strangers, SHOWN)}{near}. "
+            f"It knows {first_few(class_names, SHOWN)}: rename them, or leave them out"
+        )

@@ -1,0 +1,79 @@
+"""Looking at a data set: what it holds, what would stop or spoil a run, and what comparing its images says."""
+
+import pathlib
+from typing import NamedTuple
+
+import ml_collections
+
+from ncl_jax.config import build_data, checks
+from ncl_jax.data.images import examine
+from ncl_jax.errors import WriteError
+from ncl_jax.report import charts, findings, inspection, overview, plots
+from ncl_jax.report.findings import Remark
+from ncl_jax.runs import remarks
+from ncl_jax.runs.findings import find
+from ncl_jax.runtime import console
+from ncl_jax.runtime.files import expand, valid_utf8, write_together
+
+
+class Files(NamedTuple):
+    """What is written."""
+
+    picture: pathlib.Path  # of the class sizes
+    page: pathlib.Path
+    suspected: pathlib.Path  # table of suspected labels; only written where labels could be judged
+
+
+def inspect(config: ml_collections.ConfigDict, files: Files) -> list[Remark]:
+    """Prints what the data is, writes the page, and returns what would stop or spoil a run with it.
+
+    Args:
+      config: of the run.
+      files: what is written.
+
+    Raises:
+      ConfigError: a bad value.
+      DataError: the data cannot be read at all.
+      WriteError: a file cannot be written; all else has been printed.
+    """
+    checks.validate(config)
+    whole = ml_collections.ConfigDict(config.to_dict())
+    whole.data.skip_unreadable = False  # they are to be found
+    whole.data.image_size = config.data.image_size or 1  # not needed here, and perhaps not known yet
+    data = build_data.data(whole, skip_rows=True)
+    console.say_text(overview.class_table(data))
+    examined = {name: examine.examine(split, f"decoding {name}") for name, split in data.splits().items()}
+    console.say_text(overview.summary(data, examined))
+    for line in remarks.suggestions(config, data, examined["train"].sizes):
+        console.say(line)
+    known, found = remarks.remarks(config, data, examined), find(config, data, examined)
+    for remark in [*known, *findings.lines(data, found)]:
+        console.say_text(f"note: {remark}")
+    problems = remarks.problems(config, data, examined)
+    for remark in problems:
+        console.say_text(f"problem: {remark}")
+    fields = config.data
+    name = expand("data.dir", fields.dir).absolute().name if fields.name in ("folder", "list") else fields.name
+    contents = {files.picture: plots.drawn(
+        charts.class_sizes(name, data.facts.class_counts), files.picture.suffix[1:].lower()
+    )}  # fmt: skip
+    contents[files.page] = inspection.page(inspection.Inspected(name, data, found, problems, known)).encode()
+    if found.suspects is not None:
+        contents[files.suspected] = valid_utf8(findings.suspected_labels(data, found.suspects))
+    _write(contents, files, len(problems))
+    return problems
+
+
+def _write(contents: dict[pathlib.Path, bytes], files: Files, problems: int) -> None:
+    names = dict(zip(files, ("picture of the class sizes", "page", "suspected labels"), strict=True))
+    try:
+        files.page.parent.mkdir(parents=True, exist_ok=True)
+        write_together(contents)
+    except OSError as error:
+        above = f"; {problems} problem{'s' * (problems > 1)} above" if problems else ""
+        raise WriteError(
+            f"cannot write to --out={files.page.parent} or --picture={files.picture} ({error}): pass another folder or "
+            f"file{above}"
+        ) from error
+    for path in contents:
+        console.say(f"{names[path]}: {path}")
