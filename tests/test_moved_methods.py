@@ -79,6 +79,7 @@ def test_runs_that_noted_no_prior_have_none_and_the_file_is_not_asked(mine):
     np.testing.assert_allclose(ncl_jax.load(mine / "run", prior="train")(images), scores)
 
 
+@pytest.mark.slow
 def test_a_run_from_anothers_configuration_notes_its_own(mine, tmp_path):
     config = ncl_jax.load(mine / "run").config
     config.loss.name, config.loss.balanced = "ncl", True

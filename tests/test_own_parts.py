@@ -10,6 +10,7 @@ import programs
 import pytest
 import tiny
 from jax.sharding import PartitionSpec as P
+from quick import quick_jit
 
 import ncl_jax
 from ncl_jax import methods
@@ -109,8 +110,8 @@ def test_a_configuration_may_bring_its_own_method(tmp_path):
     mine = config_files.load(f"{tmp_path}/mine.py:epochs=2")
     mine.update_from_flattened_dict({"model.backbone": "one_layer", "model.num_experts": 2, "optim.batch_size": 4})
     checks.validate(mine)
-    state = plans.initial_state(build.make_training_plan(mine, tiny.FACTS))
-    step = jax.jit(plans.train_step(build.make_training_plan(mine, tiny.FACTS)))
+    plan = build.make_training_plan(mine, tiny.FACTS)
+    state, step = quick_jit(lambda: plans.initial_state(plan))(), quick_jit(plans.train_step(plan))
     state, metrics = step(state, plans.keys(0).step, tiny.batch())
     assert metrics["parts"].keys() == {"entropy", "near"}
     seen = np.unique(tiny.batch().labels)

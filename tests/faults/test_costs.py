@@ -251,6 +251,7 @@ def quiet(class_counts, **_):
 """
 
 
+@pytest.mark.slow
 def test_a_method_s_own_state_is_looked_at(tmp_path, capfd):
     (tmp_path / "own.py").write_text(OWN)
     others = [word for word in TRAIN if "epochs" not in word and "milestones" not in word]

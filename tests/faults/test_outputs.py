@@ -505,6 +505,7 @@ def test_a_directory_that_is_deleted_or_replaced_ends_a_run(finished, tmp_path, 
     assert harness.contents(tmp_path / "run") == harness.contents(finished)
 
 
+@pytest.mark.slow
 def test_files_that_are_deleted_in_mid_run_are_written_again(finished, tmp_path, capfd):
     run, names = tmp_path / "run", ("config.json", "dataset.json", "metrics.jsonl")
     code, output = in_mid_run(run, capfd, lambda: [(run / name).unlink() for name in names])

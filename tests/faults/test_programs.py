@@ -14,6 +14,8 @@ import harness
 import programs
 import pytest
 
+from ncl_jax.runtime import caches
+
 pytestmark = pytest.mark.slow
 CONFIG = "configs/quickstart.py:method=ce"
 SHORT = {"epochs": 2, "eval_every": 2, "checkpoint_every": 1, "optim__milestones": "(2,)"}
@@ -109,7 +111,6 @@ def test_a_directory_deleted_under_a_run_ends_it_with_a_line(tmp_path, cache):
     [
         ({"JAX_PLATFORMS": "nonsense"}, "JAX finds no devices .*unset JAX_PLATFORMS=nonsense"),
         ({"JAX_PLATFORMS": "tpu"}, "JAX finds no devices .*unset JAX_PLATFORMS=tpu"),
-        ({"XDG_CACHE_HOME": "/dev/null"}, None),
         ({"CXX": "no-such-compiler"}, None),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -123,6 +124,17 @@ def test_an_environment_that_does_not_fit(env, said, tmp_path, cache):
     last = output.splitlines()[-1]
     assert code == 1 and last.startswith("error: ") and env["JAX_PLATFORMS"] in last, output
     assert not (tmp_path / "run").exists()
+
+
+def test_without_a_cache_folder_the_kernels_are_compiled_and_not_kept(kernels, tmp_path, cache):
+    """Ten seconds of compiling: what stands in for the compiler brings what it made earlier."""
+    made = next(caches.folder().glob("kernels-*.so"))
+    compiler = tmp_path / "c++"
+    compiler.write_text(f"#!/bin/bash\necho >>{tmp_path}/called\ncp {made} ${{!#}}\n")
+    compiler.chmod(0o755)
+    env = {"XDG_CACHE_HOME": "/dev/null", "CXX": str(compiler)}
+    code, output = finish(programs.one_layer(tmp_path / "run", CONFIG, **SHORT), cache, env=env)
+    assert code == 0 and "Traceback" not in output and (tmp_path / "called").read_text() == "\n", output
 
 
 @pytest.fixture
