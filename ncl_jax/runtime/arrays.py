@@ -24,7 +24,7 @@ class Wanted(NamedTuple):
 def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The content of a file of arrays by name."""
     file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
+    np.savez_compressed(file, **arrays)
     return file.getvalue()
 
 
@@ -37,16 +37,21 @@ def read(path: pathlib.Path, wanted: Mapping[str, Wanted], most: int) -> dict[st
       Exception: whatever its content provokes.
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-        members = {name: archive.getinfo(f"{name}.npy") for name in wanted}
-        if sum(member.file_size for member in members.values()) > most:
-            raise ValueError(f"the arrays take more than {most:,} bytes")
-        found = {}
-        for name, member in members.items():
-            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError(f"{name} is packed as NumPy packs nothing")
-            with archive.open(member) as part:
-                found[name] = _array(part, member.file_size, wanted[name])
-        return found
+        return from_archive(archive, wanted, most)
+
+
+def from_archive(archive: zipfile.ZipFile, wanted: Mapping[str, Wanted], most: int) -> dict[str, np.ndarray]:
+    """As `read`, from an open file."""
+    members = {name: archive.getinfo(f"{name}.npy") for name in wanted}
+    if sum(member.file_size for member in members.values()) > most:
+        raise ValueError(f"the arrays take more than {most:,} bytes")
+    found = {}
+    for name, member in members.items():
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"{name} is packed as NumPy packs nothing")
+        with archive.open(member) as part:
+            found[name] = _array(part, member.file_size, wanted[name])
+    return found
 
 
 def _array(file: IO[bytes], size: int, wanted: Wanted) -> np.ndarray:
