@@ -24,6 +24,7 @@ from ncl_jax.runs import findings as of_run
 from ncl_jax.trust.duplicates import Pairs
 from ncl_jax.trust.labels import Suspects
 
+PICTURES = True
 ODD = 'a "quoted" <script>alert(1)</script>\n& line.jpg'
 
 

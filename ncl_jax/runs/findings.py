@@ -96,18 +96,15 @@ def of_backbone(
     if not build.is_frozen(config):
         return {}, f"{what}: pass --config=...:backbone={DEFAULT} ({NAMED[DEFAULT].install})"
     plan = build.make_plan(config, data.facts)
-    own = build.trunk(config, build.operations(config, None))
-    plan = dataclasses.replace(plan, trunk=own, loading=plan.loading._replace(cache=config.data.cache))
     try:
         start = pretrained.load(config, plan)
     except ConfigError as error:
         return {}, f"{what}: {error}"
     assert start is not None
-    compute, found = trunk.make_compute(plan, start.trunk), {}
-    for name, called in (("train", "training"), (data.facts.split, data.facts.split)):
-        split = data.splits()[name].take(rows[name])
-        found[name] = trunk.features(plan, start.trunk, split, called, compute).images[:, 0]
-    return found, ""
+    own = build.trunk(config, build.operations(config, None))
+    plan = dataclasses.replace(plan, trunk=own, loading=plan.loading._replace(cache=config.data.cache))
+    readable = {name: data.splits()[name].take(rows[name]) for name in ("train", data.facts.split)}
+    return {name: trunk.test_views(plan, start.trunk, split, name) for name, split in readable.items()}, ""
 
 
 def _compared(data, examined, name, rows, features) -> Compared:
