@@ -27,7 +27,7 @@ import blank  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-from ncl_jax.report import plots  # noqa: E402
+from ncl_jax.models import cpu  # noqa: E402
 
 # Where the tests run in the background they are ignored, and would be so in the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -35,20 +35,27 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 
+ORIGINALS = blank.leave_blank()  # in fixtures of the whole session, too
+
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 
+FIRST = ("test_cpu.py", "test_losses.py")
+
+
 def pytest_collection_modifyitems(items):
-    """The slow ones first: a file stays in one worker, and the last one should be short."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """The slow ones first: a file stays in one worker, and the last one should be short. Before them, for one worker
+    that compiles the C++ kernels, and for another one that does without until they are there, `FIRST`."""
+    items.sort(key=lambda item: (item.path.name not in FIRST, item.get_closest_marker("slow") is None))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def pictures(request):
     """Pictures are left blank but in modules that say `PICTURES = True`."""
     with pytest.MonkeyPatch.context() as patch:
-        if not getattr(request.module, "PICTURES", False):
-            patch.setattr(plots, "drawn", blank.drawn)
+        if getattr(request.module, "PICTURES", False):
+            for original in ORIGINALS:
+                patch.setattr(*original)
         yield
 
 
@@ -66,6 +73,14 @@ def old_run(tmp_path):
     with zipfile.ZipFile(pathlib.Path(__file__).parent / "data" / "run_v0.zip") as file:
         file.extractall(tmp_path)
     return tmp_path / "run_v0"
+
+
+@pytest.fixture(scope="session")
+def kernels():
+    """The C++ kernels, compiled once; skips where there is no compiler."""
+    reason = cpu.load()
+    if "no C++ compiler" in reason:
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,10 @@ from ncl_jax import cli
 from ncl_jax.storage.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
-SHRINK = {
+SHRINK = {  # augmentation is most of such a run's compilation
     "epochs": 6, "eval_every": 2, "checkpoint_every": 2, "model.width": 4, "model.num_experts": 2,
-    "optim.milestones": "(4,5)", "loss.ramp_steps": 30, "run.data_devices": 1,
+    "optim.milestones": "(4,5)", "loss.ramp_steps": 30, "run.data_devices": 1, "data.augment": "none",
+    "contrast.augment": "none",
 }  # fmt: skip
 
 
@@ -66,12 +67,21 @@ def run(arguments, cache, code=0):
     return output
 
 
+def attempt(arguments):
+    """Trains in the tests' process, see `cli.attempt`. `arguments` are those of a whole program."""
+    first = next(place for place, word in enumerate(arguments) if word.startswith("--"))
+    return cli.attempt("train", arguments[first:])
+
+
+def finish(arguments):
+    """Trains to the end in the tests' process; fails where that does."""
+    assert attempt(arguments) == ("", 0)
+
+
 def here(arguments, capsys, code=0):
     """Runs a command in the tests' process; returns its output. `arguments` are those of a whole program."""
     capsys.readouterr()
-    message, ended = cli.attempt(
-        "train", list(arguments[arguments.index(next(a for a in arguments if a.startswith("--"))) :])
-    )
+    message, ended = attempt(arguments)
     output = capsys.readouterr()
     assert ended == code, message
     return output.out + output.err + message

@@ -9,7 +9,7 @@ import programs
 import pytest
 
 from ncl_jax import cli
-from ncl_jax.cli import ablate
+from ncl_jax.cli import ablate, report
 from ncl_jax.report import ablation
 
 
@@ -62,7 +62,7 @@ def get_config(arguments):
 
 
 def command(workdir, *arguments):
-    fields = programs.SHRINK | {"epochs": 8, "eval_every": 8, "checkpoint_every": 8, "optim.milestones": "(8,)"}
+    fields = programs.SHRINK | {"epochs": 20, "eval_every": 20, "checkpoint_every": 20, "optim.milestones": "(20,)"}
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     (workdir / "quick.py").write_text(CONFIG)
     program = [sys.executable, "-m", "ncl_jax", "ablate", f"--config={workdir}/quick.py", f"--workdir={workdir}/runs"]
@@ -86,6 +86,8 @@ def test_an_ablation_is_stopped_repeated_and_reports_a_failed_run(tmp_path, cach
     assert "| ce | 1 |" in output and "| nil | 1 |" in output
     assert (tmp_path / "runs" / "table.md").read_text().startswith("| method |")
     assert (tmp_path / "runs" / "per_class.png").stat().st_size > 1000
+    page = (tmp_path / "runs" / "report.html").read_text()
+    assert "2 runs on" in page and report.make([tmp_path / "runs"]).count("<h2") == page.count("<h2")
 
 
 def test_a_table_is_left_as_it_was_only_where_there_is_one(tmp_path, monkeypatch, capsys):

@@ -121,6 +121,7 @@ def test_other_data_is_accepted_on_purpose_and_written_down(trained, tmp_path, c
     assert noted["steps_per_epoch"] == length
     results = json.loads((place / "run" / "results.json").read_text())
     assert (results["epoch"], results["step"]) == (3, 3 * length) and results["num_train"] > sum(COUNTS.values()) * 0.7
+    assert results["best_on_test"]["epoch"] == 3  # the others are of other test images
     now = {row.path: row.split for row in rows(place)}
     assert len(now) == len(before) + 15
     assert all(now[path] == split for path, split in before.items() if path != gone)

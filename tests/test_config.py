@@ -298,9 +298,10 @@ def test_every_field_is_declared_once_and_described():
 def test_numbers_and_texts_without_a_bound_are_few():
     free = {name for name, field in fields().items() if not field.bounds() and not isinstance(field.default, bool)}
     assert free == {
-        "data.cache", "data.dir", "data.mean", "data.std", "data.list.train", "data.list.val", "data.list.test",
-        "data.list.classes", "data.columns.path", "data.columns.label", "data.columns.split", "data.columns.group",
-        "data.group_by", "model.pretrained", "loss.name", "loss.prior_weights", "optim.milestones",
+        "data.cache", "data.dir", "data.labels", "data.mean", "data.std", "data.list.train", "data.list.val",
+        "data.list.test", "data.list.classes", "data.columns.path", "data.columns.label", "data.columns.split",
+        "data.columns.group", "data.group_by", "model.pretrained", "loss.name", "loss.prior_weights",
+        "optim.milestones",
         "teacher.run", "teacher.backbone", "teacher.classifier",
     }  # fmt: skip
 

@@ -21,7 +21,7 @@ SHAPES = [
     (2, 1, 2, LANES, LANES, 1), (1, 5, 13, 5, LANES, 1), (2, 7, 8, 3, LANES, 3), (1, 4, 4, 128, 128, 1),
 ]  # fmt: skip
 
-needs_kernels = pytest.mark.skipif("no C++ compiler" in cpu.load(), reason=cpu.load())
+needs_kernels = pytest.mark.usefixtures("kernels")
 
 
 def arrays(shape, kernels=1):

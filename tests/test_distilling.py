@@ -71,9 +71,9 @@ def test_the_loss_by_hand(non_hard, balanced):
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory, cache):
+def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "teacher"
-    programs.run(programs.one_layer(path, epochs=2, optim__milestones="(2,)"), cache)
+    programs.finish(programs.one_layer(path, epochs=2, optim__milestones="(2,)"))
     return path
 
 

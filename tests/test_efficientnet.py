@@ -36,30 +36,30 @@ def close(found, expected):
 
 def test_features_and_logits_are_the_originals(tensors, variables, golden):
     network = efficientnet.EfficientNetLite()
-    features = jax.jit(lambda v, x: network.apply(v, x, False))(variables, images(128))
+    features = quick_jit(lambda v, x: network.apply(v, x, False))(variables, images(128))
     logits = features @ tensors["_fc.weight"].T + tensors["_fc.bias"]
     figures = golden("efficientnet_lite0")
     assert close(features, figures["features_128"]) and close(logits, figures["logits_128"])
 
 
-@pytest.mark.skipif(bool(cpu.load()), reason="no C++ compiler")
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("size", [224, 128])
 def test_the_kernels_give_the_originals_features(variables, golden, size):
     network = efficientnet.EfficientNetLite(operations=cpu.OPERATIONS)
     ready, apply = cpu.inference(network)
-    features = jax.jit(apply)(ready(variables), images(size))
+    features = quick_jit(apply)(ready(variables), images(size))
     assert close(features, golden("efficientnet_lite0")[f"features_{size}"])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(cpu.load()), reason="no C++ compiler")
+@pytest.mark.usefixtures("kernels")
 def test_the_kernels_give_the_networks_features_at_an_odd_size():
     plain = efficientnet.EfficientNetLite()
     x = np.random.RandomState(0).standard_normal((3, 33, 47, 3)).astype(np.float32)
-    variables = jax.jit(lambda: plain.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), False))()
+    variables = quick_jit(lambda: plain.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)), False))()
     ready, apply = cpu.inference(efficientnet.EfficientNetLite(operations=cpu.OPERATIONS))
     expected = quick_jit(lambda v, x: plain.apply(v, x, False))(variables, x)
-    assert close(jax.jit(apply)(ready(variables), x), expected)
+    assert close(quick_jit(apply)(ready(variables), x), expected)
 
 
 def test_timms_names_are_read_too(tensors, variables):

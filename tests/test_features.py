@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import os
+import pathlib
 import shutil
 import sys
 
@@ -26,12 +27,16 @@ from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Preprocessing
 from ncl_jax.errors import ConfigError, Interrupted
 from ncl_jax.evaluation import baselines
+from ncl_jax.evaluation.predictor import embedding
 from ncl_jax.models import FROZEN as FROZEN_ALL
 from ncl_jax.models.named import NAMED
 from ncl_jax.report.tables import worse_than
 from ncl_jax.runs import folds, messages, pretrained, trunk
+from ncl_jax.runs.data import same_data
+from ncl_jax.runs.embeddings import embed
 from ncl_jax.runs.evaluate import evaluate_run
 from ncl_jax.runs.export import export
+from ncl_jax.runs.restore import restore
 from ncl_jax.runtime.devices import make_mesh
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.weights import names, read
@@ -173,6 +178,37 @@ def test_a_second_run_computes_no_features(frozen, data, source, place, tmp_path
     monkeypatch.setattr("ncl_jax.runs.trunk.make_compute", lambda *_: pytest.fail)
     fields = FROZEN | {"model.pretrained": source, "data.cache": place}
     assert train(data, tmp_path / "run", "ce", **fields) == ("", 0)
+
+
+def embeddings(run, names=("train", "test")):
+    """A run's embeddings of splits, each beside the image files."""
+    loaded = restore(RunDir(run), None)
+    splits = same_data(loaded.config, loaded.directory).splits()
+    root = pathlib.Path(loaded.config.data.dir)
+    for name in names:
+        files = [root / path for path in splits[name].images.names]
+        yield files, embed(loaded.plan, loaded.variables, splits[name], name)
+
+
+def test_an_embedding_comes_from_the_cached_features(frozen, place, monkeypatch):
+    computed = dict(enumerate(embeddings(frozen)))  # a run's own place is not trusted: this is the user's cache
+    monkeypatch.setattr("ncl_jax.runs.trunk.cache", lambda name: place)
+    monkeypatch.setattr("ncl_jax.runs.trunk.make_compute", lambda *_: None)
+    model = ncl_jax.load(frozen)
+    for number, (files, found) in enumerate(embeddings(frozen)):
+        np.testing.assert_allclose(found, computed[number][1], atol=1e-5)
+        np.testing.assert_allclose(found, model.embed(files), atol=1e-5)
+    assert tiny.same(model.embed(files), ncl_jax.load(frozen, expert=1).embed(files))
+    monkeypatch.setattr("ncl_jax.runs.trunk.cache", lambda name: None)
+    with pytest.raises(TypeError, match="NoneType"):  # so nothing had to be computed above
+        next(embeddings(frozen))
+
+
+def test_an_embedding_of_experts_with_own_backbones(source):
+    model = ncl_jax.load(source)
+    ((files, found),) = embeddings(source, ["test"])
+    np.testing.assert_allclose(found, model.embed(files), atol=1e-5)
+    np.testing.assert_allclose(found, embedding(model.features(files)), atol=1e-5)
 
 
 def test_a_student_learns_on_the_same_features(frozen, tmp_path):

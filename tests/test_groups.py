@@ -1,14 +1,17 @@
 """Groups of images: cameras, patients and bursts stay whole in every split and fold; which folders are groups."""
 
+import types
+
 import numpy as np
 import pytest
 from test_own_images import make_folder
 
 from ncl_jax.data import dataset, holdout, sources
 from ncl_jax.data.sources import groups
-from ncl_jax.data.types import Request
+from ncl_jax.data.types import Request, Split
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.runs import folds
+from ncl_jax.storage.directory import RunDir
 
 CARD = {f"CAM{camera:02d}/{name}": 2 for camera in range(6) for name in ("deer", "fox", "hare")}
 UPSIDE_DOWN = {f"{name}/CAM{camera:02d}": 2 for camera in range(6) for name in ("deer", "fox", "hare")}
@@ -119,3 +122,15 @@ def test_folds_of_many_groups_are_even():
     labels = np.tile(np.arange(3), 80)
     fold = groups.folds(np.array([f"{group:02d}" for group in of], object), labels, 3, 4)
     assert [np.bincount(labels[fold == number]).tolist() for number in range(4)] == [[20, 20, 20]] * 4
+
+
+def test_the_folds_that_a_run_keeps_are_those_of_its_groups(tmp_path, monkeypatch):
+    labels, of = np.tile(np.arange(3), 10).astype(np.int32), np.repeat([f"CAM{i}" for i in range(10)], 3).astype(object)
+    split = Split(np.zeros((30, 1, 4), np.float32), labels)
+    facts = dataset.Facts("x", (8, 8, 3), ("a", "b", "c"), (10, 10, 10), "0")
+    data = dataset.Data(facts, split, split, {}, groups={"train": of})
+    monkeypatch.setattr(folds, "_scores", lambda config, plan, data, held, extend: np.zeros((held.sum(), 2, 3)))
+    directory = RunDir(tmp_path)
+    folds.write(directory, None, types.SimpleNamespace(num_experts=2), data, (4, 10))
+    kept = np.load(directory.out_of_fold)["folds"]
+    assert set(kept.tolist()) == {0, 1, 2, 3} and all(len(set(kept[of == name].tolist())) == 1 for name in set(of))

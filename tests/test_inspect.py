@@ -111,7 +111,7 @@ def test_a_class_of_the_test_set_alone_is_one_line(folder, tmp_path, capfd):
 def test_a_picture_that_cannot_be_written(clean, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     code, output = inspect(clean, tmp_path / "file", capfd)
-    assert code == 1 and "cannot write --picture=" in output
+    assert code == 1 and "cannot write to --out=" in output and "classes.png" in output
 
 
 def test_many_classes_are_cut_short(tmp_path, capfd):

@@ -19,13 +19,14 @@ from ncl_jax.runs.train import train
 from ncl_jax.storage.directory import RunDir
 
 HOUR = 3600.0
+DRAWS = {"data__augment": "crop_flip"}
 
 
 def config(devices):
     """The shrunk quickstart with self-supervision."""
     fields = {name.replace(".", "__"): value for name, value in SHRINK.items()} | {"optim__milestones": (4, 5)}
     return load_config(
-        "quickstart", "method=ncl", **fields | {"model__backbone": "one_layer", "run__data_devices": devices}
+        "quickstart", "method=ncl", **fields | {"model__backbone": "one_layer", "run__data_devices": devices, **DRAWS}
     )
 
 

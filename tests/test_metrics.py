@@ -98,7 +98,8 @@ def assert_same(ours, expected, path="", rtol=1e-5):
         np.testing.assert_allclose(ours, expected, rtol=rtol, atol=1e-7, err_msg=path)
 
 
-evaluate = jax.jit(lambda *arguments: metrics.evaluate_batch(*arguments)[0])
+MOVE = np.linspace(2, -2, NUM_CLASSES).astype(np.float32)
+evaluate = jax.jit(lambda logits, *rest: metrics.evaluate_batch(logits, *rest, MOVE[: logits.shape[-1]])[0])
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,31 @@ def test_ensemble_and_experts_equal_plain_loops(summary):
     assert 0.3 < expected["accuracy"] < 0.95 and expected["ece"] > 0.02
     assert_same(summary["ensemble"], expected)
     assert_same(summary["experts"], [expected_predictor(scores, labels, GROUPS) for scores in logits])
+
+
+def test_means_over_classes_and_another_prior_equal_plain_loops(summary):
+    logits, labels = sample()
+    top, moved = logits.mean(0).argmax(-1), (logits.mean(0) + MOVE).argmax(-1)
+    recalls, harmonic, other = [], [], []
+    for c in range(NUM_CLASSES):
+        right = sum(t == p == c for t, p in zip(labels, top, strict=True))
+        recalls.append(right / sum(labels == c))
+        harmonic.append(2 * right / (sum(labels == c) + sum(top == c)))
+        other.append(share([m == c for m, label in zip(moved, labels, strict=True) if label == c]))
+    means = summary["class_means"]["ensemble"]
+    np.testing.assert_allclose([means["accuracy"], means["f1"]], [np.mean(recalls), np.mean(harmonic)], rtol=1e-6)
+    assert summary["test_counts"] == np.bincount(labels, minlength=NUM_CLASSES).tolist()
+    assert_same(summary["moved"], {"accuracy": float(np.mean(moved == labels)), "class_mean": float(np.mean(other))})
+    assert (moved != top).any()
+
+
+def test_answers_for_single_images_equal_plain_loops():
+    logits, labels = sample()
+    answers = metrics.evaluate_batch(jnp.asarray(logits), jnp.asarray(labels), None)[1]
+    for image, label in enumerate(labels):
+        p = np.sort(softmax(logits.mean(0)[image]))
+        np.testing.assert_allclose(answers.true[image], softmax(logits.mean(0)[image])[label], rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(answers.margin[image], p[-1] - p[-2], rtol=1e-4, atol=1e-6)
 
 
 def test_disagreement_equals_plain_loops(summary):

@@ -1,5 +1,7 @@
 """The page of a run, and of several: every section from figures that are known, read back and opened in a browser."""
 
+import csv
+import io
 import json
 import re
 import xml.etree.ElementTree as ET
@@ -9,6 +11,7 @@ import browser
 import matplotlib
 import numpy as np
 import pytest
+from PIL import Image
 
 from ncl_jax import cli, methods
 from ncl_jax.cli.report import make
@@ -19,22 +22,21 @@ from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation import metrics, predictions
-from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.methods import METHODS
-from ncl_jax.report import charts, comparison, confusion, page, plots
+from ncl_jax.report import charts, comparison, confusion, html, page, plots
+from ncl_jax.report.content import Names, RunContent
 from ncl_jax.runs.results import write
 from ncl_jax.storage.directory import RunDir
 
 PICTURES = True
-SECTIONS = ["Figures", "Head and tail", "Training", "Confusions", "Confidence", "Do the experts agree?",
-            "The most confident mistakes", "The tail's worst classes"]  # fmt: skip
+SECTIONS = ["The most confident mistakes", "Confused pairs", "Confusion matrix", "Every class", "Figures",
+            "Head and tail", "Confidence", "Do the experts agree?", "Training", "The run"]  # fmt: skip
 LABELS, TOP = np.array([0, 0, 1, 1, 2, 2, 3, 3]), np.array([0, 1, 1, 1, 0, 0, 2, 3])
-CONFIDENCE = np.array([0.9, 0.6, 0.8, 0.7, 0.95, 0.85, 0.5, 0.4])
-COUNTS = (200, 50, 10, 5)
 
 
-def content(seed=0, classes=10, experts=3, name="run", **fields):
-    """A run's content with random answers, of classes that are worse the smaller they are."""
+def content(seed=0, classes=10, experts=3, name="run", each=4, **fields):
+    """A run's content with random answers, of classes that are worse the smaller they are; `each`: test images of each
+    class."""
     rng, counts = np.random.default_rng(seed), np.geomspace(500, 5, classes).astype(int)
     config = base_config()
     config.seed = seed
@@ -42,25 +44,37 @@ def content(seed=0, classes=10, experts=3, name="run", **fields):
     facts = Facts(
         "shirts & <shoes>", (8, 8, 3), tuple(f"class <{c}>" for c in range(classes)), tuple(counts.tolist()), "0"
     )
-    labels = np.repeat(np.arange(classes), 4)
+    labels = np.repeat(np.arange(classes), each)
 
     def answer():
         return np.where(rng.random(len(labels)) < counts[labels] / 500, labels, rng.integers(0, classes, len(labels)))
 
     top = np.stack([answer() for _ in range(1 + experts)]).astype(np.int32)
-    answers = metrics.Answers(labels, labels >= 0, top, rng.random(top.shape).astype(np.float32))
+    sure = rng.random(top.shape).astype(np.float32)
+    answers = metrics.Answers(labels, labels >= 0, top, sure, sure[0] / 3, sure[0] / 2)
     images = rng.integers(0, 255, (len(labels), 8, 8, 3), dtype=np.uint8)
-    found = predictions.make(answers, Split(images, labels), facts.class_counts, 8, 8)
-    return page.RunContent(name, results(facts, top, labels, config), facts, logged(), found)
+    train_labels = np.repeat(np.arange(classes), counts)
+    train = Split(np.resize(images, (len(train_labels), 8, 8, 3)), train_labels)
+
+    def nearest(rows):
+        near = rng.integers(0, len(train_labels), (len(rows), 3)).astype(np.int32)
+        away = np.full(near.shape, 0.25, np.float32)
+        return predictions.Near(rows, near, train_labels[near].astype(np.int32), away)
+
+    found = predictions.make(answers, Split(images, labels), train, classes, nearest)
+    return RunContent(name, results(facts, top, labels, config), facts, logged(), found)
 
 
 def results(facts, top, labels, config):
     """The content of `results.json` for these answers."""
 
+    def share(flags):
+        return float(flags.mean()) if len(flags) else None
+
     def figures(answers):
         right = answers == labels
-        per_class = [float(right[labels == c].mean()) for c in range(facts.num_classes)]
-        groups = {name: float(right[mask[labels]].mean()) for name, mask in facts.groups()["papers"].items()}
+        per_class = [share(right[labels == c]) for c in range(facts.num_classes)]
+        groups = {name: share(right[mask[labels]]) for name, mask in facts.groups()["papers"].items()}
         return {"accuracy": float(right.mean()), **groups, "nll": 1.5, "ece": 0.04, "per_class": per_class}
 
     per_class = np.linspace(0.1, 0.6, facts.num_classes).tolist()
@@ -68,6 +82,7 @@ def results(facts, top, labels, config):
     return {
         "dataset": facts.name, "split": "test", "num_train": facts.num_train, "class_counts": list(facts.class_counts),
         "rows_checksum": "0", "epoch": 3, "step": 30,
+        "test_counts": np.bincount(labels, minlength=facts.num_classes).tolist(),
         "ensemble": figures(top[0]), "experts": [figures(t) for t in top[1:]], "best_on_test": None,
         "disagreement": {"kl": disagreement, "top1": disagreement}, "seconds": 60.0, "images_per_second": 100.0,
         "device": "1 x CPU", "config": config.to_dict(), "versions": {"jax": "0.0"},
@@ -86,12 +101,13 @@ class Text(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.headings, self.sources, self._inside = [], [], False
+        self.headings, self.sources, self.names, self._inside = [], [], [], False
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         self._inside = tag in ("h1", "h2")
         self.sources += [value for name, value in attributes if name in ("src", "href")]
+        self.names += [value for name, value in attributes if name == "id"]
         assert tag != "script"
 
     def handle_data(self, data):
@@ -114,17 +130,63 @@ def test_a_runs_page_has_every_section_and_stands_alone(classes, experts):
     text = page.page(run)
     wanted = [name for name in SECTIONS if experts > 1 or name != "Do the experts agree?"]
     assert Text(text).headings[1:] == wanted
-    assert all(source.startswith(("data:", "#")) for source in Text(text).sources) and "http" not in text.replace(
-        "&", ""
-    )
-    assert len(text) < 800_000 and drawings(text)
+    assert all(source.startswith(("data:", "#")) for source in Text(text).sources)
+    assert "http:" not in text and "https:" not in text and "default-src 'none'; img-src data:" in text
+    assert len(text) < 5_000_000 and drawings(text)
+    anchors = {source[1:] for source in Text(text).sources if source.startswith("#run-")}
+    assert "run-worst" in anchors and f"run-class-{classes - 1}" in anchors and anchors <= set(Text(text).names)
     assert "class &lt;3&gt;" in text and "class <3>" not in text
 
 
 def test_a_run_without_predictions_says_how_to_get_them():
     text = page.page(content()._replace(predictions=None))
     assert "ncl-jax evaluate --run=DIR --finish" in text
-    assert Text(text).headings[1:] == [name for name in SECTIONS if name not in SECTIONS[3:5] + SECTIONS[6:]]
+    assert Text(text).headings[1:] == [*SECTIONS[4:6], *SECTIONS[7:]]
+
+
+def test_a_run_that_kept_no_pictures_says_how_to_get_them():
+    run = content()
+    old = run.predictions._replace(true=None, margin=None, near=None, pictures=None)
+    text = page.page(run._replace(predictions=old))
+    assert "ncl-jax evaluate --run=DIR --finish" in text and "background-image" not in text
+    assert Text(text).headings[1:] == SECTIONS
+
+
+def test_a_page_without_images_names_the_mistakes_all_the_same():
+    run = content()
+    shown, mailed = page.page(run), page.page(run, with_images=False)
+    assert "background-image" in shown and "background-image" not in mailed and 'class="t ' not in mailed
+    assert mailed.count("taken for <b>") == shown.count("taken for <b>") > 5 and "run-class-3" not in mailed
+
+
+def test_each_picture_is_stored_once_and_the_page_keeps_to_its_room():
+    run = content(classes=40)
+    text = page.page(run)
+    rules = re.findall(r"\.(run-\w+)\{background-image", text)
+    used = re.findall(r'class="t (run-\w+)"', text)
+    assert len(rules) == len(set(rules)) > 40 and set(used) <= set(rules) and len(used) > len(rules)
+    small = page.sections(run, "run", room=len(page.sections(run, "run", with_images=False)) + 80_000)
+    assert 0 < len(re.findall("background-image", small)) < len(rules)
+    assert len(small) < len(text) - 10_000
+
+
+@pytest.mark.parametrize("each", [[1, 1, 1], [2, 0, 9], [0, 0, 1]])
+def test_few_test_images_and_classes_without(each):
+    text = page.page(content(classes=3, each=each))
+    assert Text(text).headings[1:] == SECTIONS and "nan" not in text.partition("<svg")[0]
+    assert f"{sum(each)} test images are recognised" in re.sub("<[^>]+>", "", text)
+    assert ("no test image: nothing is known" in text) == (0 in each)
+
+
+def test_names_that_would_be_markup_are_text():
+    run = content()
+    names = ('"><script>alert(1)</script>', "line\nbreak", "'onload='x", *run.facts.class_names[3:])
+    files = ['"><img src=x onerror=alert(1)>'] * 40
+    run = run._replace(facts=run.facts._replace(class_names=names), names=Names(files, []))
+    text = page.page(run)
+    assert (
+        "<script" not in text and "<img" not in text and "&lt;img src=x" in text and Text(text).headings[1:] == SECTIONS
+    )
 
 
 def test_own_images_are_named_by_their_folder():
@@ -156,52 +218,43 @@ def test_a_browser_shows_the_page_without_an_error_or_a_request(tmp_path, runs):
 
 
 @pytest.mark.skipif(not browser.CHROMIUM, reason="no Chromium")
+def test_what_a_page_should_not_hold_neither_runs_nor_is_fetched(tmp_path):
+    body = "<script>document.body.id = 'ran'</script><img src='http://example.com/a.png'><i style='color:red'></i>"
+    (tmp_path / "page.html").write_text(html.document("t", body))
+    shown, console, fetched = browser.open_page(tmp_path / "page.html", tmp_path)
+    assert 'id="ran"' not in shown and not fetched and "Content Security Policy" in console[0]
+
+
+@pytest.mark.skipif(not browser.CHROMIUM, reason="no Chromium")
 def test_the_browser_check_finds_errors_and_requests(tmp_path):
     (tmp_path / "bad.html").write_text("<script>missing()</script><img src='http://example.com/a.png'>")
     _, console, fetched = browser.open_page(tmp_path / "bad.html", tmp_path)
     assert "missing is not defined" in console[0] and "http://example.com/a.png" in fetched
 
 
-def test_confident_mistakes_come_with_an_example_of_what_they_were_taken_for():
-    assert predictions.confident_mistakes(LABELS, TOP, CONFIDENCE) == [(4, 0), (5, 0), (1, 2), (6, 4)]
-
-
-def test_the_worst_classes_of_the_tail():
-    worst = predictions.worst_classes(LABELS, TOP, CONFIDENCE, COUNTS)
-    assert worst == [(2, [(4, 0), (5, 0)]), (3, [(6, 4)])]
-    halves = predictions.worst_classes(LABELS, TOP, CONFIDENCE, (200, 150, 130, 120))  # no class has few images
-    assert [c for c, _ in halves] == [2, 3]
-
-
-def test_only_the_pictures_that_are_shown_are_kept(tmp_path):
-    images = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
-    answers = metrics.Answers(LABELS, LABELS >= 0, TOP[None].astype(np.int32), CONFIDENCE[None].astype(np.float32))
-    made = predictions.make(answers, Split(images, LABELS), COUNTS, 4, 4)
-    (tmp_path / "p.npz").write_bytes(predictions.packed(made))
-    found = predictions.read(tmp_path / "p.npz")
-    assert isinstance(found, Predictions) and found.rows.tolist() == [0, 1, 2, 4, 5, 6]
-    assert found.picture(4).max() == 4 and all((a == b).all() for a, b in zip(found, made, strict=True))
-    for damaged in ((tmp_path / "p.npz").read_bytes()[:100], b""):
-        (tmp_path / "p.npz").write_bytes(damaged)
-        assert predictions.read(tmp_path / "p.npz") is None
-
-
-@pytest.mark.slow
-def test_files_that_have_gone_leave_a_page_without_pictures(tmp_path):
-    answers = metrics.Answers(LABELS, LABELS >= 0, TOP[None].astype(np.int32), CONFIDENCE[None].astype(np.float32))
-    gone = Files(tmp_path, np.array([f"{row}.png" for row in range(8)]), np.zeros(8, int))
-    found = predictions.make(answers, Split(gone, LABELS), COUNTS, 4, 4)
-    run = content()
-    run = run._replace(predictions=run.predictions._replace(rows=found.rows, thumbnails=found.thumbnails))
-    assert not len(found.rows) and "<img" not in page.page(run) and "<img" in page.page(content())
+def test_files_that_have_gone_are_named_and_the_rest_is_shown(tmp_path):
+    run, pixels = content(), np.zeros((8, 8, 3), np.uint8)
+    places = [f"{row}.png" for row in range(40)]
+    for name in places[::2]:
+        Image.fromarray(pixels).save(tmp_path / name)
+    labels, train = run.predictions.labels, run.predictions.labels.astype(int)
+    files = Files(tmp_path, np.array(places), np.zeros(40, int))
+    answers = metrics.Answers(labels, labels >= 0, *run.predictions[1:5])
+    found = predictions.make(answers, Split(files, labels), Split(np.zeros((40, 8, 8, 3), np.uint8), train), 10)
+    text = page.page(run._replace(predictions=found, names=Names(places, places)))
+    wrong = set(np.flatnonzero(found.top[0] != labels).tolist())
+    gone = [row for row in wrong if row % 2]
+    assert f"could not be read when this page&#x27;s pictures were made: {len(gone)} images" in text and ".png" in text
+    assert "background-image" in text and "nearest training images were not found" in text
 
 
 def test_answers_are_joined_in_order_without_padding():
-    batch = lambda first, valid: metrics.Answers(  # noqa: E731
-        np.arange(first, first + 3), np.array(valid), np.arange(first, first + 3)[None].repeat(2, 0), np.ones((2, 3))
-    )
+    def batch(first, valid):
+        rows = np.arange(first, first + 3)
+        return metrics.Answers(rows, np.array(valid), rows[None].repeat(2, 0), np.ones((2, 3)), rows / 9, rows / 8)
+
     joined = metrics.join([batch(0, [True] * 3), batch(3, [True, True, False])])
-    assert joined.labels.tolist() == [0, 1, 2, 3, 4] and joined.top.shape == (2, 5)
+    assert joined.labels.tolist() == [0, 1, 2, 3, 4] and joined.top.shape == (2, 5) and joined.true[3] == 3 / 9
 
 
 def test_the_confusion_matrix_is_sorted_by_size():
@@ -308,12 +361,13 @@ def finished(path, log=True, seed=0):
     directory, run = RunDir(path), content(seed)
     directory.path.mkdir()
     test = Split(np.zeros((40, 8, 8, 3), np.uint8), run.predictions.labels)
-    directory.begin(base_config(), Data(run.facts, test, test, {}), {})
+    data = Data(run.facts, test, test, {})
+    directory.begin(base_config(), data, {})
     if log:
         lines = [json.dumps({"step": record["epoch"]} | record) + "\n" for record in run.metrics]
         directory.metrics.write_text("".join(lines))
-    answers = metrics.Answers(test.labels, test.labels >= 0, run.predictions.top, run.predictions.confidence)
-    write(directory, run.results, [answers], test)
+    answers = metrics.Answers(test.labels, test.labels >= 0, *run.predictions[1:5])
+    write(directory, run.results, [answers], data, None)
     return directory
 
 
@@ -326,6 +380,8 @@ def test_a_finished_run_has_its_plots_its_page_and_its_results(tmp_path, log):
     headings = Text(directory.report.read_text()).headings[1:]
     assert headings == [name for name in SECTIONS if log or name != "Training"]
     assert json.loads(directory.results.read_text())["step"] == 30
+    for file, number in ((directory.classes, 10), (directory.images, 40)):
+        assert len(list(csv.DictReader(io.StringIO(file.read_text())))) == number
     assert make([directory.path]) == directory.report.read_text()
 
 
@@ -336,6 +392,9 @@ def test_the_command_writes_a_page_of_one_run_and_of_several(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert cli.attempt("report", ["a"]) == ("", 0)
     assert "wrote report.html: open it in a browser" in capsys.readouterr().out
+    assert "background-image" in (tmp_path / "report.html").read_text()
+    assert cli.attempt("report", ["a", "--force", "--no-images"]) == ("", 0)
+    assert "background-image" not in (tmp_path / "report.html").read_text()
     assert cli.attempt("report", ["a", "b", "--force"]) == ("", 0)
     assert "2 runs on shirts &amp; &lt;shoes&gt;" in (tmp_path / "report.html").read_text()
     for arguments, message in [

@@ -171,4 +171,7 @@ def test_odd_names_and_a_class_without_test_images():
         predictor["per_class"][1] = None
     figure = charts.per_class(content, ["$a_", "b$^{", "great white shark, man-eating shark"])
     figure.draw_without_rendering()
-    assert texts(figure.axes[0])[1:] == ["great white shark, man-…", "b$^{", "$a_"]
+    assert texts(figure.axes[0])[1:] == ["great white shark, man-…", "$a_"]
+    for predictor in (content["ensemble"], *content["experts"]):
+        predictor["per_class"] = [None] * 3
+    charts.per_class(content, ["a", "b", "c"]).draw_without_rendering()

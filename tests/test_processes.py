@@ -17,15 +17,8 @@ METHOD = "configs/quickstart.py:method=ncl_supervised"
 FIELDS = {
     "epochs": 4, "eval_every": 1, "checkpoint_every": 1, "optim__batch_size": 128, "optim__learning_rate": 0.01,
     "optim__milestones": "(2,)", "run__data_devices": 2,
+    "data__augment": "crop_flip",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-    """As `quick_jit`: the compiler's time is what counts."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
-        yield
 
 
 def start_two(workdir, cache, fields=FIELDS, config=METHOD):

@@ -21,8 +21,10 @@ pytestmark = pytest.mark.slow
 NO_DATA = ["--config.data.dir=/nowhere/data", "--config.data.download=False"]
 METHOD = "configs/quickstart.py:method=ncl"
 LENGTH = {"epochs": 4, "optim__milestones": "(3,)"}  # epochs of 19 steps, a checkpoint after every second
-command = functools.partial(programs.command, model__width=lanes(), **LENGTH)  # what the CPU's own convolutions take
-small = functools.partial(programs.one_layer, **LENGTH)
+# What the CPU's own convolutions take, and augmentation whose draws must come again.
+OWN = {"model__width": lanes(), "data__augment": "crop_flip", "contrast__augment": "crop_flip"}
+command = functools.partial(programs.command, **LENGTH, **OWN)
+small = functools.partial(programs.one_layer, **LENGTH, data__augment="crop_flip")
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +36,11 @@ def reference(cache, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def small_reference(cache, tmp_path_factory):
-    """The same with a network of one layer."""
-    workdir = tmp_path_factory.mktemp("run") / "small"
-    return workdir, programs.run(small(workdir, METHOD), cache)
+def finished(tmp_path_factory):
+    """The same with a network of one layer, in the tests' process."""
+    workdir = tmp_path_factory.mktemp("run") / "finished"
+    programs.finish(small(workdir, METHOD))
+    return workdir
 
 
 def test_a_run_leaves_what_it_promises(reference):
@@ -74,49 +77,39 @@ def stop_and_continue(arguments, reference, cache, workdir, epoch, number):
     first, code = programs.stop_after_epoch(arguments, cache, workdir, epoch, number)
     assert not (workdir / "results.json").exists()
     second = programs.run(arguments, cache)
-    assert programs.content(workdir) == programs.content(reference[0])
+    assert programs.content(workdir) == programs.content(reference)
     return first, second, code
 
 
 def test_a_killed_run_continues_bit_for_bit(reference, cache, tmp_path):
     """Between checkpoints, with the convolutions that runs have."""
     arguments = command(tmp_path / "run", METHOD)
-    _, second, code = stop_and_continue(arguments, reference, cache, tmp_path / "run", 3, signal.SIGKILL)
+    _, second, code = stop_and_continue(arguments, reference[0], cache, tmp_path / "run", 3, signal.SIGKILL)
     assert code == -signal.SIGKILL and "continuing at step" in second
 
 
-@pytest.mark.parametrize(("epoch", "number"), [(1, signal.SIGKILL), (3, signal.SIGTERM)])
-def test_a_stopped_run_continues_bit_for_bit(small_reference, cache, tmp_path, epoch, number):
-    """SIGKILL before the first checkpoint (1), and SIGTERM."""
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory):
+    """A compilation cache for one program alone."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def test_a_run_stopped_by_sigterm_continues_bit_for_bit(finished, own_cache, tmp_path):
     arguments = small(tmp_path / "run", METHOD)
-    first, second, code = stop_and_continue(arguments, small_reference, cache, tmp_path / "run", epoch, number)
-    if number == signal.SIGTERM:
-        assert code == 143
-        assert re.search(r"stopped (at step|after epoch) \d+, saved: the same command continues", first)
-    else:
-        assert code == -signal.SIGKILL
-    if epoch == 3:
-        assert "continuing at step" in second
+    first, second, code = stop_and_continue(arguments, finished, own_cache, tmp_path / "run", 2, signal.SIGTERM)
+    assert code == 143 and "continuing at step" in second
+    assert re.search(r"stopped (at step|after epoch) \d+, saved: the same command continues", first)
 
 
-def test_a_program_is_compiled_once_for_all_that_run_it(small_reference, tmp_path):
-    """With a cache of its own: a second run adds no compiled training step."""
-    arguments = [
-        small(tmp_path / name, "configs/quickstart.py:method=ce", epochs=1, optim__milestones="()")
-        for name in ("one", "two")
-    ]
-    programs.run(arguments[0], tmp_path / "cache")
-    compiled = set((tmp_path / "cache").glob("jit_advance-*-cache"))
-    programs.run(arguments[1], tmp_path / "cache")
-    assert len(compiled) == 1 and compiled == set((tmp_path / "cache").glob("jit_advance-*-cache"))
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A finished run in the tests' process, with a network of one layer."""
-    workdir = tmp_path_factory.mktemp("run") / "finished"
-    assert cli.attempt("train", small(workdir, METHOD)[2:]) == ("", 0)
-    return workdir
+def test_killed_before_its_first_checkpoint_a_run_repeats_what_was_compiled_once(finished, own_cache, tmp_path):
+    """Bit for bit, and the second program adds no compiled training step."""
+    arguments = small(tmp_path / "run", METHOD)
+    _, code = programs.stop_after_epoch(arguments, own_cache, tmp_path / "run", 1, signal.SIGKILL)
+    assert code == -signal.SIGKILL and not (tmp_path / "run" / "results.json").exists()
+    compiled = set(own_cache.glob("jit_advance-*-cache"))
+    programs.run(arguments, own_cache)
+    assert len(compiled) == 1 and compiled == set(own_cache.glob("jit_advance-*-cache"))
+    assert programs.content(tmp_path / "run") == programs.content(finished)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from ncl_jax.data.feeds.resident import Resident
 from ncl_jax.runtime.devices import make_mesh, put_rows, replicated, take_rows
 
 MESHES = [(8, 1), (2, 4), (4, 2)]
+DRAWS = {"data__augment": "crop_flip"}
 
 
 def program(config, facts, mesh, images, labels):
@@ -28,7 +29,7 @@ def program(config, facts, mesh, images, labels):
 
 def run(data, expert, strategy="unroll", num_steps=10):
     """The losses and the final state of a run on a mesh."""
-    config = tiny("method=ncl", model__num_experts=4, optim__batch_size=8, run__strategy=strategy)
+    config = tiny("method=ncl", model__num_experts=4, optim__batch_size=8, run__strategy=strategy, **DRAWS)
     mesh = make_mesh(data, expert)
     _, places, feed, step = program(config, FACTS, mesh, np.asarray(IMAGES), np.asarray(LABELS))
     state = jax.device_put(quick_jit(lambda: plans.initial_state(build.make_training_plan(config, FACTS)))(), places)
@@ -82,7 +83,7 @@ def test_gradients_and_statistics_travel_and_activations_do_not(mesh_shape, stra
     """A ResNet-8 on eight devices: all-reduces hold every parameter's gradient and the statistics; what is gathered is
     random draws and keys, far smaller than one activation of the batch, let alone the images."""
     facts = FACTS._replace(image_shape=(16, 16, 3))
-    fields = {"model__backbone": "cifar_resnet", "run__strategy": strategy}
+    fields = {"model__backbone": "cifar_resnet", "run__strategy": strategy, **DRAWS}
     config = tiny("method=ncl", optim__batch_size=16, **fields)
     mesh = make_mesh(*mesh_shape)
     images, labels = np.zeros((20, 16, 16, 3), np.uint8), np.zeros(20, np.int32)

@@ -21,7 +21,7 @@ from ncl_jax.training import steps
 @functools.cache
 def program(arguments, **fields):
     """The compiled step and the first state of a configuration."""
-    config = tiny(arguments, **dict(fields))
+    config = tiny(arguments, **{"data__augment": "crop_flip"} | fields)
     state = quick_jit(lambda: plans.initial_state(build.make_training_plan(config, FACTS)))()
     step = plans.train_step(build.make_training_plan(config, FACTS))
     return config, state, step, quick_jit(step)
@@ -132,11 +132,12 @@ def test_copies_are_augmented_independently_and_laid_out_copy_major():
     seen = {}
 
     def augment(key, images):
-        seen["images"] = images
+        jax.debug.callback(functools.partial(seen.__setitem__, "images"), images)
         return images.astype(jnp.float32) + jax.random.uniform(key, (len(images), 1, 1, 1))
 
     def compute(outputs, labels, step, memory):
-        seen["labels"], seen["rows"] = labels, outputs["logits"].shape[1]
+        jax.debug.callback(functools.partial(seen.__setitem__, "labels"), labels)
+        seen["rows"] = outputs["logits"].shape[1]
         return {"nil": outputs["logits"].sum()}, memory
 
     config, state, _, _ = program("method=ce")
@@ -149,8 +150,8 @@ def test_copies_are_augmented_independently_and_laid_out_copy_major():
         strategy="unroll",
         copies=3,
     )
-    with jax.disable_jit():
-        step(state, plans.keys(0).step, batch())
+    jax.block_until_ready(quick_jit(step)(state, plans.keys(0).step, batch()))
+    jax.effects_barrier()
     assert seen["rows"] == 12
     np.testing.assert_array_equal(seen["images"], np.concatenate([batch().images[:, 0]] * 3))
     np.testing.assert_array_equal(seen["labels"], np.tile(batch().labels, 3))

@@ -118,21 +118,13 @@ CHANGES = {
 }
 
 
-@pytest.fixture(scope="module")
-def stopped(folder, cache, tmp_path_factory):
-    """A run that stands still, and its data."""
-    place = tmp_path_factory.mktemp("changing")
-    shutil.copytree(folder, place / "data")
-    arguments = command(place / "data", place / "run", epochs=50)
-    programs.stop_after_epoch(arguments, cache, place / "run", 1, signal.SIGTERM)
-    return place
-
-
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_folder_that_changed_is_refused(stopped, capsys, tmp_path, name):
+def test_a_folder_that_changed_is_refused(reference, folder, capsys, tmp_path, name):
+    """By a run that has not ended, and its data."""
     change, said = CHANGES[name]
-    shutil.copytree(stopped / "data", tmp_path / "data")
-    shutil.copytree(stopped / "run", tmp_path / "run")
+    shutil.copytree(folder, tmp_path / "data")
+    shutil.copytree(reference[0], tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
     change(tmp_path / "data")
-    output = programs.here(command(tmp_path / "data", tmp_path / "run", epochs=50), capsys, code=1)
+    output = programs.here(command(tmp_path / "data", tmp_path / "run", data__threads=1), capsys, code=1)
     assert re.search(said, output) and "holds a run of another configuration" in output, output

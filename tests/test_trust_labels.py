@@ -178,11 +178,34 @@ def test_copies_are_found_once_and_others_are_not():
     assert leaked.first[leaked.second == 2] in (0, 40, 41) and (leaked.differences == 0).all()
 
 
+@pytest.mark.parametrize("by_pixels", [False, True])
+def test_the_rule_for_copies_equals_loops(by_pixels):
+    """Pictures that differ a little, more, or wholly, at distances below the limit, above it, or far away."""
+    rng, small = np.random.default_rng(5), pictures(12)
+    noisy = [
+        np.clip(small[i] + rng.normal(0, level, (16, 16)), 0, 255) for i, level in enumerate([2, 5, 14, 14, 20, 60] * 2)
+    ]
+    others = np.stack(noisy).astype(np.uint8)
+    features = rng.normal(size=(12, 30))
+    theirs = features + rng.choice([0.02, 0.4, 3], (12, 1)) * rng.normal(size=(12, 30))
+    found = duplicates.between(features, theirs, small, others, 0.1, by_pixels)
+    wanted = {}
+    for j in range(12):
+        away = [1 - a @ theirs[j] / np.linalg.norm(a) / np.linalg.norm(theirs[j]) for a in features]
+        for i in np.argsort(away)[:10]:
+            differs = duplicates.difference(small[i : i + 1], others[j : j + 1])[0]
+            most = (0.1 if by_pixels else 0.25) if away[i] < 0.1 else (0 if by_pixels else 0.1)
+            if differs < most and j not in wanted:
+                wanted[j] = i
+    assert dict(zip(found.second.tolist(), found.first.tolist(), strict=True)) == wanted
+    assert len(wanted) in range(2, 12) and (np.diff(found.distances) >= 0).all()
+
+
 def test_pixels_alone_find_copies():
     small = pictures(31)
     small[30] = small[4]
     features = duplicates.pixel_features(small)
-    found, _ = duplicates.within(*nearest(features, features, 10, same=True), small)
+    found, _ = duplicates.within(*nearest(features, features, 10, same=True), small, by_pixels=True)
     assert (found.first.tolist(), found.second.tolist()) == ([4], [30])
     correlation = np.corrcoef(small[0].ravel(), small[1].ravel())[0, 1]
     a, b = duplicates.pixel_features(small[:2])

@@ -31,6 +31,7 @@ import input as feeding  # noqa: E402
 import scaling  # noqa: E402
 import short_schedules  # noqa: E402
 import step_report  # noqa: E402
+import trust_backtest  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -168,6 +169,9 @@ KINDS = {
     "about": about,
     "groups": groups,
     "flipped": flipped_labels.table,
+    "trust_sets": trust_backtest.sets_table,
+    "trust_mixes": trust_backtest.mixes_table,
+    "trust_selective": trust_backtest.selective_table,
     "features": features,
     "methods": lambda results: ablation.table(results["methods"]),
     "run": run,

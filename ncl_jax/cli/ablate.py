@@ -8,7 +8,7 @@ import argparse
 import pathlib
 import sys
 
-from ncl_jax.cli import launch
+from ncl_jax.cli import launch, report
 from ncl_jax.cli.arguments import Parser, add_config, read_config
 from ncl_jax.config import files as config_files
 from ncl_jax.errors import ConfigError, NclError
@@ -73,9 +73,11 @@ def main(args: argparse.Namespace) -> None:
     jobs = [job(args.config, method, seed, workdir, args.fields) for method, seed in cases]
     failed: list[str] = []
     results: dict[str, list[dict]] = {method: [] for method in args.methods}
+    finished: list[pathlib.Path] = []
     for (method, _), one, code in zip(cases, jobs, launch.run(launcher, jobs), strict=True):
         if code == 0 and (found := RunDir(one.directory).read_results()):
             results[method].append(found)
+            finished.append(one.directory)
         else:
             ended = "ended without an exit code" if code is None else f"exit code {code}"
             failed.append(f"{one.name}: {ended if code != 0 else f'{one.directory} holds no results'}")
@@ -85,8 +87,13 @@ def main(args: argparse.Namespace) -> None:
         console.say_text(f"\n{RunDir(workdir)}/table.md is left as it was, because runs failed")
     elif any(results.values()):
         with RunDir(workdir).writing():
-            table_file = {workdir / "table.md": valid_utf8(text + "\n")}
-            write_together(table_file | {workdir / "per_class.png": png(plot(results))})
-        console.say_text(f"\n{RunDir(workdir)}/table.md, {RunDir(workdir)}/per_class.png")
+            write_together({
+                workdir / "table.md": valid_utf8(text + "\n"),
+                workdir / "per_class.png": png(plot(results)),
+                workdir / "report.html": valid_utf8(report.make(finished)),
+            })  # fmt: skip
+        console.say_text(
+            "\n" + ", ".join(f"{RunDir(workdir)}/{name}" for name in ("table.md", "per_class.png", "report.html"))
+        )
     if failed:
         raise NclError("failed: " + "; ".join(failed))

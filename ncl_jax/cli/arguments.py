@@ -133,10 +133,10 @@ def add_run(parser: Parser, *aliases: str, help: str = "directory of the run") -
     parser.add_argument("--run", *aliases, required=True, type=pathlib.Path, metavar="DIR", help=help)
 
 
-def add_model(parser: Parser) -> None:
-    """Which checkpoint of a run, and what its scores are for."""
+def add_model(parser: Parser, more: str = "") -> None:
+    """Which checkpoint of a run, and what its scores are for; `more`: what else --prior takes."""
     parser.add_argument("--step", type=step, help=STEP_HELP)
-    parser.add_argument("--prior", metavar="PRIOR", help=PRIOR_HELP)
+    parser.add_argument("--prior", metavar="PRIOR", help=PRIOR_HELP.replace("; default", f"{more}; default"))
     parser.add_argument("--temperature", metavar="NUMBER", help=TEMPERATURE_HELP)
     parser.add_argument("--crops", type=int, default=1, metavar="NUMBER", help=CROPS_HELP)
 

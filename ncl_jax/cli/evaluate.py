@@ -1,13 +1,15 @@
 """Evaluates a checkpoint of a run again."""
 
 import argparse
+import json
 
-from ncl_jax.cli.arguments import Parser, add_model, add_run
-from ncl_jax.errors import ConfigError
+from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, check_writable, new_file
+from ncl_jax.errors import ConfigError, WriteError
 from ncl_jax.evaluation import shifts
 from ncl_jax.report import tables
 from ncl_jax.runs.evaluate import evaluate_run, finish
 from ncl_jax.runtime import console, startup
+from ncl_jax.runtime.files import write_text
 from ncl_jax.storage.directory import RunDir
 
 
@@ -20,6 +22,8 @@ def arguments(parser: Parser) -> None:
     parser.add_argument(
         "--data", metavar="PATH", help="other images with labels: a folder of classes, or a list; nothing is written"
     )
+    parser.add_argument("--out", metavar="FILE.json", help="file for the figures, with the prior and the temperature")
+    add_force(parser)
     parser.add_argument(
         "--data_dir", metavar="DIR", help="folder of the data, if it has moved since the run; of a list's paths"
     )
@@ -33,6 +37,9 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError("--finish writes the figures as trained: leave --prior, --temperature and --crops out")
     if args.data and (args.finish or args.shift):
         raise ConfigError(f"--data={args.data}: --finish and --shift are for the run's own test images: leave them out")
+    out = new_file("--out", args.out, args.force) if args.out else None
+    if out is not None:
+        check_writable("--out", out)
     startup.prepare()
     if args.finish:
         results = finish(args.run, args.data_dir)
@@ -40,6 +47,21 @@ def main(args: argparse.Namespace) -> None:
         results = evaluate_run(
             args.run, args.step, args.data_dir, args.prior, args.temperature, data=args.data, crops=args.crops
         )
-    console.say_text(f"{RunDir(args.run)}, step {results['step']} (epoch {results['epoch']})\n{tables.table(results)}")
+    counts = list(RunDir(args.run).read_facts().class_counts)
+    shown = tables.table(results | {"class_counts": counts})
+    console.say_text(f"{RunDir(args.run)}, step {results['step']} (epoch {results['epoch']}); {used(results)}\n{shown}")
     if args.shift:
-        console.say_text("\n" + shifts.table(results, RunDir(args.run).read_facts().class_counts))
+        console.say_text("\n" + shifts.table(results, counts))
+    if out is not None:
+        try:
+            write_text(out, json.dumps(results | {"class_counts": counts}, indent=1) + "\n")
+        except OSError as error:
+            raise WriteError(f"--out={out} cannot be written: {error}") from error
+        console.say(f"wrote {out}")
+
+
+def used(results: dict) -> str:
+    """The prior and the temperature of figures, in words."""
+    prior, temperature = results.get("prior"), results.get("temperature", 1.0)
+    expected = f"classes as frequent as --prior={prior} says" if prior else "scores as they were trained (no --prior)"
+    return f"{expected}, temperature {temperature:.4g}"

@@ -4,98 +4,81 @@ Folders are searched at any depth; - reads names from standard input, one a line
 them. The answer's disagreement is the share of the pairs of experts that name different classes: a measure of
 uncertainty. Files that cannot be read are listed and skipped; the exit code is then 1. In a .csv a quote precedes names
 that a spreadsheet would take for formulas; bytes of names that are not UTF-8 are written as \\xNN.
+
+--coverage adds to each answer the set of classes that the image may be, --refuse marks images unlike those of training,
+--prior=estimate finds out how common each class is among the given images: docs/trust.md says what each promises.
 """
 
 import argparse
-import csv
-import json
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import TextIO
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, at_least, check_writable, new_file
-from ncl_jax.errors import ConfigError, DataError, Interrupted, WriteError, printable
-from ncl_jax.report.spreadsheet import cell
-from ncl_jax.runs import messages
+from ncl_jax.errors import ConfigError, DataError, Interrupted, WriteError
+from ncl_jax.evaluation import priors
+from ncl_jax.runs import answers, messages
+from ncl_jax.runs.answer_files import WRITERS, text_line
+from ncl_jax.runs.answers import How, Summary
 from ncl_jax.runs.load import Model, load
-from ncl_jax.runs.predict import find_files, predict
+from ncl_jax.runs.predict import Scored, find_files, score
+from ncl_jax.runs.sorting import Sorter
 from ncl_jax.runtime import console, startup
 from ncl_jax.runtime.files import partial_of, writing_whole
 from ncl_jax.storage.directory import RunDir
+from ncl_jax.trust import sets
 
 MOST_INPUT = 2**28  # bytes of names on standard input
+ESTIMATE = "estimate"  # the value of --prior for one that is estimated
 
 
-def text_line(answer: dict) -> str:
-    """An answer on the console."""
-    if "error" in answer:
-        return answer["error"]  # which names the file
-    listed = ", ".join(f"{c['label']} {100 * c['probability']:.1f} %" for c in answer["top"])
-    doubt = f"  (experts disagree: {100 * answer['disagreement']:.0f} %)" if answer["disagreement"] else ""
-    return printable(f"{answer['file']}: {listed}{doubt}")
-
-
-def csv_writer(file: TextIO, top: int) -> Callable[[dict], object]:
-    """Writes answers as rows, under a header."""
-    writer = csv.writer(file)
-    names = [f"{field}_{rank}" for rank in range(1, top + 1) for field in ("label", "probability")]
-    writer.writerow(["file", *names, "disagreement", "error"])
-
-    def write(answer: dict) -> None:
-        cells = [value for c in answer.get("top", ()) for value in (cell(c["label"]), c["probability"])]
-        cells += [""] * (2 * top - len(cells))
-        writer.writerow([cell(answer["file"]), *cells, answer.get("disagreement", ""), cell(answer.get("error", ""))])
-
-    return write
-
-
-def jsonl_writer(file: TextIO, top: int) -> Callable[[dict], object]:
-    """Writes answers as JSON, one a line."""
-    return lambda answer: file.write(json.dumps(answer, ensure_ascii=False) + "\n")
-
-
-WRITERS = {".csv": csv_writer, ".jsonl": jsonl_writer}
-
-
-def run(model: Model, files: Sequence[str], top: int, expert: int | None, out: pathlib.Path | None) -> int:
-    """Writes the answers to `out`, or shows them; returns how many files could not be read.
+def write_all(
+    model: Model, found: Iterable[Scored], how: How, out: pathlib.Path | None, sorter: Sorter | None, summary: Summary
+) -> None:
+    """Writes the answers to `out`, or shows them, and sorts the files.
 
     Raises:
       WriteError: they cannot be written.
       Interrupted: nobody reads them any more.
     """
-    top, failed = min(top, len(model.class_names)), 0
+
+    def each(write: Callable[[dict[str, Any]], object]) -> None:
+        for one in found:
+            (answer,) = answers.answers(model, [one], how)
+            summary.add(one, answer, how.shares)
+            if sorter and not one.error:
+                sorter.put(one.file, answer["top"][0]["label"], answer["unsure"])
+            write(answer)
+
     if out is None:
-        for answer in predict(model, files, top, expert):
-            failed += "error" in answer
-            _show(answer)
-        return failed
+        each(lambda answer: _show(answer, how))
+        return
+
+    def to_file(write, answer):
+        write(answer)
+        if "error" in answer:
+            console.say(text_line(answer, how), error=True)
+
     try:
         with writing_whole(out) as file:
-            write = WRITERS[out.suffix.lower()](file, top)
-            for answer in predict(model, files, top, expert):
-                failed += "error" in answer
-                write(answer)
-                if "error" in answer:
-                    console.say(text_line(answer), error=True)
+            write = WRITERS[out.suffix.lower()](file, how)
+            each(lambda answer: to_file(write, answer))
     except OSError as error:
         partial = partial_of(out)
         kept = f"; the answers so far are in {partial}" if partial.exists() else ""
         raise WriteError(f"--out={out} cannot be written: {error}{kept}") from error
-    console.say(f"wrote {out}: {len(files) - failed} of {len(files)} files")
-    return failed
 
 
-def _show(answer):
+def _show(answer, how):
     """Shows an answer. Raises Interrupted where the output's reader has gone, WriteError where it is full."""
     if "error" in answer:
-        console.say(text_line(answer), error=True)
+        console.say(text_line(answer, how), error=True)
         return
     try:
-        console.show(text_line(answer))
+        console.show(text_line(answer, how))
     except BrokenPipeError as error:
         raise Interrupted("", signal.SIGPIPE) from error
     except OSError as error:
@@ -126,29 +109,118 @@ def arguments(parser: Parser) -> None:
     add_run(parser)
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes named for each image; default: 5")
     parser.add_argument("--expert", type=int, metavar="N", help="one expert; default: the ensemble")
-    add_model(parser)
+    add_model(parser, ", or estimate: from the given images")
     parser.add_argument("--out", metavar="FILE", help="file for the answers, .csv or .jsonl; default: the console")
     add_force(parser)
+    trust = parser.add_argument_group("how far answers can be trusted (docs/trust.md)")
+    trust.add_argument(
+        "--coverage", type=float, metavar="SHARE",
+        help="add the set of classes that holds the true one in this share of the cases, such as 0.9",
+    )  # fmt: skip
+    trust.add_argument(
+        "--promise", choices=sets.PROMISES, default=sets.PROMISES[0],
+        help="whether the coverage is meant over all images or as the mean over classes; default: marginal",
+    )  # fmt: skip
+    trust.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="how much each class matters in sets: a number above 0 for each",
+    )
+    trust.add_argument(
+        "--refuse", type=float, metavar="LEVEL",
+        help="mark images unlike anything in training at this level, such as 0.05: of images like those of training "
+        "that share is marked",
+    )  # fmt: skip
+    trust.add_argument(
+        "--sort-into", metavar="DIR", help="new folder for links to the images (or copies) by answer; unsure ones apart"
+    )
+    trust.add_argument(
+        "--review", type=int, default=0, metavar="N", help="list the N images to check first, for the tail"
+    )
 
 
-def main(args: argparse.Namespace) -> None:
-    """The command."""
+def _check(args: argparse.Namespace) -> pathlib.Path | None:
+    """The file for the answers. Raises ConfigError for a bad argument, before anything is computed."""
     out = new_file("--out", args.out, args.force) if args.out else None
     if out is not None:
         if out.suffix.lower() not in WRITERS:
             raise ConfigError(f"--out={out} must end in {' or '.join(WRITERS)}")
         check_writable("--out", out)
     at_least("top", args.top, 1)
+    at_least("review", args.review, 0)
+    if args.coverage is not None:
+        sets.check(args.coverage)
+    elif args.weights or args.promise != sets.PROMISES[0]:
+        raise ConfigError("--promise and --weights are for sets: pass --coverage=0.9 with them")
+    if args.refuse is not None and not 0 < args.refuse < 1:
+        raise ConfigError(f"--refuse={args.refuse} must lie between 0 and 1, such as 0.05")
+    return out
+
+
+def _how(args: argparse.Namespace, model: Model) -> How:
+    """What answers shall hold. Raises ConfigError, DataError where there is nothing to calibrate on."""
+    how = How(min(args.top, len(model.class_names)), refuse=args.refuse)
+    if args.coverage is None:
+        return how
+    weights = priors.read_numbers(args.weights, "--weights") if args.weights else None
+    rule = model.set_rule(args.coverage, args.promise, weights)
+    for line in answers.rule_lines(rule, model.class_names):
+        console.say(line, error=True)
+    return how._replace(rule=rule)
+
+
+def main(args: argparse.Namespace) -> None:
+    """The command."""
+    out = _check(args)
     names = [n for name in args.images for n in (read_names() if name == "-" else [name]) if n]
     files = find_files(names)
     startup.prepare()
+    prior = None if args.prior == ESTIMATE else args.prior
     try:
-        chosen = {"prior": args.prior, "temperature": args.temperature, "crops": args.crops}
+        chosen = {"prior": prior, "temperature": args.temperature, "crops": args.crops}
         model = load(args.run, step=args.step, expert=args.expert, **chosen)
     except ValueError as error:
         raise ConfigError(f"--{error}") from error
     directory = RunDir(args.run)
     for line in messages.other_pixels(directory.read_pixels(), directory.files.exists()):
         console.say(line, error=True)
-    if failed := run(model, files, args.top, args.expert, out):
-        raise DataError(f"{failed} of {len(files)} files cannot be read")
+    sorter = Sorter(args.sort_into, model.class_names) if args.sort_into else None
+    how, found = _scored(args, model, files)
+    summary = Summary(model, args.review)
+    write_all(model, found, how, out, sorter, summary)
+    _end(summary, len(files), out, sorter)
+
+
+def _scored(args: argparse.Namespace, model: Model, files: list[str]) -> tuple[How, Iterable[Scored]]:
+    """What answers shall hold, and the scores that they are made of."""
+    how = _how(args, model)
+    known = None if args.refuse is None else model.knownness()
+    if args.prior != ESTIMATE:
+        return how, score(model, files, args.expert, known)
+    answers.check_size(len(files), len(model.class_names))
+    known = known or answers.measured_with(model)
+    found = list(score(model, files, args.expert, known))
+    estimated = answers.estimate(model, found, known is not None)
+    for line in answers.mix_lines(model, estimated):
+        console.say(line, error=True)
+    if how.rule and how.rule.promise == "marginal" and not estimated.mix.refused:
+        console.say("note: the sets' promise is for the training shares; --promise=macro is for any", error=True)
+    return how._replace(shares=None if estimated.mix.refused else estimated.mix.shares), found
+
+
+def _end(summary: Summary, number: int, out: pathlib.Path | None, sorter: Sorter | None) -> None:
+    """The lines at the end. Raises DataError where files could not be read."""
+    error = out is None  # standard output holds the answers
+    if out is not None:
+        console.say(f"wrote {out}: {number - summary.failed} of {number} files")
+    console.say(summary.counts(), error=error)
+    if summary.refused:
+        console.say(f"unlike anything in training: {summary.refused:,} of {number - summary.failed:,}", error=error)
+    if sorter:
+        console.say(f"sorted into {sorter.place}; in unsure/ of it: {summary.unsure:,}", error=error)
+    if chosen := summary.to_review():
+        console.say("to check first:", error=error)
+        for line in chosen:
+            console.say(f"  {line}", error=error)
+    if summary.failed:
+        raise DataError(f"{summary.failed} of {number} files cannot be read")

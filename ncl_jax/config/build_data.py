@@ -10,11 +10,17 @@ from ncl_jax.data.types import Request
 from ncl_jax.runtime.files import expand
 
 
-def data(config: ml_collections.ConfigDict, rule: int = RULE, pinned: Mapping[str, str] | None = None) -> dataset.Data:
-    """Loads the run's data; `rule` and `pinned` as in `Request`. Raises DataError, see `dataset.load`."""
+def data(
+    config: ml_collections.ConfigDict,
+    rule: int = RULE,
+    pinned: Mapping[str, str] | None = None,
+    skip_rows: bool = False,
+) -> dataset.Data:
+    """Loads the run's data; `rule` and `pinned` as in `Request`; with `skip_rows`, rows of lists without a label or a
+    file are left out, whatever the configuration says. Raises DataError, see `dataset.load`."""
     fields = config.data
     return dataset.load(
-        request(config)._replace(rule=rule, pinned=pinned or {}),
+        request(config)._replace(rule=rule, pinned=pinned or {}, skip=skip_rows or fields.skip_unreadable),
         fields.imbalance,
         size=fields.image_size,
         evaluated=fields.eval_split,

@@ -17,7 +17,7 @@ from ncl_jax.data.dataset import Facts
 from ncl_jax.data.types import Preprocessing
 from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation import crops, priors
-from ncl_jax.evaluation.predictor import Predictor
+from ncl_jax.evaluation.predictor import Predictor, embedding
 from ncl_jax.methods import Objective
 from ncl_jax.models import Network, experts
 from ncl_jax.models.layers import GROUPED, XLA
@@ -74,7 +74,7 @@ class Plan:
       preprocessing: from an image file to what the network sees.
       loading: see `Loading`.
       prior_power: gives what the scores are meant for, see `methods.Objective`; only called where a prior is asked for.
-      crop: side of the five crops of an image whose scores are averaged, see `with_crops`; 0: the image itself.
+      crop: side of the five crops of an image whose scores are averaged, see `crops.with_crops`; 0: the image itself.
     """
 
     facts: Facts
@@ -145,27 +145,15 @@ def predictor(
     return Predictor(apply, functools.partial(normalize, plan), adjust, temperature)
 
 
-def with_crops(plan: Plan, number: int) -> Plan:
-    """The plan for test-time ensembling: an image is scaled to a side that is longer by one and a half patches (of
-    networks without patches by three 28ths, which is the same), and cut into its four corners and its centre.
-
-    Args:
-      plan: of a run.
-      number: 5, or 1 for the plan as it is.
-
-    Raises:
-      ConfigError: another number.
-    """
-    if number not in (1, 5):
-        raise ConfigError(f"--crops={number} must be 5, the corners and the centre, or 1, the whole image")
-    if number == 1:
-        return plan
-    backbone, size = plan.trunk or plan.network.backbone, plan.facts.image_shape[0]
-    form = getattr(backbone, "form", None)
-    whole = size + (form.patch * 3 // 2 if form else round(size * 3 / 28))
-    pixels = plan.preprocessing._replace(resize=whole, size=whole)
-    facts = plan.facts._replace(image_shape=(whole, whole, plan.facts.image_shape[2]))
-    return dataclasses.replace(plan, preprocessing=pixels, facts=facts, crop=size)
+def embedder(plan: Plan) -> Callable[[Any, jax.Array], jax.Array]:
+    """Makes `(variables, images uint8 [B, H, W, 3]) -> [B, D]`: the embedding of images (`predictor.embedding`), of a
+    frozen backbone's features or else of every expert's. A pure function, for use under `jit`."""
+    trunk = plan.trunk
+    if trunk is None:
+        outputs = predictor(plan).outputs
+        return lambda variables, images: embedding(outputs(variables, images)["features"])
+    apply: Callable = trunk.apply
+    return lambda variables, images: embedding(apply(variables["trunk"], normalize(plan, images), False)[None])
 
 
 def normalize(plan: Plan, images: jax.Array) -> jax.Array:
@@ -180,6 +168,17 @@ def adjustment(plan: Plan, prior: str | None) -> np.ndarray | None:
       ConfigError: see `priors.read` and `build.prior_power`.
     """
     return priors.adjustment(prior, plan.facts.class_counts, plan.prior_power()) if prior else None
+
+
+def to_train_prior(plan: Plan, prior: str | None) -> np.ndarray | None:
+    """What moves logits that are meant for a prior, None for the run's own, to that of the training images; None where
+    the run does not say what its scores are meant for."""
+    try:
+        wanted = priors.adjustment("train", plan.facts.class_counts, plan.prior_power())
+        moved = adjustment(plan, prior)
+    except ConfigError:
+        return None
+    return wanted if moved is None else wanted - moved
 
 
 def initial_model(plan: Plan) -> steps.ModelState:

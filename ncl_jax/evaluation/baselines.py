@@ -13,16 +13,11 @@ import numpy as np
 import optax
 
 from ncl_jax.trust import left_out
+from ncl_jax.trust.gaussian import class_means, shrunk_covariance
 from ncl_jax.trust.neighbours import nearest, unit
 
 NEIGHBOURS, SHARPNESS = 10, 0.07  # of the nearest neighbours' vote
 EPOCHS, BATCH, RATE = 30, 128, 1e-3  # of the linear classifiers
-
-
-def class_means(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """The mean `[C, D]` of the features of every class; each has one at least."""
-    sums = left_out.class_sums(features, labels, num_classes)
-    return (sums / np.bincount(labels, minlength=num_classes)[:, None]).astype(np.float32)
 
 
 def nearest_class_mean(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
@@ -52,14 +47,8 @@ def ridge(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: 
 def discriminant(train: np.ndarray, labels: np.ndarray, test: np.ndarray, num_classes: int) -> np.ndarray:
     """Linear discriminant analysis with the pooled covariance shrunk by OAS (Chen et al. 2010), no prior; balanced."""
     means = class_means(train, labels, num_classes).astype(np.float64)
-    rest = train - means[labels]
-    number, size = rest.shape
-    covariance = rest.T @ rest / number
-    trace, square = np.trace(covariance), (covariance**2).sum()
-    share = ((1 - 2 / size) * square + trace**2) / max((number + 1 - 2 / size) * (square - trace**2 / size), 1e-300)
-    share = min(share, 1.0)
-    shrunk = (1 - share) * covariance + share * trace / size * np.eye(size)
-    kernel = np.linalg.solve(shrunk + 1e-10 * max(trace / size, 1e-30) * np.eye(size), means.T)  # [D, C]
+    covariance = shrunk_covariance(train - means[labels]).matrix
+    kernel = np.linalg.solve(covariance, means.T)  # [D, C]
     return test @ kernel - 0.5 * (means.T * kernel).sum(0)
 
 

@@ -55,6 +55,14 @@ def combine(logits: Scores, expert: int | None = None) -> Scores:
     return logits.mean(0) if expert is None else logits[expert]
 
 
+def embedding(features: Scores) -> Scores:
+    """One vector of length 1 for each image, `[B, E * D]`, of its features `[E, B, D]`: each expert's of length 1, one
+    after the other, over sqrt(E). The dot product of two images' is the mean of the experts' cosines."""
+    number, images, _ = features.shape
+    lengths = ((features**2).sum(-1, keepdims=True) + 1e-24) ** 0.5
+    return (features / lengths / number**0.5).swapaxes(0, 1).reshape(images, -1)
+
+
 def disagreement(winners: Any) -> Any:
     """The share `[B]` of the ordered pairs of experts that name different classes: `winners [E, B]`, the top class of
     each; 0 for one expert. For arrays of NumPy and JAX."""

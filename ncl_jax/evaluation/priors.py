@@ -1,7 +1,6 @@
 """The class prior that a deployment expects: logit adjustment at test time (Menon et al. 2021)."""
 
 import json
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +25,7 @@ def read(prior: str, class_counts: Sequence[int]) -> np.ndarray:
     """
     if prior == "uniform":
         return np.full(len(class_counts), 1 / len(class_counts))
-    shares = np.asarray(class_counts, np.float64) if prior == "train" else _read_file(expand("--prior", prior))
+    shares = np.asarray(class_counts, np.float64) if prior == "train" else read_numbers(prior, "--prior")
     if shares.shape != (len(class_counts),):
         raise ConfigError(f"--prior={prior} has {shares.size} numbers, but there are {len(class_counts)} classes")
     if not np.isfinite(shares).all() or (shares < 0).any() or not shares.any():
@@ -34,16 +33,17 @@ def read(prior: str, class_counts: Sequence[int]) -> np.ndarray:
     return shares / shares.sum()
 
 
-def _read_file(path: pathlib.Path) -> np.ndarray:
+def read_numbers(name: str, flag: str) -> np.ndarray:
+    """The numbers of a file, one a line or a JSON list, float64 `[N]`. Raises ConfigError."""
+    path = expand(flag, name)
     try:
         with path.open("rb") as file:  # a pipe, too: --prior=<(command)
             text = file.read(MOST_BYTES).decode("utf-8-sig")
         numbers = json.loads(text) if text.lstrip().startswith("[") else text.split()
         return np.array([float(number) for number in numbers])
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(
-            f"--prior={path} is neither uniform nor train nor a file of numbers, one for each class ({error})"
-        ) from error
+        words = "neither uniform nor train nor" if flag == "--prior" else "not"
+        raise ConfigError(f"{flag}={path} is {words} a file of numbers, one for each class ({error})") from error
 
 
 def adjustment(prior: str, class_counts: Sequence[int], power: float) -> np.ndarray:

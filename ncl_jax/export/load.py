@@ -8,11 +8,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.special import softmax
 
 from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.errors import DataError, ExportError, one_line
 from ncl_jax.runtime import schema, settings
 from ncl_jax.runtime.files import open_regular, partial_of
+from ncl_jax.trust.sets import Rule, predict_sets
 
 VERSION = 1  # of the description beside a program
 MOST_DESCRIPTION, MOST_BYTES = 2**26, 2**31  # of the description, and of a program, whose format has no more
@@ -43,6 +45,26 @@ class Exported:
         self._program, self.about = program, about
         self.class_names = tuple(about["class_names"])
 
+    def probabilities(self, images: Images) -> np.ndarray:
+        """What a call gives, by the name that a run's model has for it."""
+        return self(images)
+
+    def sets(self, images: Images, coverage: float = 0.9, promise: str = "marginal") -> np.ndarray:
+        """The prediction set of every image, bool `[B, C]`: the classes that it may be (docs/trust.md).
+
+        Args:
+          images: as for a call, or `[B, C]` probabilities that it gave.
+          coverage, promise: see `trust.sets.calibrate`; one of those that the export holds.
+
+        Raises:
+          ExportError: the export holds no such sets.
+        """
+        rule = _set_rule(self.about, coverage, promise)
+        given = isinstance(images, np.ndarray) and images.ndim == 2
+        probabilities = np.asarray(images if given else self(images), np.float64)
+        logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+        return predict_sets(rule, softmax(self.about["sets"]["scale"] * logs + self.about["sets"]["shift"], axis=-1))
+
     @settings.holding
     def __call__(self, images: Images) -> np.ndarray:
         """Probabilities of images, float32 `[B, C]`; see `decode.prepare` for what may be given.
@@ -60,6 +82,20 @@ class Exported:
             if "RESOURCE_EXHAUSTED" in str(error):  # of this machine, not of the program
                 raise
             raise ExportError(f"the exported program cannot be run here: {one_line(error)}") from error
+
+
+def _set_rule(about: dict[str, Any], coverage: float, promise: str) -> Rule:
+    """What makes prediction sets of the calibrated probabilities. Raises ExportError."""
+    found = about.get("sets")
+    if not found:
+        raise ExportError("the export holds no prediction sets: export a run that has --folds=5, or was asked for sets")
+    limits = found["thresholds"].get(promise, {}).get(str(float(coverage)))
+    if limits is None:
+        held = ", ".join(f"{name} {share}" for name, of in found["thresholds"].items() for share in of)
+        raise ExportError(f"the export holds no sets of coverage={coverage}, promise={promise}; it holds: {held}")
+    thresholds = np.array([np.inf if limit is None else limit for limit in limits])
+    prior = np.array(found["prior"])
+    return Rule(thresholds, prior, np.ones(len(prior)), coverage, promise, 0, np.zeros(0, int))
 
 
 def load_exported(file: str | pathlib.Path) -> Exported:
@@ -111,6 +147,7 @@ def _read_description(path: pathlib.Path, beside: pathlib.Path) -> dict[str, Any
                 f"{path} is of version {about['version']}, this ncl_jax reads version {VERSION}: export the run again"
             )
         DESCRIPTION(about, "")
+        _check_sets(about)
         height, width, channels = about["image_shape"]
         if channels != 3 or height * width > MOST_PIXELS:
             schema.refuse(channels, "image_shape[2]", f"3, and H times W at most {MOST_PIXELS:,}")
@@ -119,6 +156,18 @@ def _read_description(path: pathlib.Path, beside: pathlib.Path) -> dict[str, Any
             f"{beside}, the description beside {path.name}, cannot be read ({one_line(error)}): export the run again"
         ) from error
     return about
+
+
+def _check_sets(about: dict[str, Any]) -> None:
+    """Raises ValueError for a description whose prediction sets are not of its classes."""
+    if about.get("sets") is None:
+        return
+    each = len(about["class_names"])
+    numbers = schema.list_of(schema.number(), each, each)
+    limits = schema.mapping(schema.mapping(schema.list_of(schema.maybe(schema.number()), each, each)))
+    schema.record({"prior": numbers, "shift": numbers, "scale": schema.number(0, 1e9), "thresholds": limits})(
+        about["sets"], "sets"
+    )
 
 
 def _deserialize(path: pathlib.Path, content: bytearray) -> jax.export.Exported:

@@ -14,13 +14,17 @@ BASE = "balanced_softmax"  # what a method's cost is compared with
 def table(results: dict[str, list[dict]]) -> str:
     """Markdown: a row for each method, mean ± standard deviation over seeds in %, and what a step costs.
 
+    Where the test set is not balanced, means over classes come first.
+
     Args:
       results: the `results.json` contents of each method's seeds.
     """
+    unequal = any(tables.is_unequal(run) for runs in results.values() for run in runs)
+    means = tables.MEANS if unequal else {}
     lines = [
-        "| method | seeds | ensemble | mean single expert | many | medium | few | ECE | top-1 disagreement, all | few "
-        f"| step, of {BASE} |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| method | seeds | {''.join(f'{name} | ' for name in means.values())}ensemble | mean single expert | many | "
+        f"medium | few | ECE | top-1 disagreement, all | few | step, of {BASE} |",
+        "|---" * (11 + len(means)) + "|",
     ]
     for method, runs in results.items():
         ensemble = [comparison.spread([r["ensemble"][key] for r in runs]) for key in ("many", "medium", "few", "ece")]
@@ -28,6 +32,7 @@ def table(results: dict[str, list[dict]]) -> str:
         cells = [
             method,
             str(len(runs)),
+            *(comparison.spread([tables.ensemble(r)[key] for r in runs]) for key in means),
             comparison.spread([r["ensemble"]["accuracy"] for r in runs]),
             comparison.spread([tables.mean_expert(r["experts"])["accuracy"] for r in runs]),
             *ensemble,

@@ -29,6 +29,7 @@ MOST_NAMES = 20  # classes; the names of more have no room
 BOTTOM, TOP = -3, 112  # of the accuracies by class, with room for the names of the groups
 SMOOTHED = 12  # points of a line through the classes
 SAID = 1000  # points of a chart that say what they are; of more, none does
+MOST_POINTS = 8000  # classes of a chart
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -36,21 +37,28 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
+PANELS = ("loss", "accuracy")
+
+
 @style()
-def curves(records: Sequence[dict], balanced: bool) -> Figure:
-    """Two panels over the epochs: the loss by term, and the ensemble's accuracy, overall and by group of classes.
+def curves(records: Sequence[dict], balanced: bool, panels: Sequence[str] = PANELS) -> Figure:
+    """Panels over the epochs: the loss by term, and the ensemble's accuracy, overall and by group of classes.
 
     Args:
       records: the objects of `metrics.jsonl`.
       balanced: the configuration's `loss.balanced`; without it, a loss of nothing but `nil` is plain cross-entropy.
+      panels: of `PANELS`.
     """
     epochs = [r["epoch"] for r in records] or [1]  # the file may have been damaged or lost
-    figure, (left, right) = plots.axes(11, 2, 4.8, below=1.3)
-    _terms(left, [r for r in records if r["kind"] == "train"], balanced)
-    _accuracies(right, [r for r in records if r["kind"] == "evaluation"])
+    figure, row = plots.axes(5.5 * len(panels), len(panels), 4.8, below=1.3)
     first, last = min(epochs), max(epochs)
     margin = max(0.5, 0.03 * (last - first))
-    for ax, columns in ((left, 2), (right, 4)):
+    for ax, panel in zip(row, panels, strict=True):
+        if panel == "loss":
+            _terms(ax, [r for r in records if r["kind"] == "train"], balanced)
+        else:
+            _accuracies(ax, [r for r in records if r["kind"] == "evaluation"])
+        columns = 2 if panel == "loss" else 4
         ax.set(xlabel="epoch", xlim=(first - margin, last + margin))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         plots.legend_below(figure, ax, columns)
@@ -87,15 +95,23 @@ def _line(ax: Axes, x: Any, y: Any, label: str) -> None:
     ax.plot(x, y, color=COLORS[index % number], linestyle=dashes, marker=".", markersize=size, label=label)
 
 
+def thinned(classes: list[int]) -> list[int]:
+    """Every second, third, ... class of more than `MOST_POINTS`: a chart of all would be too large for a page."""
+    return classes[:: -(-len(classes) // MOST_POINTS)] if classes else []
+
+
 @style()
 def per_class(results: dict, class_names: Sequence[str]) -> Figure:
-    """Test accuracy of every class against its number of training images: the ensemble and the mean expert.
+    """Test accuracy of every class against its number of training images: the ensemble and the mean expert. Classes
+    without test images are left out.
 
     Args:
       results: the content of `results.json`.
       class_names: C names, shown above the panel unless there are too many.
     """
-    shown = [index for index, count in enumerate(results["class_counts"]) if count]  # the axis has no place for 0
+    tested = [share is not None for share in results["ensemble"]["per_class"]]
+    # The axis has no place for 0 training images.
+    shown = thinned([c for c, count in enumerate(results["class_counts"]) if count and tested[c]])
     counts, names = np.asarray(results["class_counts"])[shown], [class_names[index] for index in shown]
     predictors = [results["ensemble"], *results["experts"]]
     ensemble, *experts = (100 * np.asarray(predictor["per_class"], float)[shown] for predictor in predictors)
@@ -107,11 +123,13 @@ def per_class(results: dict, class_names: Sequence[str]) -> Figure:
         if len(shown) <= SAID:
             rows = zip(names, counts, values, strict=True)
             plots.say(points, [f"{c}, {count} training images: {name} {value:.1f} %" for c, count, value in rows])
-    ax.set(xlabel="training images of the class", ylabel="test accuracy (%)", xscale="log", ylim=(BOTTOM, TOP))
+    ax.set(xlabel="training images of the class", ylabel="test accuracy (%)", ylim=(BOTTOM, TOP))
     ax.set_yticks(range(0, 101, 20))
-    plots.number_ticks(ax.xaxis)
-    plots.mark_groups(ax, counts, 107)
-    if named:
+    if shown:
+        ax.set_xscale("log")
+        plots.number_ticks(ax.xaxis)
+        plots.mark_groups(ax, counts, 107)
+    if named and shown:
         _name_classes(ax, counts, np.nan_to_num(ensemble), names)
     plots.legend_below(figure, ax, 2)
     return figure
@@ -143,48 +161,69 @@ def _spread(wanted: np.ndarray, gap: float) -> np.ndarray:
     return np.clip((upwards + downwards) / 2 + steps, steps, 1 - steps[::-1])
 
 
+DISAGREEMENT = {"kl": ("KL between experts (nats)", 1), "top1": ("pairs that name different classes (%)", 100)}
+
+
 @style()
-def disagreement(results: dict, class_names: Sequence[str]) -> Figure:
+def disagreement(results: dict, class_names: Sequence[str], kind: str) -> Figure:
     """How much the experts disagree on each class, from the largest to the smallest, and its mean by rank (NCL, figure
-    1): the KL divergence, and the share of pairs that name different classes."""
-    figure, row = plots.axes(11, 2, 3.8)
-    labels = {"kl": ("KL between experts (nats)", 1), "top1": ("pairs that name different classes (%)", 100)}
-    counts = results["class_counts"]
-    for ax, (kind, (label, scale)) in zip(row, labels.items(), strict=True):
-        values = results["disagreement"][kind]["per_class"]
-        order = [
-            c
-            for c in np.argsort(-np.asarray(counts), kind="stable")
-            if values[c] is not None and np.isfinite(values[c])
-        ]
-        shown = np.array([scale * values[c] for c in order])
-        points = ax.scatter(np.arange(1, len(order) + 1), shown, s=18)
-        if len(order) <= SAID:
-            texts = [f"{class_names[c]}, {counts[c]} training images: {scale * values[c]:.3g}" for c in order]
-            plots.say(points, texts)
-        if len(order) > SMOOTHED:
-            parts = np.array_split(np.arange(len(order)), SMOOTHED)
-            ax.plot([p.mean() + 1 for p in parts], [shown[p].mean() for p in parts], "--", color=COLORS[1])
-        ax.set(xlabel="rank of the class: head → tail", ylabel=label, ylim=(0, 1.05 * shown.max(initial=1e-9)))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    1), by one kind of `DISAGREEMENT`: the KL divergence, or the share of pairs that name different classes."""
+    figure, (ax,) = plots.axes(5.5, height=3.8)
+    label, scale = DISAGREEMENT[kind]
+    counts, values = results["class_counts"], results["disagreement"][kind]["per_class"]
+    known = [value is not None and bool(np.isfinite(value)) for value in values]
+    order = thinned([c for c in np.argsort(-np.asarray(counts), kind="stable") if known[c]])
+    shown = np.array([scale * values[c] for c in order])
+    points = ax.scatter(np.arange(1, len(order) + 1), shown, s=18)
+    if len(order) <= SAID:
+        plots.say(points, [f"{class_names[c]}, {counts[c]} training images: {scale * values[c]:.3g}" for c in order])
+    if len(order) > SMOOTHED:
+        parts = np.array_split(np.arange(len(order)), SMOOTHED)
+        ax.plot([p.mean() + 1 for p in parts], [shown[p].mean() for p in parts], "--", color=COLORS[1])
+    ax.set(xlabel="rank of the class: head → tail", ylabel=label, ylim=(0, 1.05 * shown.max(initial=1e-9)))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
+def disagreeing(results: dict) -> str:
+    """A sentence that says where the experts disagree most."""
+    top1 = results["disagreement"]["top1"]
+    known = {name: top1[name] for name in ("many", "medium", "few") if top1[name] is not None}
+    if len(known) < 2:
+        return ""
+    most, least = (pick(known, key=lambda name: known[name]) for pick in (max, min))
+    if known[most] < 1.1 * known[least]:
+        return f"Here they do so about as often in every group of classes ({_by_group(known)})."
+    tail = " As in NCL's figure 1, it is mostly in the tail." if most == list(known)[-1] else ""
+    return f"Here they do so most in the classes with {_words(most)} images ({_by_group(known)}).{tail}"
+
+
+def _by_group(shares: dict[str, float]) -> str:
+    return ", ".join(f"{name} {percent(share)} %" for name, share in shares.items())
+
+
+def _words(group: str) -> str:
+    return {"medium": "a medium number of"}.get(group, group)
+
+
 @style()
-def reliability(right: np.ndarray, confidence: np.ndarray, titles: Sequence[str]) -> Figure:
-    """How often predictors are right at each confidence: bool and float in [0, 1], `[P, N]`, a panel each."""
-    figure, row = plots.axes(3.0 * len(titles) + 0.2, len(titles), 3.2, above=0.35)
-    for ax, hits, sure, title in zip(row, right, confidence, titles, strict=True):
-        bins = np.minimum((sure * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-        used, width = np.unique(bins), 100 / CALIBRATION_BINS
-        shares = [100 * hits[bins == index].mean() for index in used]
-        means = [100 * sure[bins == index].mean() for index in used]
-        ax.bar(used * width, shares, width, align="edge", color=COLORS[0], alpha=0.55, edgecolor=plots.EDGE)
-        rows = zip(used, means, shares, strict=True)
-        texts = [f"{(bins == i).sum()} images at {mean:.1f} % confidence: {s:.1f} % right" for i, mean, s in rows]
-        plots.say(ax.scatter(means, shares, s=14, color=COLORS[0]), texts)
-        ax.plot([0, 100], [0, 100], "--", color=COLORS[1], linewidth=1)
-        ax.set(xlabel="confidence (%)", ylabel="right (%)", xlim=(0, 100), ylim=(0, 100), title=title)
+def reliability(right: np.ndarray, confidence: np.ndarray, title: str) -> Figure:
+    """How often a predictor is right at each confidence: bool and float in [0, 1], `[N]`; above each bar its images."""
+    figure, (ax,) = plots.axes(3.3, height=3.3, above=0.35, left=0.65)
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    used, numbers = np.unique(bins, return_counts=True)
+    width = 100 / CALIBRATION_BINS
+    shares = [100 * right[bins == index].mean() for index in used]
+    means = [100 * confidence[bins == index].mean() for index in used]
+    ax.bar(used * width, shares, width, align="edge", color=COLORS[0], alpha=0.55, edgecolor=plots.EDGE)
+    for index, share, number in zip(used, shares, numbers, strict=True):
+        ax.text((index + 0.5) * width, share + 1.5, f"{number:,}", ha="center", va="bottom", rotation=90, fontsize=7)
+    rows = zip(numbers, means, shares, strict=True)
+    texts = [f"{number} images at {mean:.1f} % confidence: {share:.1f} % right" for number, mean, share in rows]
+    plots.say(ax.scatter(means, shares, s=14, color=COLORS[0]), texts)
+    ax.plot([0, 100], [0, 100], "--", color=COLORS[1], linewidth=1)
+    ax.set(xlabel="confidence (%)", ylabel="right (%)", xlim=(0, 100), ylim=(0, 125), title=title)
+    ax.set_yticks(range(0, 101, 20))
     return figure
 
 

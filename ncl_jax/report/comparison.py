@@ -9,9 +9,10 @@ import numpy as np
 from ncl_jax.config.fields import MAY_CHANGE, METHOD_FILE, flatten, identities
 from ncl_jax.config.recipes import SCALED
 from ncl_jax.errors import ConfigError
-from ncl_jax.report import charts, plots
-from ncl_jax.report.page import RunContent, document, figure, sections, table
-from ncl_jax.report.tables import mean_expert
+from ncl_jax.report import charts, plots, tables
+from ncl_jax.report.content import RunContent
+from ncl_jax.report.html import document, figure, folded, paragraph, table
+from ncl_jax.report.page import MOST_BYTES, sections
 
 SAME = ("dataset", "split", "class_counts", "rows_checksum")  # of `results.json`: what makes figures comparable
 COMPARED = ("accuracy", "many", "medium", "few")
@@ -25,10 +26,10 @@ class Group(NamedTuple):
     runs: list[RunContent]
 
     def values(self, figure: str) -> list[float | None]:
-        """A figure of every run's ensemble; `mean expert` is the accuracy of the mean expert."""
+        """A figure of every run's ensemble, see `tables.ensemble`; `mean expert` is the accuracy of the mean expert."""
         if figure == "mean expert":
-            return [mean_expert(run.results["experts"])["accuracy"] for run in self.runs]
-        return [run.results["ensemble"][figure] for run in self.runs]
+            return [tables.mean_expert(run.results["experts"])["accuracy"] for run in self.runs]
+        return [tables.ensemble(run.results)[figure] for run in self.runs]
 
     def by_seed(self) -> dict[int, RunContent]:
         """The runs by their seed."""
@@ -104,15 +105,15 @@ def differences(one: Group, base: Group, figure: str) -> list[float | None]:
     """`one` minus `base` for every seed that both have."""
     mine, other = one.by_seed(), base.by_seed()
     pairs = [
-        (mine[seed].results["ensemble"][figure], other[seed].results["ensemble"][figure])
+        (tables.ensemble(mine[seed].results)[figure], tables.ensemble(other[seed].results)[figure])
         for seed in mine
         if seed in other
     ]
     return [None if None in pair else pair[0] - pair[1] for pair in pairs]
 
 
-def page(runs: Sequence[RunContent]) -> str:
-    """The page of several runs. Raises ConfigError for runs on different data."""
+def page(runs: Sequence[RunContent], with_images: bool = True) -> str:
+    """The page of several runs; `with_images`: see `page.page`. Raises ConfigError for runs on different data."""
     check_same_data(runs)
     groups = group(runs)
     title = f"{len(runs)} runs on {runs[0].data}"
@@ -122,38 +123,54 @@ def page(runs: Sequence[RunContent]) -> str:
         paired(groups),
         f'<div class="pair">{strips(groups)}{lines(groups)}</div>',
     ]
+    room = (MOST_BYTES - len("".join(parts))) // len(groups)
     for index, one in enumerate(groups):
         run = one.runs[0]
         heading = f"{one.name}: {run.name} in full"
-        parts.append(f"<details><summary>{escape(heading)}</summary>{sections(run, f'run{index}')}</details>")
+        content = sections(run, f"run{index}", room, with_images)
+        fits = sum(map(len, parts)) + len(content) < MOST_BYTES
+        parts.append(folded(heading, content if fits else "No room here: ncl-jax report shows this run alone."))
     return document(title, "\n".join(parts))
 
 
 def means(groups: Sequence[Group]) -> str:
     """Every group's figures, mean ± standard deviation over its runs."""
-    heads = ("%", "runs", "accuracy", "many", "medium", "few", "ECE", "mean expert")
-    rows = [
-        (one.name, str(len(one.runs)), *(spread(one.values(name)) for name in (*COMPARED, "ece", "mean expert")))
-        for one in groups
-    ]
+    first = leading(groups)
+    shown = [first, *(name for name in ("accuracy", "classes", "f1", "many", "medium", "few", "ece") if name != first)]
+    shown = [name for name in [*shown, "mean expert"] if any(None not in one.values(name) for one in groups)]
+    heads = ("%", "runs", *(tables.HEADS.get(name, name) for name in shown))
+    rows = [(one.name, str(len(one.runs)), *(spread(one.values(name)) for name in shown)) for one in groups]
+    known = [[value for value in one.values(first) if value is not None] for one in groups]
+    best = int(np.argmax([float(np.mean(values)) if values else -1.0 for values in known]))
+    words = f"Mean ± standard deviation over runs that differ in their seed. In bold: the best {tables.HEADS[first]}."
+    blind = tables.blind(groups[0].runs[0].results)
     return (
-        "<h2>Mean and spread</h2><p class='soft'>Mean ± standard deviation over runs that differ in their seed.</p>"
-        + table(heads, rows)
+        "<h2>Mean and spread</h2>"
+        + paragraph(words, "soft")
+        + table(heads, rows, best)
+        + paragraph(f"{blind[:1].upper()}{blind[1:]}." if blind else "")
     )
+
+
+def leading(groups: Sequence[Group]) -> str:
+    """The figure by which groups are compared: the mean of classes where the test set is not balanced."""
+    known = all(tables.mean_of_classes(run.results) is not None for one in groups for run in one.runs)
+    return "classes" if known else "accuracy"
 
 
 def paired(groups: Sequence[Group]) -> str:
     """The differences to the first group, seed by seed."""
     base, rows = groups[0], []
+    shown = COMPARED if leading(groups) == "accuracy" else ("classes", *COMPARED)
     for one in groups[1:]:
-        found = {name: differences(one, base, name) for name in COMPARED}
+        found = {name: differences(one, base, name) for name in shown}
         if found["accuracy"]:
-            rows.append((one.name, str(len(found["accuracy"])), *(spread(found[name]) for name in COMPARED)))
+            rows.append((one.name, str(len(found["accuracy"])), *(spread(found[name]) for name in shown)))
     if not rows:
         return ""
     text = f"Each minus {base.name} with the same seed, in points; mean ± standard deviation over these pairs."
-    heads = ("", "pairs", "accuracy", "many", "medium", "few")
-    return f'<h2>Paired differences</h2><p class="soft">{escape(text)}</p>' + table(heads, rows)
+    heads = ("", "pairs", *(tables.HEADS[name] for name in shown))
+    return "<h2>Paired differences</h2>" + paragraph(text, "soft") + table(heads, rows, -1)
 
 
 def strips(groups: Sequence[Group]) -> str:

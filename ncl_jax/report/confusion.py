@@ -10,7 +10,7 @@ from ncl_jax.report.charts import short
 from ncl_jax.report.plots import COLORS, style
 
 MOST_ROWS = 40  # more classes are put together in neighbours by size
-NUMBERED = 25  # rows whose names and numbers have room
+NUMBERED = 30  # rows whose names and numbers have room
 
 
 def matrix(labels: np.ndarray, top: np.ndarray, class_counts: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
@@ -53,7 +53,7 @@ def draw(
             text = str(counts[a, b]) if images else f"{100 * shares[a, b]:.0f}"
             if a == b or shares[a, b] >= 0.01:
                 ax.text(b, a, text, ha="center", va="center", fontsize=8, clip_on=True)
-        ax.set_yticks(range(size), [short(name, 18) for name in names])
+        ax.set_yticks(range(size), [short(name, 18) for name in names], fontsize=10 if size <= 20 else 8)
     else:
         ax.set_yticks([])
     ax.set(xticks=[], xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), ylabel="true class: head → tail, from the top")

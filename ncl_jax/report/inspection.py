@@ -83,9 +83,8 @@ def leaked(of: Inspected, pictures: Thumbnails) -> Html:
     """Training images beside their near duplicates in the split that is evaluated."""
     split = of.data.facts.split
     text = (
-        f"What the model has memorised counts as right in {split}. Images are compared by {of.found.compared_by}, "
-        "and must agree in their pixels: copies of other sizes, compression or flipped are found, crops often not. "
-        "Photographs taken in a row look the same."
+        f"What the model has memorised counts as right in {split}. Images are compared by {of.found.compared_by}: "
+        "copies of another size or compression are found, crops often not. Photographs taken in a row look the same."
     )
     return _pairs(of, pictures, of.found.leaked, split, "leaked", f"In train and in {split}", text)
 
@@ -108,7 +107,7 @@ def _pairs(of, pictures, pairs, split, name, heading, text) -> Html:
     ):
         items.append(
             f'<figure><div class="two">{_image(of, pictures, "train", one)}{_image(of, pictures, split, other)}</div>'
-            f"<figcaption>{'the same pixels' if difference == 0 else ''}</figcaption></figure>"
+            f"<figcaption>{'equal grey values' if difference == 0 else ''}</figcaption></figure>"
         )
         if len(items) == shown:
             break

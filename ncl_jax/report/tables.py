@@ -4,8 +4,13 @@ import math
 
 import numpy as np
 
+from ncl_jax.trust.intervals import wilson
+
 GROUPED = ("accuracy", "many", "medium", "few")
 COLUMNS = ("accuracy", "many", "medium", "few", "nll", "ece")
+MEANS = {"classes": "mean of classes", "f1": "macro F1"}  # beside the accuracy
+HEADS = {"accuracy": "accuracy", **MEANS, "many": "many", "medium": "medium", "few": "few", "nll": "NLL", "ece": "ECE"}
+UNEQUAL = 1.5  # the largest class's test images over those of the smallest, above which the mean of classes comes first
 
 
 def table(results: dict) -> str:
@@ -14,53 +19,183 @@ def table(results: dict) -> str:
     Args:
       results: the content of `results.json` (`ensemble`, `experts`, `best_on_test`).
     """
-    lines = ["{:<18}{:>10}{:>8}{:>8}{:>8}{:>8}{:>8}".format("", "accuracy", "many", "medium", "few", "NLL", "ECE")]
-    lines += [f"{name:<18}" + "".join(_cell(key, row[key]) for key in COLUMNS) for name, row in predictors(results)]
+    shown = _keys(results)
+    wide = [max(8, len(HEADS[key]) + 2) for key in shown]
+    lines = [" " * 18 + "".join(f"{HEADS[key]:>{width}}" for key, width in zip(shown, wide, strict=True))]
+    for name, cells in columns(results):
+        lines.append(f"{name:<18}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, wide, strict=True)))
+    places = digits_of(results)
     if means := class_means(results):
-        lines.append(f"{'mean of classes':<18}" + "".join(_cell(key, means[key]) for key in GROUPED) + "   ensemble")
+        cells = [f"{name} {_cell(name, means[name], places)}" for name in _groups(means)]
+        lines.append("groups as means of classes: " + ", ".join(cells))
     if results.get("disagreement"):
         kl, top1 = results["disagreement"]["kl"], results["disagreement"]["top1"]
-        lines.append(_disagreement_line("top-1 differs", top1, 100))
+        lines.append(_disagreement_line("experts disagree %", top1, 100))
         lines.append(_disagreement_line("KL (nats)", kl, 1))
+    lines += [line for line in (blind(results), other_prior(results)) if line]
     lines += _baseline_lines(results)
     if results.get("best_on_test"):
         best = results["best_on_test"]
-        lines.append(
-            f"best on the test set: {100 * best['accuracy']:.2f} % after epoch {best['epoch']}, for reference only"
-        )
+        share = f"{100 * best['accuracy']:.{places}f} %"
+        lines.append(f"best on the test set: {share} after epoch {best['epoch']}, for reference only")
     return "\n".join(lines)
+
+
+def _keys(results: dict) -> list[str]:
+    """The columns: what counts most comes first; means over classes where they are known."""
+    known = [key for key in MEANS if _mean(results, 0, key) is not None]
+    first = ["classes", "accuracy"] if "classes" in known and is_unequal(results) else ["accuracy", "classes"]
+    groups = _groups(results["ensemble"])
+    return [key for key in [*first, "f1", *groups, "nll", "ece"] if key in known or key not in MEANS]
+
+
+def _groups(row: dict) -> list[str]:
+    """The groups of classes that there are."""
+    return [name for name in GROUPED[1:] if row[name] is not None]
+
+
+def heads(results: dict) -> list[str]:
+    """The heads of the table for a page; accuracies and ECE are in %, NLL in nats."""
+    return ["%", *(HEADS[key] + (" (nats)" if key == "nll" else "") for key in _keys(results))]
+
+
+def columns(results: dict) -> list[tuple[str, list[str]]]:
+    """The rows of the table, by the predictors' names, as texts."""
+    shown, places = _keys(results), digits_of(results)
+    return [(name, [_cell(key, row.get(key), places) for key in shown]) for name, row in predictors(results)]
+
+
+def _mean(results, index, key):
+    """A mean over classes of predictor `index`, the ensemble first; None where it is not known."""
+    means = results.get("class_means")
+    of = [means["ensemble"], *means["experts"]] if means else []
+    return of[index].get({"classes": "accuracy"}.get(key, key)) if index < len(of) else None
+
+
+def digits_for(images: int) -> int:
+    """Decimals of a share of so many images in percent."""
+    return (images >= 100) + (images >= 5000)
+
+
+def digits_of(results: dict) -> int:
+    """Decimals of a run's accuracies: two for results of before the test images were counted."""
+    return digits_for(sum(results["test_counts"])) if results.get("test_counts") else 2
+
+
+def is_unequal(results: dict) -> bool:
+    """Whether the test set is not balanced: the mean over classes says more than the share of all images."""
+    counts = [count for count in results.get("test_counts", ()) if count]
+    return bool(counts) and max(counts) > UNEQUAL * min(counts)
+
+
+def mean_of_classes(results: dict) -> float | None:
+    """The ensemble's mean over classes where it comes first, and is known; None otherwise."""
+    return _mean(results, 0, "classes") if is_unequal(results) else None
+
+
+def blind(results: dict) -> str:
+    """What is reached without looking at the images, where the test set is not balanced; empty otherwise."""
+    if not is_unequal(results):
+        return ""
+    tested, training = np.asarray(results["test_counts"]), np.asarray(results["class_counts"])
+    share, chance = tested[training.argmax()] / tested.sum(), 1 / (tested > 0).sum()
+    return (
+        f"without looking at the images: naming the largest class always is right for {100 * share:.1f} % of them, "
+        f"{100 * chance:.1f} % as a mean of classes; guessing, for {100 / len(tested):.1f} %"
+    )
+
+
+def other_prior(results: dict) -> str:
+    """A sentence where the training images' class shares would give another share of right answers; empty otherwise."""
+    moved, own = results.get("moved"), results["ensemble"]["accuracy"]
+    mean = _mean(results, 0, "classes")
+    if not moved or mean is None or not is_unequal(results):
+        return ""
+    number, places = sum(results["test_counts"]), digits_of(results)
+    low, high = (float(bound) for bound in wilson(own * number, number))
+    if low <= moved["accuracy"] <= high:
+        return ""
+    shares = f"{100 * moved['accuracy']:.{places}f} % of the images instead of {100 * own:.{places}f} %"
+    means = f"{100 * moved['class_mean']:.{places}f} % instead of {100 * mean:.{places}f} % as a mean of classes"
+    return (
+        "the classes of the test set are not equally frequent: with --prior=train, which expects them to be as "
+        f"frequent as in training, the model is right for {shares}, and {means}: the balanced scores answer another "
+        "question"
+    )
 
 
 def _baseline_lines(results):
     """What simple classifiers reach on the same features, and whether the run is worse than one of them."""
-    found = results.get("baselines") or {}
-    if not found:
+    heads, rows = baselines(results)
+    if not rows:
         return []
-    columns = COLUMNS[: COLUMNS.index("nll")]
-    rows = [f"{name:<26}{_cell('accuracy', row['accuracy'])[2:]}" + "".join(_cell(c, row[c]) for c in columns[1:])
-            for name, row in found.items()]  # fmt: skip
-    return ["on the same features:", *rows, *filter(None, [worse_than(results)])]
+    wide = [max(8, len(head) + 2) for head in heads]
+    lines = [
+        f"{name:<26}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, wide, strict=True))
+        for name, cells in [("on the same features:", heads), *rows]
+    ]
+    return [*lines, *filter(None, [worse_than(results)])]
+
+
+def baselines(results: dict) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The heads and the rows, by name, of the simple classifiers on the same features, the best first."""
+    found, places, leading = results.get("baselines") or {}, digits_of(results), _leading(results)
+    keys = ["classes"] * (leading == "classes") + ["accuracy", *_groups(results["ensemble"])]
+    rows = {name: row | {"classes": _of_classes(row)} for name, row in found.items()}
+    order = sorted(rows, key=lambda name: -(rows[name][leading] or 0))
+    return [HEADS[key] for key in keys], [
+        (name, [_cell(key, rows[name][key], places) for key in keys]) for name in order
+    ]
+
+
+def _of_classes(row):
+    """The mean over classes of a row's accuracies."""
+    known = [share for share in row.get("per_class", ()) if share is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _leading(results):
+    """The figure by which runs are compared."""
+    there = all("per_class" in row for row in (results.get("baselines") or {}).values())
+    return "classes" if mean_of_classes(results) is not None and there else "accuracy"
 
 
 def worse_than(results: dict) -> str:
     """A sentence where a simple classifier on the same features is better than the run; empty where none is."""
-    found, own = results["baselines"], results["ensemble"]["accuracy"]
-    best = max(found, key=lambda name: found[name]["accuracy"])
-    if own >= found[best]["accuracy"]:
+    found, key, places = results.get("baselines") or {}, _leading(results), digits_of(results)
+    if not found:
         return ""
-    pair = f"{100 * own:.2f} % against {100 * found[best]['accuracy']:.2f} %"
+    of = {name: (_of_classes(row) if key == "classes" else row["accuracy"]) or 0 for name, row in found.items()}
+    best = max(of, key=lambda name: of[name])
+    own = _mean(results, 0, "classes") if key == "classes" else results["ensemble"]["accuracy"]
+    if own >= of[best]:
+        return ""
+    pair = f"{100 * own:.{places}f} % against {100 * of[best]:.{places}f} %" + " as a mean of classes" * (
+        key == "classes"
+    )
     return f"the run is worse than a simple classifier on the same features ({best}): {pair}"
 
 
 def predictors(results: dict) -> list[tuple[str, dict]]:
-    """The rows of the table by name: the ensemble, every expert, their mean and the best of them."""
-    experts = results["experts"]
-    rows = [("ensemble", results["ensemble"])]
-    rows += [(f"expert {i}", expert) for i, expert in enumerate(experts)]
-    if len(experts) > 1:
-        best = max(range(len(experts)), key=lambda i: experts[i]["accuracy"])
-        rows += [("mean expert", mean_expert(experts)), (f"best expert ({best})", experts[best])]
-    return rows
+    """The rows of the table by name: the ensemble, every expert, their mean and the best of them; of a single network
+    its row alone, and that of the ensemble that it learned from."""
+    rows = [
+        row | {key: _mean(results, index, key) for key in MEANS}
+        for index, row in enumerate([results["ensemble"], *results["experts"]])
+    ]
+    ensemble, *experts = rows
+    if len(experts) == 1:
+        teacher = results.get("teacher")
+        return [("student", ensemble), ("its teacher", teacher)] if teacher else [("the network", ensemble)]
+    named = [("ensemble", ensemble), *((f"expert {i}", expert) for i, expert in enumerate(experts))]
+    best = max(range(len(experts)), key=lambda i: experts[i]["accuracy"])
+    return [*named, ("mean expert", mean_expert(experts)), (f"best expert ({best})", experts[best])]
+
+
+def ensemble(results: dict) -> dict:
+    """The ensemble's figures, those of the table alone."""
+    row = results["ensemble"] | {key: _mean(results, 0, key) for key in MEANS}
+    return {key: row[key] for key in (*COLUMNS, *MEANS)}
 
 
 def class_means(results: dict) -> dict | None:
@@ -75,24 +210,22 @@ def _same(left, right):
     return left is right or (None not in (left, right) and math.isclose(left, right, abs_tol=1e-9))
 
 
-def _cell(key, value):
-    width = 10 if key == "accuracy" else 8
+def _cell(key, value, places=2):
     if value is None:
-        return f"{'-':>{width}}"
-    return f"{value:>{width}.3f}" if key == "nll" else f"{100 * value:>{width}.2f}"
+        return "-"
+    return f"{value:.3f}" if key == "nll" else f"{100 * value:.{places}f}"
 
 
 def _disagreement_line(name, figures, scale):
-    cells = [figures[key] for key in ("all", "many", "medium", "few")]
-    digits = 2 if scale == 100 else 3
-    text = ["-" if cell is None else f"{scale * cell:.{digits}f}" for cell in cells]
-    return f"{name:<18}{text[0]:>10}" + "".join(f"{t:>8}" for t in text[1:]) + "   between experts"
+    digits = 1 if scale == 100 else 3
+    cells = {key: figures[key] for key in ("all", *GROUPED[1:]) if figures[key] is not None}
+    return f"{name:<20}" + ", ".join(f"{key} {scale * cell:.{digits}f}" for key, cell in cells.items())
 
 
 def mean_expert(experts: list[dict]) -> dict:
-    """The mean over experts of each figure of `COLUMNS`, None for an empty group."""
+    """The mean over experts of each figure, None for an empty group and for what is not known."""
     mean = {}
-    for key in COLUMNS:
-        values = [expert[key] for expert in experts]
-        mean[key] = None if None in values else float(np.mean(values))
+    for key in (*COLUMNS, *MEANS):
+        values = [expert[key] for expert in experts if expert.get(key) is not None]
+        mean[key] = float(np.mean(values)) if len(values) == len(experts) else None
     return mean

@@ -7,13 +7,14 @@ import jax
 
 from ncl_jax.config import checks
 from ncl_jax.config.plan import adjustment
-from ncl_jax.data.types import Split
+from ncl_jax.config.prior import to_train_prior
+from ncl_jax.data.dataset import Data
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
-from ncl_jax.runs import messages
+from ncl_jax.runs import messages, neighbours
 from ncl_jax.runs.data import data_left, new_data, same_data
-from ncl_jax.runs.restore import restore
+from ncl_jax.runs.restore import Loaded, restore
 from ncl_jax.runs.results import write
 from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runs.trunk import evaluated
@@ -32,7 +33,8 @@ def evaluate_run(
     data: str | None = None,
     crops: int = 1,
 ) -> dict:
-    """Re-evaluates a checkpoint of a run: the figures of `metrics.summarize`, with `step` and `epoch`.
+    """Re-evaluates a checkpoint of a run: the figures of `metrics.summarize`, with `step`, `epoch`, and the `prior` and
+    `temperature` that were used; the prior None: scores as they were trained.
 
     Args:
       workdir: of the run; nothing is written there.
@@ -48,7 +50,8 @@ def evaluate_run(
       DataError: none of the images that the run was tested on is there as it was; of the others a line on the console
         tells.
     """
-    return _evaluate(RunDir(workdir), step, data_dir, prior, temperature, data=data, crops=crops).figures
+    found = _evaluate(RunDir(workdir), step, data_dir, prior, temperature, data=data, crops=crops)
+    return found.figures | {"prior": prior, "temperature": found.temperature}
 
 
 class Evaluated(NamedTuple):
@@ -57,7 +60,9 @@ class Evaluated(NamedTuple):
     figures: dict
     progress: dict  # the run's host-side record
     answers: list[metrics.Answers]
-    test: Split  # the images
+    data: Data | None  # of the run, as it was, where that was asked for
+    loaded: Loaded
+    temperature: float
 
 
 def _evaluate(
@@ -77,20 +82,21 @@ def _evaluate(
     checks.check_against_data(config, facts.num_train, facts.num_classes)
     if data_dir is not None:
         config.data.dir = data_dir
+    own = same_data(config, directory) if whole else None
     if data is not None:
         test, notes = new_data(config, facts, data, data_dir)
     else:
-        test, notes = (same_data(config, directory).test, []) if whole else data_left(config, directory)
+        test, notes = (own.test, []) if own is not None else data_left(config, directory)
     divide = find_temperature(loaded, None, temperature)
     of_split = evaluated(plan, loaded.variables, test, facts.split, adjustment(plan, prior), divide)
     model, feed, variables = of_split
-    sums, answers = make_evaluate(model, feed, plan.mesh)(variables)
+    sums, answers = make_evaluate(model, feed, plan.mesh, to_train_prior(plan, prior))(variables)
     of_files = hasattr(test.images, "names")
     for line in [*loaded.skipped, *notes, *messages.other_pixels(directory.read_pixels(), of_files)]:
         console.say(line)
     epoch = loaded.step // (config.get("steps_per_epoch") or facts.num_train // config.optim.batch_size)
     figures = {"step": loaded.step, "epoch": epoch, **metrics.summarize(sums, facts.groups())}
-    return Evaluated(figures, records.new_progress() | loaded.progress, answers, test)
+    return Evaluated(figures, records.new_progress() | loaded.progress, answers, own, loaded, divide)
 
 
 @settings.holding
@@ -103,7 +109,8 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
     directory = RunDir(workdir)
     config, facts = directory.read_config(), directory.read_facts()
     with directory.locked():
-        figures, progress, answers, test = _evaluate(directory, None, data_dir, whole=True)
+        figures, progress, answers, data, loaded, _ = _evaluate(directory, None, data_dir, whole=True)
+        assert data is not None
         written = directory.read_results()
         if written and written["epoch"] > figures["epoch"]:
             raise CheckpointError(
@@ -111,10 +118,11 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
                 f"{figures['epoch']}: they stay; ncl-jax evaluate without --finish shows that checkpoint's"
             )
         results = records.final(figures, facts, progress, records.device_name(jax.devices()[:1]), config.to_dict())
-        if written and "baselines" in written:  # of the same features
-            results["baselines"] = written["baselines"]
+        for name in ("baselines", "teacher"):  # of the same features, and of another run
+            if written and name in written:
+                results[name] = written[name]
         if written and written["epoch"] == figures["epoch"]:  # only the page is new
             results |= {"device": written["device"], "versions": written.get("versions", {})}
         with directory.writing():
-            write(directory, results, answers, test)
+            write(directory, results, answers, data, neighbours.finder(loaded.plan, loaded.variables, data))
     return results

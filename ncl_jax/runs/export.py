@@ -1,26 +1,33 @@
 """A run's model as one file, for use without the run. One more format is one file and one line in `FORMATS`."""
 
 import hashlib
+import itertools
 import json
+import math
 import pathlib
 from typing import Any, Literal
 
 import jax
 import ml_collections
+import numpy as np
 
 from ncl_jax._version import __version__
 from ncl_jax.config import build
-from ncl_jax.config.plan import Plan, adjustment, on_every_platform, predictor, with_crops
+from ncl_jax.config.crops import with_crops
+from ncl_jax.config.plan import Plan, adjustment, on_every_platform, predictor
 from ncl_jax.errors import ConfigError, WriteError
+from ncl_jax.evaluation import priors
 from ncl_jax.export.artifact import Artifact
 from ncl_jax.export.formats import FORMATS
 from ncl_jax.export.load import VERSION, description_of
 from ncl_jax.models.experts import without_trunk
-from ncl_jax.runs.restore import restore
+from ncl_jax.runs import trust
+from ncl_jax.runs.restore import Loaded, restore
 from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runtime import settings
 from ncl_jax.runtime.files import expand, write_together
 from ncl_jax.storage.directory import RunDir
+from ncl_jax.trust import sets
 
 
 @settings.holding
@@ -44,7 +51,7 @@ def export(
       expert: its number; None for the ensemble.
       prior: that the program's probabilities are for, see `priors.read`; None: as trained.
       temperature: see `temperature.find_temperature`.
-      crops: see `plan.with_crops`; the program takes the larger images.
+      crops: see `crops.with_crops`; the program takes the larger images.
 
     Raises:
       ConfigError: an unknown format, no such expert, or a directory that holds no run.
@@ -58,7 +65,7 @@ def export(
         raise ConfigError(f"--format={form} must be one of: {', '.join(FORMATS)}")
     directory = RunDir(run)
     loaded = restore(directory, step, crops)
-    config, facts, variables = loaded.config, loaded.plan.facts, loaded.variables
+    config, variables = loaded.config, loaded.variables
     if form == "safetensors" and crops != 1:
         raise ConfigError(f"--crops={crops} is for formats that hold a program: leave it out, or choose another format")
     if expert is not None and not 0 <= expert < loaded.plan.num_experts:
@@ -74,17 +81,39 @@ def export(
     plan = with_crops(build.make_plan(config, directory.read_facts()), crops)
     if form == "onnx":  # nor what differs between platforms
         plan = on_every_platform(plan)
-    model = predictor(plan, adjustment(plan, prior), divide)
+    adjust = adjustment(plan, prior)
+    model = predictor(plan, adjust, divide)
     chosen = variables if expert is None else one_expert(variables, expert)
     predict = lambda images: jax.nn.softmax(model.scores(chosen, images))  # noqa: E731
     about = describe(config, plan, loaded.step) | {"format": form, "expert": expert, "prior": prior}
-    about |= {"temperature": divide}
-    content = FORMATS[form](Artifact(predict, facts.image_shape, variables, expert, about))
+    about |= {"temperature": divide, "sets": set_rules(loaded, expert, adjust, divide) if crops == 1 else None}
+    content = FORMATS[form](Artifact(predict, plan.facts.image_shape, variables, expert, about))
     about |= {"sha256": hashlib.sha256(content).hexdigest()}
     try:
         write_together({path: content, description_of(path): json.dumps(about, indent=1).encode() + b"\n"})
     except OSError as error:
         raise WriteError(f"--out={path} cannot be written: {error}") from error
+
+
+def set_rules(loaded: Loaded, expert: int | None, adjust: np.ndarray | None, divide: float) -> dict | None:
+    """What prediction sets are made with of a program's probabilities p, as JSON; None where nothing is kept that
+    they can be calibrated on without the run's data.
+
+    The calibrated probabilities are softmax(scale log p + shift). `thresholds` of their scores (`sets.scores`) are by
+    promise and coverage; null: a class is in every set.
+    """
+    known, facts = trust.kept_calibration(loaded, expert), loaded.plan.facts
+    if known is None:
+        return None
+    prior, scale = trust.train_prior(facts), divide / known.temperature
+    shift = priors.log_ratio(prior, priors.own(facts.class_counts, loaded.plan.prior_power()))
+    shift = shift if adjust is None else shift - scale * adjust
+    thresholds: dict[str, dict[str, list]] = {promise: {} for promise in sets.PROMISES}
+    for promise, coverage in itertools.product(sets.PROMISES, sets.COVERAGES):
+        limits = sets.calibrate(known.true, known.labels, prior, coverage, promise).thresholds
+        listed = [limit if math.isfinite(limit) else None for limit in limits.tolist()]
+        thresholds[promise][str(coverage)] = listed
+    return {"prior": prior.tolist(), "scale": scale, "shift": shift.tolist(), "thresholds": thresholds}
 
 
 def one_expert(variables: Any, expert: int) -> Any:

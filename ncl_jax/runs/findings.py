@@ -61,13 +61,13 @@ def find(config: ml_collections.ConfigDict, data: Data, examined: dict[str, Exam
         _compared(data, examined, name, rows[name], features.get(name)) for name in ("train", data.facts.split)
     )
     near = nearest(train.features, train.features, outliers.NEIGHBOURS, same=True)
-    most = duplicates.MOST_DIFFERENCE if features else duplicates.PIXELS_ALONE
-    repeated, limit = duplicates.within(*near, train.small, most)
-    leaked = duplicates.between(train.features, test.features, train.small, test.small, limit, most)
+    alone = not features
+    repeated, limit = duplicates.within(*near, train.small, alone)
+    leaked = duplicates.between(train.features, test.features, train.small, test.small, limit, alone)
     found = Findings(
         leaked._replace(first=train.rows[leaked.first], second=test.rows[leaked.second]),
         repeated._replace(first=train.rows[repeated.first], second=train.rows[repeated.second]),
-        config.model.pretrained if features else "pixels",
+        f"the features of {config.model.pretrained} and their pixels" if features else "their pixels alone",
         notes=[note] if note else [],
     )
     if not features:

@@ -9,8 +9,10 @@ import numpy as np
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
 from ncl_jax.evaluation import metrics
-from ncl_jax.evaluation.baselines import BASELINES, class_means, unit
+from ncl_jax.evaluation.baselines import BASELINES
 from ncl_jax.training.steps import TrainState
+from ncl_jax.trust.gaussian import class_means
+from ncl_jax.trust.neighbours import unit
 
 LEAST = 1e-6  # deviation of a feature that is divided by
 MOST_SCORES = 5 * 10**7  # training images times classes: more would take minutes

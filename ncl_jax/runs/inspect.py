@@ -40,13 +40,13 @@ def inspect(config: ml_collections.ConfigDict, files: Files) -> list[Remark]:
     whole = ml_collections.ConfigDict(config.to_dict())
     whole.data.skip_unreadable = False  # they are to be found
     whole.data.image_size = config.data.image_size or 1  # not needed here, and perhaps not known yet
-    data = build_data.data(whole)
+    data = build_data.data(whole, skip_rows=True)
     console.say_text(overview.class_table(data))
     examined = {name: examine.examine(split, f"decoding {name}") for name, split in data.splits().items()}
     console.say_text(overview.summary(data, examined))
     for line in remarks.suggestions(config, data, examined["train"].sizes):
         console.say(line)
-    known, found = remarks.remarks(data, examined), find(config, data, examined)
+    known, found = remarks.remarks(config, data, examined), find(config, data, examined)
     for remark in [*known, *findings.lines(data, found)]:
         console.say_text(f"note: {remark}")
     problems = remarks.problems(config, data, examined)

@@ -191,4 +191,6 @@ def evaluation_line(results: dict) -> str:
     ensemble, single = results["ensemble"], tables.mean_expert(results["experts"])["accuracy"]
     groups = {name: ensemble[name] for name in ("many", "medium", "few")}
     cells = ", ".join(f"{name} {'-' if value is None else f'{100 * value:.2f}'}" for name, value in groups.items())
-    return f"  test accuracy {100 * ensemble['accuracy']:.2f} % ({cells}), mean expert {100 * single:.2f} %"
+    means = tables.mean_of_classes(results)
+    first = "" if means is None else f"mean of classes {100 * means:.2f} %, "
+    return f"  {first}test accuracy {100 * ensemble['accuracy']:.2f} % ({cells}), mean expert {100 * single:.2f} %"

@@ -1,9 +1,8 @@
-"""The classes of image files, by a run's model."""
+"""The scores of image files, by a run's model."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from ncl_jax.data.images import parallel
@@ -11,9 +10,20 @@ from ncl_jax.data.sources import folder
 from ncl_jax.errors import DataError
 from ncl_jax.evaluation.predictor import combine, disagreement
 from ncl_jax.runs.load import Model
-from ncl_jax.runtime.files import expand, name_text, valid_utf8
+from ncl_jax.runtime.files import expand
+from ncl_jax.trust.known import Known, p_values
 
 BATCH = 64
+
+
+class Scored(NamedTuple):
+    """What a model says of an image file."""
+
+    file: str
+    error: str = ""  # why it cannot be read; the rest is not known then
+    scores: np.ndarray = np.zeros(0)  # float32 [C], of the ensemble or of one expert
+    disagreement: float = 0.0  # between the experts
+    known: float = 1.0  # the p-value of `Model.known`, where it was asked for
 
 
 def find_files(names: Sequence[str]) -> list[str]:
@@ -30,9 +40,8 @@ def find_files(names: Sequence[str]) -> list[str]:
     return found
 
 
-def predict(model: Model, files: Sequence[str], top: int, expert: int | None) -> Iterator[dict]:
-    """For each file in order: `file`, and `top`, the likeliest classes with `label` and `probability`, and
-    `disagreement` between the experts; or `error` where it cannot be read. Names are valid UTF-8 (`name_text`)."""
+def score(model: Model, files: Sequence[str], expert: int | None, known: Known | None = None) -> Iterator[Scored]:
+    """The scores of each file in order; `known`: what known-ness is measured with, None: it is not."""
 
     def read(row: int) -> np.ndarray | str:
         try:
@@ -44,24 +53,26 @@ def predict(model: Model, files: Sequence[str], top: int, expert: int | None) ->
     for row, image in enumerate(parallel.in_threads(read, len(files), "predicting")):
         batch.append((files[row], image))
         if len(batch) == BATCH or row + 1 == len(files):
-            yield from _predict_batch(model, batch, top, expert)
+            yield from _score_batch(model, batch, expert, known)
             batch = []
 
 
-def _predict_batch(model, batch, top, expert):
+def _score_batch(model, batch, expert, known):
     good = [image for _, image in batch if not isinstance(image, str)]
-    answers: Iterator[Any] = iter(())
+    found: Iterator[Any] = iter(())
     if good:
         filled = np.stack(good + good[:1] * (BATCH - len(good)))  # one size, compiled once
-        logits = model.experts(filled)[:, : len(good)]  # [E, b, C]
-        answers = zip(np.asarray(jax.nn.softmax(combine(logits, expert))), disagreement(logits.argmax(-1)), strict=True)
+        values = np.ones(len(good), np.float32)
+        if known is None:
+            logits = model.experts(filled)
+        else:
+            logits, vectors = model.experts_and_embeddings(filled)
+            values = p_values(known, vectors[: len(good)])
+        logits = logits[:, : len(good)]  # [E, b, C]
+        found = zip(combine(logits, expert), disagreement(logits.argmax(-1)), values, strict=True)
     for file, image in batch:
         if isinstance(image, str):
-            yield {"file": name_text(file), "error": image}
+            yield Scored(file, image)
         else:
-            probabilities, share = next(answers)
-            best = np.argsort(-probabilities, kind="stable")[:top]
-            labels = [valid_utf8(model.class_names[c]).decode() for c in best]
-            shares = [round(float(probabilities[c]), 6) for c in best]
-            classes = [{"label": label, "probability": p} for label, p in zip(labels, shares, strict=True)]
-            yield {"file": name_text(file), "top": classes, "disagreement": round(float(share), 4)}
+            scores, share, value = next(found)
+            yield Scored(file, "", scores, float(share), float(value))

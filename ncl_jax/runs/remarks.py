@@ -53,6 +53,8 @@ def problems(config: ml_collections.ConfigDict, data: Data, examined: dict[str, 
         if name != "train" and (pairs := examine.shared(examined["train"], part)):
             places = _places(data, "train", name, pairs)
             found.append(Remark(f"images that stand in train and in {name}: {len(pairs)} of {name}", places))
+    if data.left_out and not config.data.skip_unreadable:
+        found.append(Remark(_skipped(data), data.left_out))
     try:
         checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     except ConfigError as error:
@@ -60,9 +62,15 @@ def problems(config: ml_collections.ConfigDict, data: Data, examined: dict[str, 
     return found
 
 
-def remarks(data: Data, examined: dict[str, Examined]) -> list[Remark]:
+def _skipped(data: Data) -> str:
+    return f"rows of lists without a label or a file: {len(data.left_out)}"
+
+
+def remarks(config: ml_collections.ConfigDict, data: Data, examined: dict[str, Examined]) -> list[Remark]:
     """What should be known, but stops nothing."""
     found, names = list(map(Remark, data.notes)), data.facts.class_names
+    if data.left_out and config.data.skip_unreadable:
+        found.append(Remark(_skipped(data), data.left_out))
     for name, split in data.splits().items():
         lacking = [printable(names[label]) for label in np.flatnonzero(count_labels(split.labels, len(names)) == 0)]
         if lacking:

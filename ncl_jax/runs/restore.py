@@ -7,8 +7,9 @@ import jax
 import ml_collections
 
 from ncl_jax.config import build, saved
+from ncl_jax.config.crops import with_crops
 from ncl_jax.config.fields import differences
-from ncl_jax.config.plan import Plan, initial_model, with_crops
+from ncl_jax.config.plan import Plan, initial_model
 from ncl_jax.data.dataset import Facts
 from ncl_jax.errors import CheckpointError, ConfigError, one_line
 from ncl_jax.models.experts import without_trunk
@@ -37,7 +38,7 @@ class Loaded(NamedTuple):
 
 
 def restore(directory: RunDir, step: int | Literal["best"] | None, crops: int = 1) -> Loaded:
-    """A run's checkpoint, with what its model is used with; `step` as for `load`, `crops`: see `plan.with_crops`.
+    """A run's checkpoint, with what its model is used with; `step` as for `load`, `crops`: see `crops.with_crops`.
 
     Raises:
       ConfigError: the directory holds no run, or another number of crops.

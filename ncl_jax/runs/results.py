@@ -4,12 +4,12 @@ import json
 import os
 
 from ncl_jax.config import saved
-from ncl_jax.data.dataset import Facts
-from ncl_jax.data.types import Split
+from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.errors import ConfigError, one_line, printable
-from ncl_jax.evaluation import metrics, predictions
-from ncl_jax.report import charts, page
-from ncl_jax.report.page import RunContent
+from ncl_jax.evaluation import metrics, predictions, predictions_file
+from ncl_jax.evaluation.predictions import Predictions
+from ncl_jax.report import charts, classes, page, spreadsheet
+from ncl_jax.report.content import Names, RunContent
 from ncl_jax.report.plots import png
 from ncl_jax.runtime import console
 from ncl_jax.runtime.files import valid_utf8, write_together
@@ -31,7 +31,7 @@ def read(directory: RunDir) -> RunContent:
             "them from a backup"
         )
     whole = {"split": facts.split, **results, "config": _configuration(directory, results)}
-    found = predictions.read(directory.predictions, facts.num_classes, 1 + len(results["experts"]))
+    found = predictions_file.read(directory.predictions, facts.num_classes, 1 + len(results["experts"]))
     if found is None and os.path.lexists(directory.predictions):
         console.say(
             f"note: {directory.predictions} is damaged or not this run's: the page goes without its sections on single "
@@ -52,31 +52,47 @@ def _configuration(directory: RunDir, results: dict) -> dict:
 
 
 def _content(
-    directory: RunDir, results: dict, facts: Facts, records: list[dict], found: predictions.Predictions | None
+    directory: RunDir, results: dict, facts: Facts, records: list[dict], found: Predictions | None
 ) -> RunContent:
     """What a page is made of, with names as they can be shown."""
     shown = facts._replace(class_names=tuple(map(printable, facts.class_names)))
-    return RunContent(printable(directory.path.name), results, shown, records, found)
+    names = Names() if found is None else _names(directory.read_files(), facts, len(found.labels))
+    return RunContent(printable(directory.path.name), results, shown, records, found, names)
 
 
-def write(directory: RunDir, results: dict, answers: list[metrics.Answers], test: Split) -> None:
+def _names(lines: list[str], facts: Facts, number: int) -> Names:
+    """Where the images are, by the run's list of files; nothing where it is not of so many test images."""
+    cells = [line.split("\t") for line in lines]
+    tested, trained = (
+        [printable(parts[2]) for parts in cells if len(parts) > 3 and parts[0] == split]
+        for split in (facts.split, "train")
+    )
+    return Names(tested, trained) if (len(tested), len(trained)) == (number, facts.num_train) else Names()
+
+
+def write(
+    directory: RunDir, results: dict, answers: list[metrics.Answers], data: Data, nearest: predictions.Nearest | None
+) -> None:
     """Writes what a finished run shows, together, and last its results: a directory that has them is complete.
 
     Args:
       directory: of the run.
       results: the content of `results.json`.
-      answers: for the images of `test`, in their order.
-      test: the split that was evaluated.
+      answers: for the images of `data.test`, in their order.
+      data: what the run was trained on and evaluated on, with images as they are in their files.
+      nearest: see `predictions.make`.
     """
     config, facts = directory.read_config(), directory.read_facts()
     records = read_metrics(directory.metrics)
-    size = facts.image_shape[0]
-    found = predictions.make(metrics.join(answers), test, facts.class_counts, config.data.resize or size, size)
+    found = predictions.make(metrics.join(answers), data.test, data.train, facts.num_classes, nearest)
     content = _content(directory, results, facts, records, found)
+    figures = classes.figures(found, facts.class_counts)
     write_together({
         directory.curve: png(charts.curves(records, config.loss.balanced)),
         directory.per_class: png(charts.per_class(results, facts.class_names)),
-        directory.predictions: predictions.packed(found),
+        directory.predictions: predictions_file.packed(found),
+        directory.classes: valid_utf8(spreadsheet.classes(content, found, figures)),
+        directory.images: valid_utf8(spreadsheet.images(content, found)),
         directory.report: valid_utf8(page.page(content)),
         directory.results: json.dumps(results, indent=1).encode() + b"\n",
     })  # fmt: skip

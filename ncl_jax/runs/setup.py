@@ -14,9 +14,9 @@ from jax.sharding import NamedSharding
 from ncl_jax.config import build, costs, loading
 from ncl_jax.config import plan as plans
 from ncl_jax.config.plan import TrainingPlan
+from ncl_jax.config.prior import to_train_prior
 from ncl_jax.data import dataset
 from ncl_jax.data.feeds.feed import Feed
-from ncl_jax.data.types import Split
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
@@ -42,8 +42,8 @@ class Run:
     config: ml_collections.ConfigDict
     directory: RunDir
     facts: dataset.Facts
-    test: Split  # the images that it is evaluated on
-    inputs: dataset.Data  # the data as the experts see it: `test` or, with a frozen backbone, features
+    data: dataset.Data  # what it is trained on and evaluated on
+    inputs: dataset.Data  # the same as the experts see it: with a frozen backbone, features
     device: str  # in words
     checkpoints: Checkpoints
     log: RunLog
@@ -67,7 +67,7 @@ class Run:
     @property
     def is_frozen(self) -> bool:
         """Whether the experts see the features of a frozen backbone."""
-        return self.inputs.test is not self.test
+        return self.inputs is not self.data
 
     @property
     def variables(self) -> dict[str, Any]:
@@ -119,6 +119,8 @@ def prepare(
     other = messages.other_machine(progress, machine)
     for line in (*lines, *log.notes, *other, messages.size(state.params)):
         log.print(line)
+    if list((progress.get("config") or {}).get("data_changed", ())) != list(noted.get("data_changed", ())):
+        progress |= {"best_on_test": None, "best": None}  # of other test images
     progress |= {"config": config.to_dict() | noted} | machine
     keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
     feed = loading.training_feed(plan, inputs, keys.order)
@@ -132,10 +134,11 @@ def prepare(
     test = loading.test_feed(plan, inputs.test, plan.facts.split)
     predictor = plans.predictor(plan, on_features=frozen is not None)
     return Run(
-        config=config, directory=directory, facts=plan.facts, test=data.test, inputs=inputs, device=device,
+        config=config, directory=directory, facts=plan.facts, data=data, inputs=inputs, device=device,
         checkpoints=checkpoints, log=log, length=length, epochs=epochs,
         learning_rates=np.append(rates, np.full(extend, rates[-1])),
-        key=keys.step, feed=feed, advance=advance, evaluate=make_evaluate(predictor, test, plan.mesh),
+        key=keys.step, feed=feed, advance=advance,
+        evaluate=make_evaluate(predictor, test, plan.mesh, to_train_prior(plan, None)),
         are_finite=jax.jit(steps.are_finite, out_shardings=place, compiler_options=startup.QUICK),
         term_fields=plan.objective.fields,
         state=state, history=history, known_from=known_from, progress=progress,

@@ -4,18 +4,13 @@ import contextlib
 import json
 import math
 
-import jax
 import numpy as np
 
-from ncl_jax.data import dataset
-from ncl_jax.data.feeds.feed import over
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.evaluation import priors
-from ncl_jax.evaluation.predictor import combine
 from ncl_jax.evaluation.temperature import fit_temperature
-from ncl_jax.runs.data import same_data
+from ncl_jax.runs.held_out import of_val
 from ncl_jax.runs.restore import Loaded
-from ncl_jax.runs.trunk import evaluated
 from ncl_jax.runtime.files import write_text
 from ncl_jax.runtime.schema import mapping, number, read_json
 from ncl_jax.storage.directory import RunDir
@@ -68,23 +63,13 @@ def _read(directory: RunDir) -> dict[str, float]:
 
 
 def _fit_on_val(loaded: Loaded, expert: int | None) -> float:
-    plan, facts = loaded.plan, loaded.plan.facts
-    assert plan.mesh is not None
-    own = priors.own(facts.class_counts, plan.prior_power())
-    val = same_data(loaded.config, loaded.directory).splits().get("val")
+    facts = loaded.plan.facts
+    own = priors.own(facts.class_counts, loaded.plan.prior_power())
+    val = of_val(loaded, expert)
     if val is None:
         raise DataError(
             f"--temperature=val: {facts.name} has no val split. Pass a number, or train with "
             "--config.data.val_share=0.1, which holds a part of the training images out"
         )
-    if loaded.config.data.skip_unreadable:
-        val, *_ = dataset.readable(val, facts.class_names, "val")
-    model, feed, variables = evaluated(plan, loaded.variables, val, "val")
-
-    def scores(batch, variables):
-        return combine(model.logits(variables, batch.images[:, 0]), expert), batch.valid
-
-    batches = jax.device_get(over(feed, plan.mesh, scores)(variables))
-    logits = np.concatenate([rows if valid is None else rows[valid] for rows, valid in batches])
     counts = np.bincount(val.labels, minlength=facts.num_classes)
-    return fit_temperature(logits.astype(np.float64), val.labels, priors.log_ratio(counts / counts.sum(), own))
+    return fit_temperature(val.logits, val.labels, priors.log_ratio(counts / counts.sum(), own))

@@ -12,13 +12,14 @@ import numpy as np
 
 from ncl_jax.config import build, build_data, checks, choose, costs, fields
 from ncl_jax.config.fields import flatten
+from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
 from ncl_jax.errors import Interrupted
 from ncl_jax.evaluation import metrics
 from ncl_jax.field import Field
 from ncl_jax.report import tables
 from ncl_jax.runs import folds as out_of_fold
-from ncl_jax.runs import heads, keeping, messages, pretrained
+from ncl_jax.runs import heads, keeping, messages, neighbours, pretrained
 from ncl_jax.runs.divergence import check_finite
 from ncl_jax.runs.results import write
 from ncl_jax.runs.setup import Run, is_first, prepare
@@ -111,7 +112,7 @@ def train(
                 run.results = evaluate(run, epoch + 1)
                 run.log.write("evaluation", run.results)
             save_if_due(run, epoch + 1, interrupt)
-        results = finish(run)
+        results = finish(run, plan)
         if folds:
             out_of_fold.keep(run, plan, folds, extend, interrupt.check)
         return results
@@ -228,21 +229,30 @@ def evaluate(run: Run, epoch: int) -> dict:
     return results
 
 
-def finish(run: Run) -> dict:
+def finish(run: Run, plan: TrainingPlan) -> dict:
     """The last figures: written when the checkpoint that they come from is on disk, and after the plots."""
     # The run may have been killed between its last checkpoint and here.
     figures = run.results or evaluate(run, run.epochs)
     results = records.final(figures, run.facts, run.progress, run.device, run.config.to_dict())
     if run.is_frozen:
         results["baselines"] = heads.baselines(run.inputs)
+    results |= teacher(run.config)
     run.checkpoints.wait()
     keeping.check_place(run)
     if is_first():
         with run.directory.writing():
-            write(run.directory, results, run.answers, run.test)
+            nearest = neighbours.finder(plan, run.variables, run.data, run.inputs if run.is_frozen else None)
+            write(run.directory, results, run.answers, run.data, nearest)
     run.log.finish({name: value for name, value in results.items() if name != "config"})
     run.log.print(f"\n{results['dataset']}: {run.directory}\n{tables.table(results)}")
     return results
+
+
+def teacher(config: ml_collections.ConfigDict) -> dict:
+    """The figures of the ensemble that a student learned from, by the name `teacher`; nothing where there is none, or
+    its directory has gone since."""
+    found = RunDir(config.teacher.run).read_results() if config.teacher.run else None
+    return {"teacher": tables.ensemble(found)} if found else {}
 
 
 def save_if_due(run: Run, epoch: int, interrupt: Interrupt) -> None:

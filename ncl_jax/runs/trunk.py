@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ncl_jax.config.loading import test_feed
-from ncl_jax.config.plan import Plan, normalize, predictor
+from ncl_jax.config.plan import Plan, TrainingPlan, normalize, predictor
 from ncl_jax.data import dataset
 from ncl_jax.data.features.cache import Shards
 from ncl_jax.data.features.extract import Compute, Views, extract, identity
@@ -101,24 +101,56 @@ def features(
     Raises:
       DataError: see `extract`.
     """
+    known = _kept(plan, variables, split, name, views)
+    if known is not None:
+        return Split(known, split.labels)
     assert plan.trunk is not None
+    part = jax.process_index(), jax.process_count()
+    found = extract(
+        split, _shards(plan, variables, split, name, views), views, plan.preprocessing, compute,
+        batch_size=batch_size(), text=f"features of the {name} images",
+        part=part, after_shard=after_shard,
+    )  # fmt: skip
+    if part[1] > 1:  # every process has computed its own shards
+        found = np.asarray(multihost_utils.process_allgather(found)).sum(0)
+    return Split(found, split.labels)
+
+
+def test_views(plan: Plan, variables: Any, split: Split, name: str) -> np.ndarray:
+    """The features of the test view of a split's images, float32 `[N, D]`; `name`: of the split, as in `Data.splits`.
+
+    Of training images those that are cached with their training views, where they are.
+    """
+    if name == "train":
+        views = Views(plan.loading.cached_views, plan.loading.flip)
+        known = _kept(plan, variables, split, "training", views)
+        if known is not None:
+            return known[:, 0].copy()
+    return features(plan, variables, split, name, make_compute(plan, variables)).images[:, 0]
+
+
+def _shards(plan: Plan, variables: Any, split: Split, name: str, views: Views, kernels: bool | None = None) -> Shards:
+    """Where the features of a split are kept; `kernels`: whether kernels of ours computed them, None: as here."""
+    assert plan.trunk is not None
+    by_kernels = _by_kernels(plan.trunk) if kernels is None else kernels
     pixels = plan.preprocessing
     about = {
         "dataset": plan.facts.name, "split": name, "images": identity(split), "rows": len(split),
         "backbone": type(plan.trunk).__name__, "fields": [plan.trunk.depth, plan.trunk.width],
         "precision": str(np.dtype(plan.trunk.dtype)), "weights": digest(variables),
         "preprocessing": list(pixels), "pixels": pixels.size, "rule for pixels": VERSION, "views": list(views),
-        "computed by": jax.default_backend() + (", kernels" if _by_kernels(plan.trunk) else ""),  # rounding differs
+        "computed by": jax.default_backend() + (", kernels" if by_kernels else ""),  # rounding differs
     }  # fmt: skip
-    part = jax.process_index(), jax.process_count()
-    shards = Shards(cache(plan.loading.cache), about, (len(split), views.each, plan.input_shape[0]))
-    found = extract(
-        split, shards, views, pixels, compute, batch_size=batch_size(), text=f"features of the {name} images",
-        part=part, after_shard=after_shard,
-    )  # fmt: skip
-    if part[1] > 1:  # every process has computed its own shards
-        found = np.asarray(multihost_utils.process_allgather(found)).sum(0)
-    return Split(found, split.labels)
+    return Shards(cache(plan.loading.cache), about, (len(split), views.each, plan.input_shape[0]))
+
+
+def _kept(plan: Plan, variables: Any, split: Split, name: str, views: Views) -> np.ndarray | None:
+    """Features that training has kept, for the plan of a trained model, which compiles no kernels: where training had
+    kernels, theirs. None where they are not all there, or for training itself."""
+    if isinstance(plan, TrainingPlan):
+        return None
+    found = (_shards(plan, variables, split, name, views, kernels).read_all() for kernels in (True, False))
+    return next((features for features in found if features is not None), None)
 
 
 def cache(name: str) -> pathlib.Path | None:

@@ -21,7 +21,7 @@ _predictor = record(
         "per_class": list_of(maybe(_share), 1, MOST_CLASSES),
     }
 )  # fmt: skip
-_means = record({"accuracy": maybe(_share), **_groups})
+_means = record({"accuracy": maybe(_share), **_groups}, {"f1": maybe(_share)})
 _differing = {name: maybe(_nats) for name in ("all", "many", "medium", "few")}
 _pairs = record(_differing | {"per_class": list_of(maybe(_nats), 1, MOST_CLASSES)})
 _figures = {
@@ -38,8 +38,11 @@ _known_results = record(
     {
         "split": text(), "rows_checksum": text(), "best_on_test": _best, "versions": mapping(text(1000)),
         "pretrained": maybe(mapping(anything)), "disagreement": maybe(record({"kl": _pairs, "top1": _pairs})),
-        "baselines": mapping(record({"accuracy": _share, **_groups})), "operations": maybe(text()),
-        "class_means": record({"ensemble": _means, "experts": list_of(_means)}),
+        "baselines": mapping(record({"accuracy": _share, **_groups}, {"per_class": list_of(maybe(_share))})),
+        "teacher": record({"accuracy": maybe(_share), **_groups, "nll": maybe(_nats), "ece": maybe(_nats)},
+                          {"classes": maybe(_share), "f1": maybe(_share)}), "operations": maybe(text()),
+        "class_means": record({"ensemble": _means, "experts": list_of(_means)}), "test_counts": _counts,
+        "moved": record({"accuracy": _share, "class_mean": _share}),
     },
 )  # fmt: skip
 
@@ -53,6 +56,8 @@ def results(value: Any, name: str) -> None:
     for place, row in rows.items():
         if isinstance(row, dict) and "per_class" in row:
             list_of(anything, number_of, number_of)(row["per_class"], f"{place}.per_class")
+    if "test_counts" in value:
+        list_of(anything, number_of, number_of)(value["test_counts"], "test_counts")
 
 
 _known_facts = record(

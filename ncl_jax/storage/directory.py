@@ -6,7 +6,6 @@ import gzip
 import json
 import os
 import pathlib
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +17,7 @@ from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.holdout import RULE
 from ncl_jax.data.images import pixels
 from ncl_jax.errors import CheckpointError, ConfigError, DataError, NclError, WriteError, one_line, printable
-from ncl_jax.runtime.files import UNDECODABLE, expand, name_text, open_regular, read_file, write_text, write_together
+from ncl_jax.runtime.files import expand, name_text, read_file, write_text, write_together
 from ncl_jax.runtime.schema import anything, mapping, read_bytes, read_json
 from ncl_jax.storage import contents, listing, place
 
@@ -39,12 +38,13 @@ class RunDir:
         self.damaged = self.path / "damaged-checkpoints"
         self.backbone, self.out_of_fold = self.path / "backbone.safetensors", self.path / "out_of_fold.npz"
         self.metrics, self.events = self.path / "metrics.jsonl", self.path / "tensorboard"
-        self.predictions, self.report, self.temperature = (
-            self.path / name for name in ("predictions.npz", "report.html", "temperature.json")
-        )
+        self.predictions, self.report = self.path / "predictions.npz", self.path / "report.html"
+        self.temperature, self.calibration = self.path / "temperature.json", self.path / "calibration.npz"
+        self.known = self.path / "known.npz"
         self.results, self.curve, self.per_class = (
             self.path / name for name in ("results.json", "curve.png", "per_class.png")
         )
+        self.classes, self.images = self.path / "classes.csv", self.path / "images.csv"
 
     def __str__(self) -> str:
         return printable(str(self.path))
@@ -200,14 +200,7 @@ class RunDir:
 
     def read_files(self) -> list[str]:
         """The lines of the run's image files, `Data.listing` by `name_text`; none where they were not written down."""
-        try:
-            with open_regular(self.files) as packed, gzip.GzipFile(fileobj=packed) as file:
-                content = file.read(contents.MOST_LISTING + 1)
-        except (OSError, EOFError, ValueError, zlib.error, DataError):
-            return []
-        text = "" if len(content) > contents.MOST_LISTING else content.decode("utf-8", "surrogateescape")
-        # Older runs wrote names that are not UTF-8 as they are.
-        return [name_text(line) if UNDECODABLE.search(line) else line for line in text.split("\n")[1:-1]]
+        return listing.read(self.files)
 
     def tracker(self, name: str) -> pathlib.Path:
         """The file that keeps what the run is called in a tracker."""

@@ -1,7 +1,9 @@
 """The image files of a run as its directory lists them: what has changed since, and which are as they were."""
 
+import gzip
 import os
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +12,9 @@ import numpy as np
 
 from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Split
+from ncl_jax.errors import DataError
+from ncl_jax.runtime.files import UNDECODABLE, name_text, open_regular
+from ncl_jax.storage import contents
 
 ESCAPE = re.compile(r"\\\\|\\x([0-9a-f]{2})")  # what `files.name_text` writes for a backslash and for a byte
 
@@ -21,6 +26,18 @@ class Row(NamedTuple):
     label: str  # name of its class
     path: str  # below the folder of the data
     size: str  # bytes
+
+
+def read(path: Path) -> list[str]:
+    """The lines of a file of `RunDir.begin`, without its head; none where it cannot be read."""
+    try:
+        with open_regular(path) as packed, gzip.GzipFile(fileobj=packed) as file:
+            content = file.read(contents.MOST_LISTING + 1)
+    except (OSError, EOFError, ValueError, zlib.error, DataError):
+        return []
+    text = "" if len(content) > contents.MOST_LISTING else content.decode("utf-8", "surrogateescape")
+    # Older runs wrote names that are not UTF-8 as they are.
+    return [name_text(line) if UNDECODABLE.search(line) else line for line in text.split("\n")[1:-1]]
 
 
 def rows(lines: Sequence[str]) -> list[Row]:

@@ -1,18 +1,19 @@
-"""Near duplicates: images that are copies of others but for size, compression or a flip.
+"""Near duplicates: images that are copies of others but for size, compression, a little light or a flip.
 
-Two views must agree: the features of the images are much nearer than is usual in the data set, and so are the pixels.
+Two views must agree. Where the features of two images are much nearer than is usual in the data set, their pixels must
+be alike; where an image is merely among the nearest ones, they must be nearly the same: blur moves the features of a
+network far, and the pixels hardly.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from ncl_jax.trust.neighbours import nearest
+from ncl_jax.trust.neighbours import CHUNK, nearest
 
 SHARE = 0.13  # of the median distance to the nearest image: what is nearer may be a copy
 CANDIDATES = 10  # nearest images of each that are looked at
-MOST_DIFFERENCE = 0.25  # of the pixels of two copies, see `difference`
-PIXELS_ALONE = 0.1  # the same where nothing but pixels is compared, of which many photographs are alike
+ALIKE, THE_SAME = 0.25, 0.1  # difference of the pixels of copies, see `difference`
 TINY = 1e-6  # a distance that rounding makes of 0
 
 
@@ -52,20 +53,18 @@ def pixel_features(small: np.ndarray) -> np.ndarray:
     return flat - flat.mean(1, keepdims=True)
 
 
-def within(
-    rows: np.ndarray, distances: np.ndarray, small: np.ndarray, most: float = MOST_DIFFERENCE
-) -> tuple[Pairs, float]:
+def within(rows: np.ndarray, distances: np.ndarray, small: np.ndarray, by_pixels: bool = False) -> tuple[Pairs, float]:
     """The near duplicates among images, and the distance below which images may be copies, for `between`.
 
     Args:
       rows, distances: the nearest other images of each image (`neighbours.nearest` with `same`), `[N, K]`.
       small: the images, grey and small, uint8 `[N, S, S]`.
-      most: difference of their pixels that copies have.
+      by_pixels: whether the features are only `pixel_features`: then images must be near and nearly the same.
     """
     limit = near(distances[:, 0]) if distances.shape[1] else TINY
-    i, k = np.nonzero(distances < limit)
+    i, k = np.indices(rows.shape).reshape(2, -1)
     j = rows[i, k]
-    return _once(np.minimum(i, j), np.maximum(i, j), distances[i, k], small, small, most), limit
+    return _once(np.minimum(i, j), np.maximum(i, j), distances[i, k], small, small, limit, by_pixels), limit
 
 
 def between(
@@ -74,7 +73,7 @@ def between(
     small: np.ndarray,
     small_others: np.ndarray,
     limit: float,
-    most: float = MOST_DIFFERENCE,
+    by_pixels: bool = False,
 ) -> Pairs:
     """The images of a second set that are near duplicates of the first set's, such as test images of training images.
 
@@ -82,21 +81,28 @@ def between(
       features, others: `[N, D]` and `[M, D]`.
       small, small_others: the images, grey and small, uint8 `[N, S, S]` and `[M, S, S]`.
       limit: the distance below which images may be copies, see `within`.
-      most: difference of their pixels that copies have.
+      by_pixels: whether the features are only `pixel_features`: then images must be near and nearly the same.
     """
     rows, distances = nearest(others, features, CANDIDATES)
-    j, k = np.nonzero(distances < limit)
-    return _once(rows[j, k], j, distances[j, k], small, small_others, most)
+    j, k = np.indices(rows.shape).reshape(2, -1)
+    return _once(rows[j, k], j, distances[j, k], small, small_others, limit, by_pixels)
 
 
-def _once(first, second, distances, small, small_others, most) -> Pairs:
+def _once(first, second, distances, small, small_others, limit, by_pixels) -> Pairs:
     """The pairs whose pixels agree, each second image with its nearest one."""
-    differences = difference(small[first], small_others[second])
+    near_enough, far = (THE_SAME, 0.0) if by_pixels else (ALIKE, THE_SAME)
+    differences = _differences(first, second, small, small_others)
     order = np.lexsort((first, differences, distances))
-    order = order[differences[order] < most]
+    order = order[(differences < np.where(distances < limit, near_enough, far))[order]]
     _, kept = np.unique(second[order], return_index=True)
     order = order[np.sort(kept)]
     return Pairs(first[order], second[order], distances[order], differences[order])
+
+
+def _differences(first, second, small, small_others) -> np.ndarray:
+    """`difference` of many pairs, a part at a time."""
+    parts = [slice(start, start + CHUNK) for start in range(0, len(first), CHUNK)]
+    return np.concatenate([np.zeros(0), *(difference(small[first[p]], small_others[second[p]]) for p in parts)])
 
 
 def leaks(right: np.ndarray, leaked: np.ndarray) -> tuple[float, float]:

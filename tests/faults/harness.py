@@ -13,6 +13,7 @@ from ncl_jax import cli
 RUN = {
     "model.backbone": "one_layer", "model.num_experts": 2, "epochs": 2, "eval_every": 1, "checkpoint_every": 1,
     "optim.milestones": "(2,)", "optim.batch_size": 256, "run.data_devices": 1,
+    "data.augment": "none",
 }  # fmt: skip
 FIELDS = [f"--config.{name}={value}" for name, value in RUN.items()]
 TRAIN = ("train", "--config=quickstart:method=ce", *FIELDS)

@@ -271,9 +271,10 @@ def summary(counts, right):
     bins = np.zeros((2, metrics.CALIBRATION_BINS, 3))
     bins[:, -1] = sum(counts), sum(counts), sum(right)
     none = np.zeros(len(counts))
-    sums = metrics.Sums(np.array(counts), np.array([right, right]), np.zeros(2), bins, none, none)
+    named = np.array([counts, counts])
+    sums = metrics.Sums(np.array(counts), np.array([right, right]), named, np.zeros(2), bins, none, none)
     groups = {"many": np.array([1, 1, 0], bool), "medium": np.zeros(3, bool), "few": np.array([0, 0, 1], bool)}
-    return metrics.summarize(sums, {"papers": groups})
+    return metrics.summarize(sums, {"papers": groups}) | {"class_counts": [200, 200, 5]}
 
 
 def test_accuracy_is_a_mean_over_images_and_over_classes():
@@ -282,17 +283,18 @@ def test_accuracy_is_a_mean_over_images_and_over_classes():
     assert found["ensemble"]["many"] == pytest.approx(0.9) and means["many"] == pytest.approx(0.75)
     assert found["ensemble"]["accuracy"] == pytest.approx(10 / 14) and means["accuracy"] == pytest.approx(1.75 / 3)
     assert means["medium"] is None and found["class_means"]["experts"] == [means]
-    line = next(line for line in tables.table(found).splitlines() if line.startswith("mean of classes"))
-    assert line.split()[3:7] == ["58.33", "75.00", "-", "25.00"]
+    _, row, groups, *_ = tables.table(found).splitlines()
+    assert row.split()[2:4] == ["58", "71"]  # the network: what counts comes first
+    assert groups == "groups as means of classes: many 75, few 25"
 
 
 def test_means_over_classes_are_shown_where_they_differ_alone():
     found = summary((4, 4, 4), (3, 1, 2))
     assert found["class_means"]["ensemble"]["many"] == found["ensemble"]["many"]
-    assert "mean of classes" not in tables.table(found)
+    assert "as means of classes" not in tables.table(found)
     old = summary((8, 2, 4), (8, 1, 1))
-    del old["class_means"]  # results of before they were computed
-    assert "mean of classes" not in tables.table(old)
+    del old["class_means"], old["test_counts"]  # results of before they were computed
+    assert "of classes" not in tables.table(old) and "71.43" in tables.table(old)
     untested = summary((8, 0, 4), (8, 0, 1))["class_means"]["ensemble"]
     assert untested["many"] == 1.0 and untested["accuracy"] == pytest.approx(0.625)
 

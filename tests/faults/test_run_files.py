@@ -18,14 +18,15 @@ import jax
 import numpy as np
 import pytest
 from harness import STEPS
+from PIL import Image
 
 import ncl_jax
 from ncl_jax import cli
 from ncl_jax.config import build
 from ncl_jax.errors import CheckpointError, ConfigError, ExportError, NclError
-from ncl_jax.evaluation import predictions
+from ncl_jax.evaluation import predictions_file
 from ncl_jax.report import page
-from ncl_jax.runs import results
+from ncl_jax.runs import results, trust
 from ncl_jax.runs.distill import student
 from ncl_jax.runs.export import export
 from ncl_jax.runs.restore import restore
@@ -208,7 +209,10 @@ def test_files_that_a_run_can_do_without(run, kind):
     directory = RunDir(run)
     for path in (directory.predictions, directory.files, directory.temperature, directory.tracker("wandb")):
         odd(path, kind)
-    assert predictions.read(directory.predictions) is None
+    for path, wanted in ((directory.calibration, trust._CALIBRATION), (directory.known, trust._KNOWN)):
+        odd(path, kind)
+        assert trust._read(path, wanted) is None
+    assert predictions_file.read(directory.predictions, 10) is None
     assert directory.read_files() == []
     with pytest.raises(ConfigError, match=r"wandb\.id"):
         directory.read_tracker("wandb")
@@ -280,6 +284,21 @@ class Evil:
         return pytest.fail, ("a pickle was read",)
 
 
+def large_pictures(good):
+    """All pictures, each of more pixels than any of ours."""
+    file = io.BytesIO()
+    Image.new("RGB", (129, 1)).save(file, "JPEG")
+    number = len(good["ends"])
+    ends = len(file.getvalue()) * np.arange(1, number + 1)
+    return {"jpegs": np.frombuffer(file.getvalue() * number, np.uint8), "ends": ends}
+
+
+def near(mistakes, **changed):
+    """A neighbour of each image."""
+    zeros = np.zeros((len(mistakes), 1), np.int32)
+    return {"mistakes": mistakes, "near": zeros, "near_labels": zeros, "distances": zeros.astype(np.float32)} | changed
+
+
 def arrays_that_no_run_has(good):
     """By name, what differs from the good arrays."""
     labels, top, sure = good["labels"], good["top"], good["confidence"]
@@ -289,9 +308,15 @@ def arrays_that_no_run_has(good):
         "another number of axes": {"labels": labels[None]}, "no classes": {"top": top[:0]}, "none": {"labels": labels[:0]},
         "a class that there is not": {"labels": labels + 10}, "a class below 0": {"top": top - 10},
         "another run's experts": {"top": top[:1], "confidence": sure[:1]}, "not a number": {"confidence": sure * np.nan},
-        "confidence above 1": {"confidence": sure + 5}, "rows that there are not": {"rows": good["rows"] + 10**6},
-        "a picture more": {"rows": np.append(good["rows"], 0)}, "grey pictures": {"thumbnails": good["thumbnails"][..., :1]},
-        "large pictures": {"thumbnails": np.zeros((len(good["rows"]), 65, 65, 3), np.uint8)},
+        "confidence above 1": {"confidence": sure + 5}, "rows that there are not": {"tested": good["tested"] + 10**6},
+        "a picture more": {"tested": np.append(good["tested"], 0)}, "fewer bytes": {"jpegs": good["jpegs"][:-1]},
+        "no JPEGs": {"jpegs": good["jpegs"] * 0}, "pictures of a length below 0": {"ends": good["ends"][::-1]},
+        "large pictures": large_pictures(good), "another class in training": {"trained_labels": good["trained_labels"] + 10},
+        "neighbours without distances": {"near": labels[:, None], "mistakes": labels, "near_labels": labels[:, None]},
+        "neighbours of another number": near(labels, distances=np.zeros((len(labels), 2), np.float32)),
+        "neighbours far away": near(labels, distances=np.full((len(labels), 1), 3, np.float32)),
+        "neighbours of no image": near(labels + 10**6), "sets of other classes": {"sets": np.zeros((len(labels), 3), np.uint8)},
+        "sets of other images": {"sets": np.zeros((3, 2), np.uint8)}, "no margin at all": {"margin": labels[:3] * 0.5},
         "a shape of a tera": {"labels": header((10**12,))}, "a negative shape": {"labels": header((-1,))},
         "a record type": {"labels": header((3,), [("a", "<i4")])}, "no array": {"labels": b"x"},
     }  # fmt: skip
@@ -301,22 +326,35 @@ def test_arrays_of_predictions_that_no_run_has(run, tmp_path):
     path = run / "predictions.npz"
     with np.load(path) as file:
         good = dict(file)
-    assert predictions.read(path, 10, 3) is not None
+    assert predictions_file.read(path, 10, 3) is not None
     for name, bad in arrays_that_no_run_has(good).items():
         pack(path, **good | bad)
-        assert predictions.read(path, 10, 3) is None, name
+        assert predictions_file.read(path, 10, 3) is None, name
     pack(path, zipfile.ZIP_LZMA, **good)
-    assert predictions.read(path, 10, 3) is None
+    assert predictions_file.read(path, 10, 3) is None
     pack(path, **{name: np.asfortranarray(array) for name, array in good.items()})
-    found = predictions.read(path, 10, 3)
-    assert all((array == good[name]).all() for name, array in found._asdict().items())
-    del good["rows"]
+    found = predictions_file.read(path, 10, 3)
+    assert (found.top == good["top"]).all() and (found.pictures.jpegs == good["jpegs"]).all()
+    pack(path, **good | near(good["labels"][:5]))
+    assert predictions_file.read(path, 10, 3).near.mistakes.tolist() == good["labels"][:5].tolist()
+    del good["jpegs"]
     pack(path, **good)
-    assert predictions.read(path, 10, 3) is None
+    assert predictions_file.read(path, 10, 3) is None
+
+
+def test_arrays_of_an_older_version_are_read_as_far_as_they_go(run):
+    path = run / "predictions.npz"
+    with np.load(path) as file:
+        old = {name: file[name] for name in ("labels", "top", "confidence")}
+    pictures = {"rows": np.zeros(3, np.int32), "thumbnails": np.zeros((3, 64, 64, 3), np.uint8)}
+    pack(path, **old | pictures)
+    found = predictions_file.read(path, 10, 3)
+    assert (found.top == old["top"]).all() and found.true is found.near is found.pictures is found.sets is None
+    assert "ncl-jax evaluate --run=DIR --finish" in page.page(results.read(RunDir(run)))
 
 
 def test_arrays_that_unpack_without_end_are_not_unpacked(run, capsys, monkeypatch):
-    monkeypatch.setattr(predictions, "MOST_BYTES", 10_000_000)
+    monkeypatch.setattr(predictions_file, "MOST_BYTES", 10_000_000)
     assert results.read(RunDir(run)).predictions is not None
     with np.load(run / "predictions.npz") as file:
         pack(run / "predictions.npz", **dict(file) | {"labels": header((2_500_000,)) + bytes(10_000_000)})
@@ -549,7 +587,7 @@ def test_random_changes_of_arrays_and_of_a_log_are_left_out(run):
     records = len(read_metrics(log))
     for _ in range(200):
         path.write_bytes(mutated(rng, packed))
-        assert predictions.read(path, 10, 3) is None or path.stat().st_size
+        assert predictions_file.read(path, 10, 3) is None or path.stat().st_size
         log.write_bytes(mutated(rng, lines))
         assert len(read_metrics(log)) <= records
 

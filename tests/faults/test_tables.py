@@ -180,9 +180,13 @@ def test_what_is_skipped_is_listed_in_the_run(tmp_path, capsys):
     data = dataset.load(Request("list", tmp_path, lists={"train": "a.csv"}, skip=True), size=8, skip_unreadable=True)
     counts = {name: count for split in data.facts.skipped.values() for name, count in split.items()}
     assert counts == {"rows without a label or path": 2, "fern": 1, "moss": 1} and len(data.left_out) == 4
-    arguments = [f"--config=list:dir={tmp_path},train=a.csv,image_size=8", f"--picture={tmp_path}/p.png"]
-    message, code = cli.attempt("inspect", arguments)
-    assert code == 1 and "the label is missing" in message
+    arguments = [f"--config=list:dir={tmp_path},train=a.csv,image_size=8", f"--out={tmp_path}/out"]
+    _, code = cli.attempt("inspect", arguments)
+    printed = capsys.readouterr().out
+    assert code == 1 and "problem: rows of lists without a label or a file: 3" in printed
+    assert "a.csv, line 2: the label is missing" in printed and "problem: unreadable images" in printed
+    cli.attempt("inspect", [*arguments, "--config.data.skip_unreadable=True", "--force"])
+    assert "note: rows of lists without a label or a file: 3" in capsys.readouterr().out
 
 
 def test_a_path_with_commas_can_be_given(tmp_path):

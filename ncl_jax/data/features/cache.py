@@ -77,6 +77,17 @@ class Shards:
                 path.unlink()
         return None
 
+    def read_all(self) -> np.ndarray | None:
+        """All features, where none is missing."""
+        found = []
+        for number in range(self.count):
+            shard = self.read(number)
+            if shard is None:
+                return None
+            found.append(shard)
+        self.touch()
+        return np.concatenate(found) if found else None
+
     def write(self, number: int, features: np.ndarray) -> None:
         """Keeps a shard; where that is not possible, says so once."""
         if self._folder is None or self._failed:

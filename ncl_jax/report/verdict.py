@@ -1,0 +1,180 @@
+"""What a page says first: what the model can and cannot do, and what to do next, in sentences."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ncl_jax.evaluation import shown
+from ncl_jax.evaluation.predictions import Predictions
+from ncl_jax.evaluation.shown import Pair
+from ncl_jax.report import pairs
+from ncl_jax.report.charts import percent
+from ncl_jax.report.classes import ClassFigures
+from ncl_jax.report.content import RunContent
+from ncl_jax.report.html import Html, link, paragraph, text
+from ncl_jax.report.tables import digits_for, other_prior, worse_than
+from ncl_jax.trust.intervals import wilson
+
+FAILS = 0.5  # a class whose interval ends below surely fails
+NAMED = 8  # classes that are named in a sentence
+WANTED = 5  # classes that need images
+TOO_FEW = 10  # test images of a class, of which fewer say little
+FEW_TRAINING = 100  # training images, of which fewer are the likely cause
+TOO_SURE = 0.05  # how much the mean confidence may exceed the accuracy
+
+
+def section(
+    run: RunContent, found: Predictions, of: ClassFigures, worst: str, gallery_of: Callable[[int | Pair], str]
+) -> Html:
+    """The verdict; `worst` is what a link to the worst mistakes leads to, `gallery_of` to a class's or pair's gallery,
+    empty for none."""
+    names = run.facts.class_names
+    linked = lambda classes: Html(", ".join(link(gallery_of(c), names[c]) for c in classes))  # noqa: E731
+    steps = [_labels(found, worst), *_images(of, linked), _pair(run, found, gallery_of), _too_sure(found)]
+    listed = "".join(f"<li>{step}</li>" for step in steps if step)
+    return Html(
+        '<section class="verdict">'
+        + paragraph(_accuracy(of))
+        + paragraph(_baselines(of))
+        + paragraph(_failing(of, linked))
+        + paragraph(_uncertain(of, linked))
+        + paragraph(_sentence(worse_than(run.results)))
+        + paragraph(_sentence(other_prior(run.results)))
+        + (f"<h3>What to do next</h3><ul>{listed}</ul>" if listed else "")
+        + "</section>"
+    )
+
+
+def _sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
+
+
+def _accuracy(of: ClassFigures) -> Html:
+    """The accuracy with its interval and the mean over classes; what counts more comes first."""
+    right, number = int(of.right.sum()), int(of.tested.sum())
+    places = digits_for(number)
+    low, high = wilson(right, number)
+    between = f"between {percent(float(low), places)} and {percent(float(high), places)} %, with a confidence of 95 %"
+    accuracy = (
+        f"<b>{percent(right / number, places)} %</b> of the {number:,} test images are recognised ({right:,}; the true "
+        f"share is {between})"
+    )
+    tested = of.tested > 0
+    mean, f1 = float(of.recall[tested].mean()), float(of.f1[tested].mean())
+    harmonic = f"macro F1 {percent(f1, places)} %"
+    means = f"<b>{percent(mean, places)} %</b> as a mean over the {tested.sum():,} classes ({harmonic})"
+    if of.is_balanced():
+        return Html(f"{accuracy}, {means}.")
+    most, least = int(of.tested.max()), int(of.tested[tested].min())
+    return Html(
+        f"{means.replace('as a mean', 'of the images of a class are recognised, as a mean')}; {accuracy}. The classes "
+        f"have {least:,} to {most:,} test images: the share of all images says most of all how well the large ones are "
+        "recognised, so the mean over classes comes first."
+    )
+
+
+def _baselines(of: ClassFigures) -> str:
+    """What one gets without looking at the images."""
+    tested = of.tested > 0
+    majority = of.tested[of.training.argmax()] / of.tested.sum()
+    chance = 1 / tested.sum()
+    return (
+        "Without looking at the images: naming the largest class always is right for "
+        f"{percent(float(majority))} % of the images and {percent(float(chance))} % as a mean over classes; guessing, "
+        f"for {percent(1 / len(tested))} %."
+    )
+
+
+def _failing(of: ClassFigures, linked: Callable) -> Html:
+    """The classes that surely fail."""
+    order = np.argsort(of.high, kind="stable")
+    fails = [c for c in order.tolist() if of.tested[c] and of.high[c] < FAILS]
+    if not fails:
+        tested = [c for c in order.tolist() if of.tested[c]][:3]
+        return Html(
+            "No class surely fails: for none is it certain that fewer than half of its images are recognised. Lowest "
+            f"are {linked(tested)}."
+        )
+    more = f" and {len(fails) - NAMED:,} more" if len(fails) > NAMED else ""
+    verb = "class surely fails" if len(fails) == 1 else "classes surely fail"
+    return Html(
+        f"<b>{len(fails):,} {verb}</b>: fewer than half of the images are recognised, whatever the luck of the draw: "
+        f"{linked(fails[:NAMED])}{more}."
+    )
+
+
+def _uncertain(of: ClassFigures, linked: Callable) -> Html:
+    """The classes of which the test images say little."""
+    lacking, little = np.flatnonzero(of.tested == 0), np.flatnonzero((of.tested > 0) & (of.tested < TOO_FEW))
+    said = []
+    for classes, words in ((lacking, "no test image: nothing is known"),
+                           (little, f"fewer than {TOO_FEW} test images: the figures say little")):  # fmt: skip
+        if len(classes):
+            more = f" and {len(classes) - NAMED:,} more" if len(classes) > NAMED else ""
+            number = "1 class has" if len(classes) == 1 else f"{len(classes):,} classes have"
+            said.append(f"{number} {words} ({linked(classes[:NAMED].tolist())}{more}).")
+    return Html(" ".join(said))
+
+
+def _labels(found: Predictions, worst: str) -> Html:
+    """Which images to check."""
+    rows = shown.worst(found.labels, found.top[0], found.confidence[0])
+    if not rows:
+        return Html()
+    alike = ""
+    if found.near is not None:
+        agreeing = {
+            row
+            for row, labels in zip(found.near.mistakes.tolist(), found.near.near_labels, strict=True)
+            if len(labels) and (labels == found.top[0, row]).all()
+        }
+        number = len(agreeing.intersection(rows))
+        alike = f" {number} of them resemble training images of the answered class alone." if number else ""
+    return Html(
+        f"Check the labels of {link(worst, f'the {len(rows)} most confident mistakes')}: where the model is sure and "
+        f"wrong, the label is often the mistake.{alike}"
+    )
+
+
+def _images(of: ClassFigures, linked: Callable) -> list[Html]:
+    """Which classes need images, and which have enough and are recognised badly all the same."""
+    bound = max(FAILS, float(of.right.sum() / of.tested.sum()))
+    lowest = [c for c in np.argsort(of.high, kind="stable").tolist() if of.tested[c] and of.high[c] < bound]
+    small = [c for c in lowest if of.training[c] < FEW_TRAINING][:WANTED]
+    large = [c for c in lowest if of.training[c] >= FEW_TRAINING][:WANTED]
+    below = "surely recognised less often than images on the whole"
+    said = []
+    if small:
+        words = f"{below}, and there are fewer than {FEW_TRAINING} training images of each."
+        said.append(Html(f"Collect images of {linked(small)}: {words}"))
+    if large:
+        words = (
+            f"{below}, with {FEW_TRAINING} training images or more. More may not help: do the pictures show what tells "
+            "these classes apart, and are the labels right?"
+        )
+        said.append(Html(f"Look at {linked(large)}: {words}"))
+    return said
+
+
+def _pair(run: RunContent, found: Predictions, gallery_of: Callable) -> Html:
+    """The pair that is confused most."""
+    listed = shown.by_share(shown.pairs(found.labels, found.top[0], run.facts.num_classes))
+    if not listed or listed[0].images < 2:
+        return Html()
+    pair = listed[0]
+    return Html(
+        f"Look at {link(gallery_of(pair), pairs.words(run, pair))}: {pair.images:,} of {pair.of:,} images are taken "
+        "for the other class. Can people tell them apart?"
+    )
+
+
+def _too_sure(found: Predictions) -> str:
+    """Whether the probabilities can be taken at their word."""
+    sure, right = float(found.confidence[0].mean()), float((found.top[0] == found.labels).mean())
+    if sure - right <= TOO_SURE:
+        return ""
+    words = (
+        f"The model is too sure of itself: its answers have a mean probability of {percent(sure, 0)} %, but "
+        f"{percent(right, 0)} % are right. --temperature=val corrects that in predict, evaluate and export."
+    )
+    return text(words)
