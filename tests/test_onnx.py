@@ -28,7 +28,12 @@ def draw(path, leaf):
     return np.float32(abs(values) + 0.5 if path[-1].key == "var" else values)
 
 
-def make_artifact(side=64, **fields):
+def unbiased(path, leaf):
+    """The same without biases, which may drown what an image changes."""
+    return np.zeros(leaf.shape, np.float32) if path[-1].key == "bias" else draw(path, leaf)
+
+
+def make_artifact(side=64, draw=draw, **fields):
     """A model of random weights for images of a size, and four classes."""
     config = tiny.load_config("quickstart", model__num_experts=1, **fields)
     facts = tiny.FACTS._replace(image_shape=(side, side, 3))
