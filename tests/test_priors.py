@@ -92,4 +92,4 @@ def test_every_way_from_images_to_scores_has_it(run, tmp_path, capfd):
     message, code = cli.attempt("evaluate", [f"--workdir={run}", "--prior=train", "--shift"])
     assert code == 0 and "backward-50" in capfd.readouterr().out
     message, code = cli.attempt("evaluate", [f"--workdir={run}", "--prior=train", "--finish"])
-    assert code == 1 and "leave --prior and --temperature out" in message
+    assert code == 1 and "leave --prior, --temperature and --crops out" in message
