@@ -24,7 +24,7 @@ class Wanted(NamedTuple):
 def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The content of a file of arrays by name."""
     file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return file.getvalue()
 
 
