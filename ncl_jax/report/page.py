@@ -5,7 +5,7 @@ from html import escape
 from ncl_jax.config.fields import flatten
 from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.evaluation.shown import Pair
-from ncl_jax.report import charts, classes, confusion, galleries, pairs, plots, verdict
+from ncl_jax.report import charts, classes, confusion, galleries, pairs, plots, promises, verdict
 from ncl_jax.report.album import Album
 from ncl_jax.report.charts import percent
 from ncl_jax.report.classes import ClassFigures
@@ -47,7 +47,7 @@ def sections(run: RunContent, prefix: str, room: int = MOST_BYTES, with_images: 
     charted = [head_and_tail(run, prefix)]
     if found is not None:
         charted.append(confidence(run, found, prefix))
-    charted += [disagreement(run, prefix), course(run, prefix), facts(run)]
+    charted += [promises.section(run.results), disagreement(run, prefix), course(run, prefix), facts(run)]
     if found is None:
         return "\n".join([figures(run), f'<p class="warn">{OLD}</p>', *charted])
     of = classes.figures(found, run.facts.class_counts)

@@ -13,6 +13,7 @@ from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
 from ncl_jax.runs import messages, neighbours
+from ncl_jax.runs.assess import assess
 from ncl_jax.runs.data import data_left, new_data, same_data
 from ncl_jax.runs.restore import Loaded, restore
 from ncl_jax.runs.results import write
@@ -124,5 +125,6 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
         if written and written["epoch"] == figures["epoch"]:  # only the page is new
             results |= {"device": written["device"], "versions": written.get("versions", {})}
         with directory.writing():
-            write(directory, results, answers, data, neighbours.finder(loaded.plan, loaded.variables, data))
+            nearest = neighbours.finder(loaded.plan, loaded.variables, data)
+            write(directory, results, answers, data, nearest, assess(loaded, data))
     return results

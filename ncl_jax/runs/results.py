@@ -11,6 +11,7 @@ from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.report import charts, classes, page, spreadsheet
 from ncl_jax.report.content import Names, RunContent
 from ncl_jax.report.plots import png
+from ncl_jax.runs.assess import Assessed
 from ncl_jax.runtime import console
 from ncl_jax.runtime.files import valid_utf8, write_together
 from ncl_jax.storage.directory import RunDir
@@ -71,7 +72,12 @@ def _names(lines: list[str], facts: Facts, number: int) -> Names:
 
 
 def write(
-    directory: RunDir, results: dict, answers: list[metrics.Answers], data: Data, nearest: predictions.Nearest | None
+    directory: RunDir,
+    results: dict,
+    answers: list[metrics.Answers],
+    data: Data,
+    nearest: predictions.Nearest | None,
+    assessed: Assessed | None,
 ) -> None:
     """Writes what a finished run shows, together, and last its results: a directory that has them is complete.
 
@@ -81,10 +87,13 @@ def write(
       answers: for the images of `data.test`, in their order.
       data: what the run was trained on and evaluated on, with images as they are in their files.
       nearest: see `predictions.make`.
+      assessed: see `assess.assess`.
     """
     config, facts = directory.read_config(), directory.read_facts()
     records = read_metrics(directory.metrics)
     found = predictions.make(metrics.join(answers), data.test, data.train, facts.num_classes, nearest)
+    if assessed is not None:
+        results["trust"], found = assessed.figures, found._replace(known=assessed.known, sets=assessed.sets)
     content = _content(directory, results, facts, records, found)
     figures = classes.figures(found, facts.class_counts)
     write_together({

@@ -14,9 +14,11 @@ from ncl_jax.data import dataset
 from ncl_jax.evaluation import metrics
 from ncl_jax.field import Field
 from ncl_jax.report import tables
-from ncl_jax.runs import budget, early, heads, keeping, messages, neighbours, pretrained
+from ncl_jax.runs import budget, early, heads, keeping, messages, neighbours, pretrained, trunk
 from ncl_jax.runs import folds as out_of_fold
+from ncl_jax.runs.assess import assess
 from ncl_jax.runs.epoch import counts, save_if_due, train_epoch
+from ncl_jax.runs.restore import Loaded
 from ncl_jax.runs.results import write
 from ncl_jax.runs.setup import Run, is_first, prepare, restore_or_start
 from ncl_jax.runs.timing import Pace
@@ -132,10 +134,9 @@ def train(
             begin = functools.partial(restore_or_start, checkpoints=checkpoints, shapes=shapes, start=start)
             plan = budget.fit(run, plan, given, data, noted, begin, interrupt.check)
         is_whole = train_epochs(run, interrupt)
-        results = finish(run, plan)
         if folds and is_whole:
             out_of_fold.keep(run, plan, folds, extend, interrupt.check)
-        return results
+        return finish(run, plan)
 
 
 def train_epochs(run: Run, interrupt: Interrupt) -> bool:
@@ -226,11 +227,21 @@ def finish(run: Run, plan: TrainingPlan) -> dict:
     keeping.check_place(run)
     if is_first():
         with run.directory.writing():
-            nearest = neighbours.finder(plan, run.variables, run.data, run.inputs if run.is_frozen else None)
-            write(run.directory, results, run.answers, run.data, nearest)
+            inputs = run.inputs if run.is_frozen else None
+            nearest = neighbours.finder(plan, run.variables, run.data, inputs)
+            assessed = assess(loaded(run, plan), run.data, inputs)
+            write(run.directory, results, run.answers, run.data, nearest, assessed)
     run.log.finish({name: value for name, value in results.items() if name != "config"})
     run.log.print(f"\n{results['dataset']}: {run.directory}\n{tables.table(results)}")
     return results
+
+
+def loaded(run: Run, plan: TrainingPlan) -> Loaded:
+    """The run's newest state as a checkpoint that was read."""
+    variables = run.variables
+    if plan.trunk is not None:
+        variables = variables | {"trunk": trunk.read(run.directory, run.progress["trunk"])}
+    return Loaded(run.directory, run.config, plan, variables, int(run.state.step), run.progress, [])
 
 
 def teacher(config: ml_collections.ConfigDict) -> dict:

@@ -197,6 +197,11 @@ def _by_kernels(trunk: Any) -> bool:
     return getattr(trunk, "operations", None) is cpu.OPERATIONS
 
 
+def are_features(split: Split) -> bool:
+    """Whether a split holds features for images."""
+    return isinstance(split.images, np.ndarray) and split.images.dtype == np.float32
+
+
 def evaluated(
     plan: Plan,
     variables: Any,
@@ -209,6 +214,7 @@ def evaluated(
     variables that it scores them with. Crops are computed from images each time."""
     if plan.trunk is None or plan.crop:
         return predictor(plan, adjust, temperature), test_feed(plan, split, name), variables
-    split = features(plan, variables["trunk"], split, name, make_compute(plan, variables["trunk"]))
+    if not are_features(split):
+        split = features(plan, variables["trunk"], split, name, make_compute(plan, variables["trunk"]))
     model = predictor(plan, adjust, temperature, on_features=True)
     return model, test_feed(plan, split, name), without_trunk(variables)

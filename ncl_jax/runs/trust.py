@@ -122,8 +122,9 @@ def _fits(kept: Mapping[str, np.ndarray], facts: Facts) -> bool:
     )  # fmt: skip
 
 
-def known(loaded: Loaded) -> Known:
-    """What the known-ness of images is measured with, of a run's training images.
+def known(loaded: Loaded, training: tuple[np.ndarray, np.ndarray] | None = None) -> Known:
+    """What the known-ness of images is measured with, of a run's training images: of their embeddings and labels, where
+    these are there already.
 
     Raises:
       DataError: it was not kept, and the data is not what the run was trained on.
@@ -132,9 +133,10 @@ def known(loaded: Loaded) -> Known:
     kept = _read(loaded.directory.known, _KNOWN)
     if kept and kept["about"].tolist() == [loaded.step] and _is_whole(kept, facts):
         return Known(kept["means"], kept["whitening"], np.sort(kept["distances"]))
-    data = same_data(loaded.config, loaded.directory)
-    embeddings = embed(loaded.plan, loaded.variables, data.train, "train")
-    made = knownness.fit(embeddings, data.train.labels, facts.num_classes)
+    if training is None:
+        data = same_data(loaded.config, loaded.directory)
+        training = embed(loaded.plan, loaded.variables, data.train, "train"), data.train.labels
+    made = knownness.fit(*training, facts.num_classes)
     _keep(loaded.directory.known, {"about": np.array([loaded.step]), **made._asdict()})
     return made
 

@@ -29,6 +29,16 @@ _figures = {
 }  # fmt: skip
 _best = maybe(record({"epoch": _step, "accuracy": _share}))
 _best_on_val = record({"epoch": _step, "accuracy": _share, "patience": _step})
+_known = {name: maybe(number()) for name in ("coverage", "macro", "below_half", "size", "empty", "single")}
+_sets = record(_known | {name: record(_known) for name in _groups})
+_answered = {name: record({"accuracy": maybe(_share), "refused": maybe(_share)}) for name in _groups}
+_trust = record({
+    "source": text(100), "number": _count, "coverage": _share, "range": list_of(_share, 2, 2),
+    "sets": record({"marginal": _sets, "macro": _sets}), "without_promise": _count,
+    "curve": list_of(record({"promised": _share} | _known), 0, 100),
+    "selective": list_of(record({"answered": _share, "accuracy": maybe(_share)} | _answered), 0, 100),
+    "unlike": maybe(record({"level": _share, "all": maybe(_share)} | {name: maybe(_share) for name in _groups})),
+})  # fmt: skip
 _time = _speed = number(0, 1e12)
 _counts = list_of(_count, 1, MOST_CLASSES)
 _known_results = record(
@@ -44,6 +54,7 @@ _known_results = record(
         "teacher": record({"accuracy": maybe(_share), **_groups, "nll": maybe(_nats), "ece": maybe(_nats)},
                           {"classes": maybe(_share), "f1": maybe(_share)}), "operations": maybe(text()),
         "class_means": record({"ensemble": _means, "experts": list_of(_means)}), "test_counts": _counts,
+        "trust": _trust,
         "moved": record({"accuracy": _share, "class_mean": _share}),
     },
 )  # fmt: skip
