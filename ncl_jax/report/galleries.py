@@ -48,7 +48,7 @@ def worst(of: Shown) -> Html:
     rows = shown.worst(found.labels, found.top[0], found.confidence[0])
     near = _near(found)
     words = (
-        "The mistakes that the model is surest of, at most two of a pair of classes. Wrong labels are often among "
+        "The mistakes that the model is surest of, at most two of a pair of classes. Wrong labels may be among "
         "them. Below each stand the training images nearest to it, with their classes and distances (0: the same, 1: "
         "nothing in common): they show where the answer comes from."
     )

@@ -132,7 +132,7 @@ def _labels(found: Predictions, worst: str) -> Html:
         alike = f" {number} of them resemble training images of the answered class alone." if number else ""
     return Html(
         f"Check the labels of {link(worst, f'the {len(rows)} most confident mistakes')}: where the model is sure and "
-        f"wrong, the label is often the mistake.{alike}"
+        f"wrong, the label may be the mistake.{alike}"
     )
 
 
