@@ -1,6 +1,6 @@
 """Do prediction sets, the estimated mix and known-ness keep what they promise on images with known classes?
 
-    python benchmarks/trust_backtest.py --run=DIR --name=NAME --out=FILE [--others=FOLDER] [--draws=20]
+    python benchmarks/trust_backtest.py --run=DIR --name=NAME --out=FILE [--others=FOLDER] [--draws=10]
 
 DIR is a run that has images to calibrate on; what is promised is compared with its evaluated images. For the mix those
 are drawn again, with replacement, by five mixes of classes: the training shares, equal ones, the training shares turned
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, type=pathlib.Path)
     parser.add_argument("--name", required=True)
     parser.add_argument("--others")
-    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--out", required=True, type=pathlib.Path)
     args = parser.read(sys.argv[1:])
     startup.prepare()

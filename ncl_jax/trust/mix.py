@@ -13,7 +13,7 @@ PSEUDO = 10.0  # images with the training shares that are added to those that we
 DRAWS, PARTS = 200, 5  # of the bootstrap; of the images, each judged by the shares of the others
 FEWEST = 30  # images that an estimate needs
 MOST_UNLIKE = 0.2  # of the images unlike any in training at the 5 % level, where 5 % are expected
-STEPS, ENOUGH = 1000, 1e-7  # iterations at most; mean change of a share that ends them
+STEPS, ENOUGH = 1000, 1e-6  # iterations at most; mean change of a share that ends them
 LEAST = 1e-12
 
 
