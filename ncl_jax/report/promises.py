@@ -8,9 +8,8 @@ from ncl_jax.report.html import Html, paragraph, table
 
 GROUPS = ("many", "medium", "few")
 SOURCES = {
-    "out-of-fold scores": "training images, each scored by heads that had not seen it",
-    "val split": "val images",
-}
+    "out-of-fold scores": "training images, each scored by heads that had not seen it", "val split": "val images",
+}  # fmt: skip
 NAMES = {"marginal": "over all images", "macro": "as a mean over classes"}
 
 
@@ -58,8 +57,8 @@ def _selective(lines: Sequence[dict[str, Any]]) -> list[Html]:
     if not lines:
         return []
     words = (
-        "Accuracy where the least certain answers are left to a person. One limit holds for all images, so that a group "
-        "of classes may lose more answers than another."
+        "Accuracy where the least certain answers are left to a person. One limit holds for all images, so that one "
+        "group of classes may lose more answers than another."
     )
     heads = ("answered", "accuracy", *(f"{name} (left to a person)" for name in GROUPS))
     rows = [
@@ -74,10 +73,10 @@ def _unlike(found: dict[str, Any] | None) -> list[Html]:
     if not found:
         return []
     shares = ", ".join(f"{_share(found[name])} of {name}" for name in GROUPS if found[name] is not None)
+    level = percent(found["level"], 0)
     words = (
-        f"{_share(found['all'])} of the test images are unlike anything in training at the {percent(found['level'], 0)} "
-        f"% level ({shares}); about {percent(found['level'], 0)} % would be by chance. Images of classes that look like "
-        "known ones are not found in this way."
+        f"{_share(found['all'])} of the test images are unlike anything in training at the {level} % level ({shares}); "
+        f"about {level} % would be by chance. Images of classes that look like known ones are not found in this way."
     )
     return [Html("<h3>Unlike anything in training</h3>"), paragraph(words)]
 
