@@ -28,13 +28,14 @@ from PIL import Image
 
 import ncl_jax
 from ncl_jax import cli
-from ncl_jax.cli import predict as predict_command
 from ncl_jax.config import build_data
 from ncl_jax.config import files as config_files
 from ncl_jax.errors import DataError, printable
 from ncl_jax.export import load
 from ncl_jax.export.load import description_of
 from ncl_jax.runs import messages
+from ncl_jax.runs.answer_files import csv_writer
+from ncl_jax.runs.answers import How
 from ncl_jax.runtime import console, files
 from ncl_jax.storage.checkpoint import Checkpoints
 from ncl_jax.storage.directory import RunDir
@@ -120,9 +121,7 @@ CELLS = {
 @pytest.mark.parametrize(("text", "cell"), CELLS.items())
 def test_no_cell_is_a_formula(text, cell):
     file = io.StringIO(newline="")
-    predict_command.csv_writer(file, 1)(
-        {"file": text, "top": [{"label": text, "probability": 0.5}], "disagreement": 0.0}
-    )
+    csv_writer(file, How(1))({"file": text, "top": [{"label": text, "probability": 0.5}], "disagreement": 0.0})
     row = list(csv.reader(io.StringIO(file.getvalue(), newline="")))[1]
     assert row == [cell, cell, "0.5", "0.0", ""]
 
