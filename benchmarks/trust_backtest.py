@@ -147,9 +147,10 @@ def sets_table(results: dict) -> str:
 def where(results: dict) -> str:
     """Where the figures come from."""
     low, high = results["range"]
+    command = f"    python benchmarks/trust_backtest.py --run=DIR --name={results['name']} --out=FILE"
     return (
-        f"    python benchmarks/trust_backtest.py --run={results['name']} --out=FILE\n\n{results['calibrated']:,} "
-        f"images to calibrate on ({results['calibration']}; 90 % then means {share(low)} to {share(high)} %), "
+        f"{command}\n\n{results['calibrated']:,} images to calibrate on ({results['calibration']}; 90 % then means "
+        f"{share(low)} to {share(high)} %), "
         f"{results['images']:,} to try it on, {results['device']}, {results['date']}."
     )
 

@@ -5,7 +5,7 @@ import math
 import pathlib
 import zipfile
 from collections.abc import Mapping
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class Wanted(NamedTuple):
     most: float = math.inf
 
 
-def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
+def packed(arrays: Mapping[str, Any]) -> bytes:
     """The content of a file of arrays by name."""
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
