@@ -1,5 +1,6 @@
 """Heads on a frozen backbone: features computed once and cached, trained on, evaluated, predicted and exported with."""
 
+import csv
 import errno
 import fcntl
 import importlib
@@ -30,8 +31,9 @@ from ncl_jax.evaluation import baselines
 from ncl_jax.evaluation.predictor import embedding
 from ncl_jax.models import FROZEN as FROZEN_ALL
 from ncl_jax.models.named import NAMED
+from ncl_jax.report import promises
 from ncl_jax.report.tables import worse_than
-from ncl_jax.runs import folds, messages, pretrained, trunk
+from ncl_jax.runs import folds, messages, pretrained, trunk, trust
 from ncl_jax.runs.data import same_data
 from ncl_jax.runs.embeddings import embed
 from ncl_jax.runs.evaluate import evaluate_run
@@ -96,6 +98,27 @@ def test_the_backbone_is_there_once_and_is_the_sources(frozen, source):
     )
     assert tiny.same(first, model.variables["trunk"])
     assert "trunk" not in json.loads((RunDir(frozen).results).read_text())["config"]
+
+
+def test_a_run_shows_what_it_promises(frozen, data):
+    """By another way: the model that is loaded, asked for sets and known-ness of the files."""
+    directory, model = RunDir(frozen), ncl_jax.load(frozen)
+    found = directory.read_results()["trust"]
+    with directory.images.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    files = [data / row["file"] for row in rows]
+    sets, known, scores = model.sets(files), model.known(files), model(files)
+    assert [row["set"].split("; ") for row in rows] == [[model.class_names[c] for c in np.flatnonzero(s)] for s in sets]
+    np.testing.assert_allclose([float(row["known"]) for row in rows], known, atol=1e-4)
+    labels = np.array([model.class_names.index(row["truth"]) for row in rows])
+    assert found["sets"]["marginal"]["coverage"] == pytest.approx(sets[np.arange(len(labels)), labels].mean())
+    assert found["sets"]["macro"]["size"] == pytest.approx(model.sets(files, promise="macro").sum(1).mean())
+    assert found["unlike"]["all"] == pytest.approx((known < 0.05).mean()) and found["number"] == 42
+    power = trust.train_prior(model.facts)
+    balanced = model.calibrated(scores) / power
+    assert found["selective"][0]["accuracy"] == pytest.approx((balanced.argmax(1) == labels).mean())
+    assert "What it promises" in directory.report.read_text()
+    assert promises.section({"trust": None}) == "" and "42" in promises.section({"trust": found})
 
 
 def test_every_way_to_scores_has_the_same(frozen, data, tmp_path):

@@ -28,29 +28,30 @@ def section(results: dict) -> Html:
 def _sets(found: dict[str, Any]) -> list[Html]:
     wanted, (low, high) = percent(found["coverage"], 0), found["range"]
     number, source = found["number"], SOURCES.get(found["source"], found["source"])
-    words = (
+    said = (
         f"For each image the set of classes that holds the true one in {wanted} % of the cases. Promised by {number:,} "
         f"{source}: what they promise over all images lies between {percent(low)} and {percent(high)} % with a "
         "probability of 90 %."
     )
     if found["without_promise"]:
-        words += (
+        said += (
             f" {found['without_promise']} classes have too few of these images for a promise of their own: the promise "
             "is about all classes together."
         )
-    heads = ("promised", "true class in the set", "as a mean over classes", *GROUPS, "classes under a half",
-             "classes in a set", *(f"of {name}" for name in GROUPS))  # fmt: skip
-    rows = [(f"{wanted} % {NAMES[promise]}", *_row(of)) for promise, of in found["sets"].items() if promise in NAMES]
+    groups = [name for name in GROUPS if found["sets"]["marginal"][name]["coverage"] is not None]
+    heads = ("promised", "true class in the set", "mean over classes", *groups, "classes under a half",
+             "classes in a set", *(f"of {name}" for name in groups))  # fmt: skip
+    rows = [(f"{wanted} % {words}", *_row(found["sets"][promise], groups)) for promise, words in NAMES.items()]
     curve = [(f"{percent(of['promised'], 0)} %", _share(of["coverage"]), _size(of["size"])) for of in found["curve"]]
     return [
-        Html("<h3>Prediction sets</h3>"), paragraph(words), table(heads, rows, first=-1),
+        Html("<h3>Prediction sets</h3>"), paragraph(said), table(heads, rows, first=-1),
         table(("promised over all images", "true class in the set", "classes in a set"), curve, first=-1),
     ]  # fmt: skip
 
 
-def _row(of: dict[str, Any]) -> list[str]:
-    shares = [of["coverage"], of["macro"], *(of[name]["coverage"] for name in GROUPS), of["below_half"]]
-    return [*map(_share, shares), *(_size(part["size"]) for part in (of, *(of[name] for name in GROUPS)))]
+def _row(of: dict[str, Any], groups: Sequence[str]) -> list[str]:
+    shares = [of["coverage"], of["macro"], *(of[name]["coverage"] for name in groups), of["below_half"]]
+    return [*map(_share, shares), *(_size(part["size"]) for part in (of, *(of[name] for name in groups)))]
 
 
 def _selective(lines: Sequence[dict[str, Any]]) -> list[Html]:
@@ -60,10 +61,11 @@ def _selective(lines: Sequence[dict[str, Any]]) -> list[Html]:
         "Accuracy where the least certain answers are left to a person. One limit holds for all images, so that one "
         "group of classes may lose more answers than another."
     )
-    heads = ("answered", "accuracy", *(f"{name} (left to a person)" for name in GROUPS))
+    groups = [name for name in GROUPS if lines[0][name]["refused"] is not None]
+    heads = ("answered", "accuracy", *(f"{name} (left to a person)" for name in groups))
     rows = [
         (f"{percent(of['answered'], 0)} %", _share(of["accuracy"]),
-         *(f"{_share(of[name]['accuracy'])} ({_share(of[name]['refused'])})" for name in GROUPS))
+         *(f"{_share(of[name]['accuracy'])} ({_share(of[name]['refused'])})" for name in groups))
         for of in lines
     ]  # fmt: skip
     return [Html("<h3>If a person answers the uncertain ones</h3>"), paragraph(words), table(heads, rows, first=-1)]
