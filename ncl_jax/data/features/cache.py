@@ -96,11 +96,9 @@ class Shards:
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not (self._folder / ABOUT).exists():
-                write_bytes(self._folder / ABOUT, (json.dumps(self._about, indent=1) + "\n").encode())
-            write_bytes(self._folder / f"{number:06d}-{_digest(content)}.f32", content)
+                _write_unless_busy(self._folder / ABOUT, (json.dumps(self._about, indent=1) + "\n").encode())
+            _write_unless_busy(self._folder / f"{number:06d}-{_digest(content)}.f32", content)
         except OSError as error:
-            if error.errno == errno.EBUSY:  # another run writes the same content
-                return
             self._failed = True
             console.say(
                 f"note: the features cannot be kept in {self._folder} ({error.strerror}), so the next run computes "
@@ -113,6 +111,15 @@ class Shards:
         if self._folder is not None and (self._folder / ABOUT).exists():
             with contextlib.suppress(OSError):  # of a cache that can only be read
                 os.utime(self._folder / ABOUT)
+
+
+def _write_unless_busy(path: pathlib.Path, content: bytes) -> None:
+    """Writes a file, unless another process is writing it: it writes the same content."""
+    try:
+        write_bytes(path, content)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
 
 
 def listing(root: pathlib.Path) -> list[Cached]:
