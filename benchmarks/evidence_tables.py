@@ -11,7 +11,7 @@ LEVEL = 0.05
 # What is added, the method with it, and the one without.
 PARTS = (
     ("the balanced prior", BASE, "ce"),
-    ("a cosine classifier from the class means, for a linear one", BASE, LINEAR),
+    ("the recipe's cosine head, for the linear one beside it", BASE, LINEAR),
     ("hard categories", "nil", BASE),
     ("distillation over all classes", "nbod_full", BASE),
     ("distillation over all classes and hard categories", "ncl_supervised", "nil"),
@@ -33,8 +33,9 @@ def about(results: dict) -> str:
     return f"    {results['command']}\n\n{spent}"
 
 
-def difference(results: dict, first: str, second: str) -> pairs.Estimate:
-    """`first` minus `second` in the mean over classes of the ensembles, with the error for seeds and images.
+def difference(results: dict, first: str, second: str) -> tuple[pairs.Estimate, float]:
+    """`first` minus `second` in the mean over classes of the ensembles, with the error for seeds and images, and the
+    larger of its probabilities by chance, by that error and by the one for seeds alone.
 
     A simple classifier has one run, which stands beside every seed.
     """
@@ -46,7 +47,9 @@ def difference(results: dict, first: str, second: str) -> pairs.Estimate:
     shares = [np.array(list(map(int, entry["right"]))) / len(entry["runs"]) for entry in entries]
     labels = np.array(results["labels"])
     tested = np.bincount(labels, minlength=len(results["class_counts"])) > 0
-    return pairs.both(pairs.over_seeds(*values), pairs.over_images(*shares, labels, tested / tested.sum()))
+    seeds = pairs.over_seeds(*values)
+    found = pairs.both(seeds, pairs.over_images(*shares, labels, tested / tested.sum()))
+    return found, max(found.p(), seeds.p())
 
 
 def cell(found: pairs.Estimate, corrected: float) -> str:
@@ -60,9 +63,11 @@ def parts(of_data: dict[str, dict]) -> str:
     """What each part adds to the mean over classes, by data set; Holm's correction is over the whole table."""
     lines = [f"| points | {' | '.join(of_data)} |", "|---" * (1 + len(of_data)) + "|"]
     found = [[_known(results, first, second) for results in of_data.values()] for _, first, second in PARTS]
-    corrected = iter(pairs.holm([one.p() for row in found for one in row if one]))
+    corrected = iter(pairs.holm([one[1] for row in found for one in row if one]))
     for (name, first, second), row in zip(PARTS, found, strict=True):
-        cells = [cell(one, next(corrected)) if one else "" for one in row]
+        if not any(row):
+            continue
+        cells = [cell(one[0], next(corrected)) if one else "" for one in row]
         lines.append(f"| {name}: `{first}` - `{second}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -81,14 +86,14 @@ def accuracy(results: dict) -> str:
     names = names if len(names) > 1 else []
     others = [name.strip("`*") for name in entries if name != f"`{BASE}`"]
     found = {name: difference(results, name, BASE) for name in others}
-    corrected = dict(zip(others, pairs.holm([one.p() for one in found.values()]), strict=True))
+    corrected = dict(zip(others, pairs.holm([p for _, p in found.values()]), strict=True))
     heads = ["%", "all", "mean of classes", *names, "one expert, mean of classes", f"minus `{BASE}` [95 %]"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, entry in entries.items():
         plain = name.strip("`*")
         figures = [spread([run["ensemble"][key] for run in entry["runs"]]) for key in ("accuracy", "classes", *names)]
         expert = spread([run["expert"]["classes"] for run in entry["runs"]]) if plain in results["methods"] else ""
-        against = cell(found[plain], corrected[plain]) if plain in found else ""
+        against = cell(found[plain][0], corrected[plain]) if plain in found else ""
         lines.append(f"| {' | '.join([name, *figures, expert, against])} |")
     return "\n".join(lines)
 
