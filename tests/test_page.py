@@ -39,7 +39,7 @@ def content(seed=0, classes=10, experts=3, name="run", each=4, **fields):
     class."""
     rng, counts = np.random.default_rng(seed), np.geomspace(500, 5, classes).astype(int)
     config = base_config()
-    config.seed = seed
+    config.seed, config.epochs = seed, 3
     config.update_from_flattened_dict(fields)
     facts = Facts(
         "shirts & <shoes>", (8, 8, 3), tuple(f"class <{c}>" for c in range(classes)), tuple(counts.tolist()), "0"
@@ -150,6 +150,15 @@ def test_a_run_that_kept_no_pictures_says_how_to_get_them():
     text = page.page(run._replace(predictions=old))
     assert "ncl-jax evaluate --run=DIR --finish" in text and "background-image" not in text
     assert Text(text).headings[1:] == SECTIONS
+
+
+def test_an_unfinished_runs_page_says_so():
+    run = content()
+    epoch = run.results["epoch"]
+    longer = content(epochs=epoch + 3)
+    assert "Unfinished" not in page.page(run) and f"Unfinished: epoch {epoch} of {epoch + 3}" in page.page(longer)
+    stopped = longer.results | {"best_on_val": {"epoch": 1, "accuracy": 0.5, "patience": 1}}
+    assert "Unfinished" not in page.page(longer._replace(results=stopped))
 
 
 def test_a_page_without_images_names_the_mistakes_all_the_same():
@@ -367,7 +376,7 @@ def finished(path, log=True, seed=0):
         lines = [json.dumps({"step": record["epoch"]} | record) + "\n" for record in run.metrics]
         directory.metrics.write_text("".join(lines))
     answers = metrics.Answers(test.labels, test.labels >= 0, *run.predictions[1:5])
-    write(directory, run.results, [answers], data, None)
+    write(directory, run.results, [answers], data, None, None)
     return directory
 
 
@@ -391,7 +400,7 @@ def test_the_command_writes_a_page_of_one_run_and_of_several(tmp_path, monkeypat
     finished(tmp_path / "b", seed=1)
     monkeypatch.chdir(tmp_path)
     assert cli.attempt("report", ["a"]) == ("", 0)
-    assert "wrote report.html: open it in a browser" in capsys.readouterr().out
+    assert "page: report.html, open it in a browser" in capsys.readouterr().out
     assert "background-image" in (tmp_path / "report.html").read_text()
     assert cli.attempt("report", ["a", "--force", "--no-images"]) == ("", 0)
     assert "background-image" not in (tmp_path / "report.html").read_text()

@@ -30,7 +30,16 @@ def page(run: RunContent, with_images: bool = True) -> str:
     """A run's page; without images it can be mailed to whom may not see them."""
     share = headline(run.results)
     heading = f"<h1>{escape(run.method)} on {escape(run.data)}: {share}</h1>"
-    return document(f"{run.name}: {share}", heading + sections(run, "run", with_images=with_images))
+    return document(f"{run.name}: {share}", heading + unfinished(run) + sections(run, "run", with_images=with_images))
+
+
+def unfinished(run: RunContent) -> str:
+    """A line on a run that has not come to its end, unless it was stopped early by its val split."""
+    epoch, epochs = run.results["epoch"], run.config.epochs
+    if epoch >= epochs or run.results.get("best_on_val"):
+        return ""
+    words = f"Unfinished: epoch {epoch} of {epochs}. <code>ncl-jax train --resume=DIR</code> continues the run."
+    return f'<p class="warn">{words}</p>'
 
 
 def headline(results: dict) -> str:

@@ -22,12 +22,6 @@ def is_rising(accuracies: Sequence[float]) -> bool:
     return len(accuracies) >= LAST and newest >= max(accuracies) and newest - min(before) > RISE
 
 
-def epochs_of(directory: RunDir) -> int:
-    """The epochs that a run is to have."""
-    config = directory.read_config()
-    return int(config.epochs) + int(config.get("extend", 0))
-
-
 def trained(run: str, epoch: int, epochs: int, accuracies: Sequence[float]) -> list[str]:
     """After training.
 
@@ -51,7 +45,8 @@ def after_training(directory: RunDir, results: dict) -> list[str]:
     """`trained`, of a run's directory and the content of its `results.json`."""
     evaluations = [record for record in read_metrics(directory.metrics) if record["kind"] == "evaluation"]
     accuracies = [record["ensemble"]["accuracy"] or 0.0 for record in evaluations]
-    return trained(str(directory.path), results["epoch"], epochs_of(directory), accuracies)
+    epochs = int(results["config"]["epochs"]) + directory.read_extend()
+    return trained(str(directory.path), results["epoch"], epochs, accuracies)
 
 
 def evaluated(run: str, wrote_page: bool) -> list[str]:

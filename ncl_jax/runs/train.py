@@ -130,6 +130,7 @@ def train(
         )
         stack.callback(run.log.close)
         stack.callback(run.feed.close)
+        run.progress.setdefault("teacher", teacher(config))  # which may have gone when the run is continued
         if limit and stored is None:
             begin = functools.partial(restore_or_start, checkpoints=checkpoints, shapes=shapes, start=start)
             plan = budget.fit(run, plan, given, data, noted, begin, interrupt.check)
@@ -222,7 +223,7 @@ def finish(run: Run, plan: TrainingPlan) -> dict:
         results["baselines"] = heads.baselines(run.inputs)
     if "best_on_val" in run.progress:
         results["best_on_val"] = run.progress["best_on_val"] | {"patience": run.config.run.patience}
-    results |= teacher(run.config)
+    results |= run.progress["teacher"]
     run.checkpoints.wait()
     keeping.check_place(run)
     if is_first():

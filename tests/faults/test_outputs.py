@@ -301,7 +301,7 @@ NO_NAMES = {"nothing": (b"", "no image is named"), "empty lines": (b"\n\r\n\n", 
 
 @pytest.mark.parametrize("name", [*NO_NAMES, "an image"])
 def test_what_is_no_list_of_names(name, finished, image, capfd):
-    content, said = NO_NAMES.get(name, (image.read_bytes(), "binary data"))
+    content, said = NO_NAMES.get(name, (image.read_bytes(), "holds an image"))
     code, _, output = predict(capfd, finished, "-", stdin=content)
     assert code == 1 and said in output and len(output.splitlines()) == 1
 
