@@ -11,6 +11,6 @@ from ncl_jax.config import cifar_long_tailed
 
 
 def get_config(arguments: str | None = None):
-    """Arguments: `imbalance` (>= 1), `method` and `semantics` (see the README), `epochs`, `seed`,
+    """Arguments: `imbalance` (>= 1), `method` and `semantics` (docs/methods.md), `epochs`, `seed`,
     `backbone`, `pretrained`, `freeze`, `image_size`."""
     return cifar_long_tailed(arguments, "cifar100", num_hard=30)  # authors' number of hard categories

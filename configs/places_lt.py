@@ -11,7 +11,7 @@ from ncl_jax.config import recipes
 
 
 def get_config(arguments: str | None = None):
-    """Arguments: `method` and `semantics` (see the README), `epochs`, `seed`, `backbone`, `pretrained`, `freeze`,
+    """Arguments: `method` and `semantics` (docs/methods.md), `epochs`, `seed`, `backbone`, `pretrained`, `freeze`,
     `image_size` (docs/transformers.md)."""
     return recipes.large(
         arguments,

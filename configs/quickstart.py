@@ -9,7 +9,7 @@ from ncl_jax.config import base_config, choose_method, parse_arguments, recipes,
 
 
 def get_config(arguments: str | None = None):
-    """Arguments: `method` and `semantics` (see the README), `epochs`, `seed`, `backbone`, `pretrained`, `freeze`,
+    """Arguments: `method` and `semantics` (docs/methods.md), `epochs`, `seed`, `backbone`, `pretrained`, `freeze`,
     `image_size`."""
     defaults = {"method": "ncl_supervised", "semantics": "official", "epochs": 20, "seed": 0}
     args = parse_arguments(arguments, **defaults, **recipes.BACKBONE)

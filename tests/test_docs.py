@@ -11,8 +11,8 @@ from ncl_jax.methods import METHODS
 from ncl_jax.runs import messages
 
 
-def test_the_readmes_methods_are_the_codes():
-    section = (ROOT / "README.md").read_text().partition("\n## Methods\n")[2].partition("\n## ")[0]
+def test_the_methods_are_the_codes():
+    section = (ROOT / "docs" / "methods.md").read_text().partition("\n## What each computes\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", section, re.MULTILINE)
     assert rows == [(name, method.description) for name, method in METHODS.items()]
 
