@@ -5,7 +5,8 @@ from programs import SHRINK
 from tiny import load_config
 
 from ncl_jax.errors import ConfigError
-from ncl_jax.runs import early
+from ncl_jax.runs import early, next_steps
+from ncl_jax.runs.evaluate import finish
 from ncl_jax.runs.train import train
 from ncl_jax.storage.directory import RunDir
 
@@ -29,6 +30,8 @@ def test_a_run_is_over_when_nothing_was_better_for_so_long(best, epoch, patience
 def test_test_images_do_not_choose(tmp_path):
     with pytest.raises(ConfigError, match=r"run.patience=2 needs a val split.*data.val_share"):
         train(config(data__val_share=0.0), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"run.patience=2 needs a val split"):  # which is evaluated, like a test set
+        train(config(data__eval_split="val"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -46,6 +49,9 @@ def test_a_run_stops_early_and_more_patience_continues_it(tmp_path, monkeypatch)
         results = train(config(), tmp_path)
         assert (results["epoch"], results["best_on_val"]) == (3, {"epoch": 1, "accuracy": 0.5, "patience": 2})
         assert train(config(), tmp_path) == RunDir(tmp_path).read_results()  # it is finished
+        page = RunDir(tmp_path).report.read_text()
+        assert "Unfinished" not in page and next_steps.after_training(RunDir(tmp_path), results)[1].startswith("name")
+        assert finish(tmp_path)["best_on_val"] == results["best_on_val"]
         assert len(found) == 3 and all(0 < value < 1 for value in found)
         continued = train(config(run__patience=3), tmp_path)
     assert (continued["epoch"], continued["best_on_val"]["epoch"]) == (6, 4)

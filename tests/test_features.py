@@ -406,6 +406,12 @@ def test_folds_need_a_frozen_backbone(data, tmp_path):
     assert code == 1 and "--folds=3 needs a frozen backbone" in message
 
 
+def test_folds_train_as_long_as_the_run(data, source, tmp_path):
+    fields = FROZEN | {"model.pretrained": source, "run.patience": 2, "data.val_share": 0.2}
+    message, code = train(data, tmp_path / "run", "ce", "--folds=3", **fields)
+    assert code == 1 and "--folds=3 and run.patience=2" in message
+
+
 @pytest.mark.parametrize("number", [-1, 1, 101])
 def test_a_number_of_folds_that_cannot_be(data, source, tmp_path, number):
     fields = FROZEN | {"model.pretrained": source}

@@ -19,6 +19,10 @@ WANTED = {"a": Wanted(np.float32, 2, 0, 1), "b": Wanted(np.int32, 1)}
 
 
 def files(root, *names):
+    """Files whose content is their number."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name[-5])
     return Split(Files(root, np.array(names), np.zeros(len(names), int)), np.zeros(len(names), np.int32))
 
 
@@ -26,8 +30,13 @@ def test_images_that_were_trained_on_are_refused(tmp_path):
     train = files(tmp_path, "a/1.jpg", "a/2.jpg", "b/3.jpg")
     with pytest.raises(DataError, match="2 of 2 images of the val split are training images"):
         check_apart(train, files(tmp_path, "a/1.jpg", "b/3.jpg"))
-    check_apart(train, files(tmp_path, "a/4.jpg", "b/5.jpg"))
-    check_apart(train, files(tmp_path / "val", "a/1.jpg", "b/3.jpg"))
+    with pytest.raises(DataError, match="2 of 2 images"):  # copies
+        check_apart(train, files(tmp_path / "val", "a/1.jpg", "c/2.jpg"))
+    others = files(tmp_path, "a/4.jpg", "b/5.jpg")
+    check_apart(train, others)
+    (tmp_path / "b/3.jpg").unlink()
+    (tmp_path / "b/5.jpg").unlink()
+    check_apart(train, others)  # nothing is known of files that have gone
     pixels = np.random.default_rng(0).integers(0, 256, (9, 4, 4, 3), np.uint8)
     with pytest.raises(DataError, match="3 of 4 images"):
         check_apart(Split(pixels[:8], np.zeros(8, np.int32)), Split(pixels[5:], np.zeros(4, np.int32)))

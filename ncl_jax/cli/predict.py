@@ -193,8 +193,10 @@ def main(args: argparse.Namespace) -> None:
     if args.step is None:
         config = model.config
         done = model.step // (config.get("steps_per_epoch") or model.facts.num_train // config.optim.batch_size)
-        for line in next_steps.unfinished(str(args.run), done, config.epochs + config.get("extend", 0)):
-            console.say(line, error=True)
+        epochs = config.epochs + config.get("extend", 0)
+        for line in next_steps.unfinished(str(args.run), done, epochs):
+            if not directory.is_finished(epochs, config.run.patience):  # perhaps early
+                console.say(line, error=True)
     for line in messages.other_pixels(directory.read_pixels(), directory.files.exists()):
         console.say(line, error=True)
     sorter = Sorter(args.sort_into, model.class_names) if args.sort_into else None

@@ -91,7 +91,7 @@ def _gone(of: Shown) -> Html:
     more = f" and {len(names) - FEWEST_SHOWN} more" if len(names) > FEWEST_SHOWN else ""
     gone = f"Not shown, because they could not be read when this page's pictures were made: {len(names)} images"
     lines = [f"{gone} ({', '.join(names[:FEWEST_SHOWN])}{more})."] if names else []
-    if of.found.near is None:
+    if of.found.near is None and (of.found.top[0] != of.found.labels).any():
         lines.append("The nearest training images were not found when the run ended: its last lines say why.")
     return Html("".join(paragraph(line, "warn") for line in lines))
 

@@ -36,7 +36,9 @@ def page(run: RunContent, with_images: bool = True) -> str:
 def unfinished(run: RunContent) -> str:
     """A line on a run that has not come to its end, unless it was stopped early by its val split."""
     epoch, epochs = run.results["epoch"], run.config.epochs
-    if epoch >= epochs or run.results.get("best_on_val"):
+    best = run.results.get("best_on_val") or {"epoch": epoch, "patience": 0}
+    stopped_early = best["patience"] and epoch - best["epoch"] >= best["patience"]
+    if epoch >= epochs or stopped_early:
         return ""
     words = f"Unfinished: epoch {epoch} of {epochs}. <code>ncl-jax train --resume=DIR</code> continues the run."
     return f'<p class="warn">{words}</p>'

@@ -20,8 +20,8 @@ def section(results: dict) -> Html:
         return Html()
     return Html("".join([
         "<h2>What it promises</h2>", *_sets(found), *_selective(found["selective"]), *_unlike(found["unlike"]),
-        paragraph("Each figure is measured on the test images. They hold for images that come from where these come "
-                  "from: docs/trust.md."),
+        paragraph("The shares are measured on the test images. The promise over all images is for the mix of classes "
+                  "in training: where the test images have another one, it need not be kept on them (docs/trust.md)."),
     ]))  # fmt: skip
 
 
@@ -29,9 +29,9 @@ def _sets(found: dict[str, Any]) -> list[Html]:
     wanted, (low, high) = percent(found["coverage"], 0), found["range"]
     number, source = found["number"], SOURCES.get(found["source"], found["source"])
     said = (
-        f"For each image the set of classes that holds the true one in {wanted} % of the cases. Promised by {number:,} "
-        f"{source}: what they promise over all images lies between {percent(low)} and {percent(high)} % with a "
-        "probability of 90 %."
+        f"For each image the set of classes that holds the true one in {wanted} % of the cases. Calibrated on "
+        f"{number:,} {source}: for images with the mix of classes in training, what is promised over all images lies "
+        f"between {percent(low)} and {percent(high)} % with a probability of 90 %."
     )
     if found["without_promise"]:
         said += (

@@ -82,8 +82,9 @@ def _image(run: RunContent, found: Predictions, row: int, names: Sequence[str], 
     if found.known is not None:
         cells.append(_number(found.known[row]))
     if found.sets is not None:
-        inside = np.flatnonzero(found.sets[row])
-        cells += [len(inside), "; ".join(names[c] for c in inside[:LARGEST_SET])]
+        inside = [names[c] for c in np.flatnonzero(found.sets[row]).tolist()]
+        # Some spreadsheets take a semicolon for the end of a cell.
+        cells += [len(inside), "; ".join([*inside[:1], *map(cell, inside[1:LARGEST_SET])])]
     return cells
 
 

@@ -138,7 +138,7 @@ def _labels(found: Predictions, worst: str) -> Html:
 
 def _images(of: ClassFigures, linked: Callable) -> list[Html]:
     """Which classes need images, and which have enough and are recognised badly all the same."""
-    bound = max(FAILS, float(of.right.sum() / of.tested.sum()))
+    bound = float(of.right.sum() / of.tested.sum())
     lowest = [c for c in np.argsort(of.high, kind="stable").tolist() if of.tested[c] and of.high[c] < bound]
     small = [c for c in lowest if of.training[c] < FEW_TRAINING][:WANTED]
     large = [c for c in lowest if of.training[c] >= FEW_TRAINING][:WANTED]
@@ -175,6 +175,7 @@ def _too_sure(found: Predictions) -> str:
         return ""
     words = (
         f"The model is too sure of itself: its answers have a mean probability of {percent(sure, 0)} %, but "
-        f"{percent(right, 0)} % are right. --temperature=val corrects that in predict, evaluate and export."
+        f"{percent(right, 0)} % are right. Where there is a val split, --temperature=val corrects that in predict, "
+        "evaluate and export."
     )
     return text(words)

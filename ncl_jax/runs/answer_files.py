@@ -46,7 +46,7 @@ def csv_writer(file: TextIO, how: How) -> Write:
     def write(answer: dict[str, Any]) -> None:
         cells = [value for c in answer.get("top", ()) for value in (cell(c["label"]), c["probability"])]
         cells += [""] * (2 * top - len(cells))
-        added = {"set": cell(";".join(answer.get("set", ()))), "known": answer.get("known", ""),
+        added = {"set": ";".join(map(cell, answer.get("set", ()))), "known": answer.get("known", ""),
                  "refused": int(answer["refused"]) if "refused" in answer else ""}  # fmt: skip
         doubt = [answer.get("disagreement", ""), *(added[name] for name in more)]
         writer.writerow([cell(answer["file"]), *cells, *doubt, cell(answer.get("error", ""))])

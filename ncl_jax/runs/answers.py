@@ -95,10 +95,11 @@ def estimate(model: Model, found: Sequence[Scored], measured: bool) -> Estimated
 
 def check_size(files: int, num_classes: int) -> None:
     """Raises ConfigError for more images than an estimate of the mix can hold."""
-    if files * num_classes > MOST_SCORES:
+    each = max(num_classes, 4 * mix.AT_ONCE)  # numbers that are held of an image
+    if files * each > MOST_SCORES:
         raise ConfigError(
             f"--prior=estimate: {files:,} images of {num_classes:,} classes take more than 4 GiB of memory: pass at "
-            f"most {MOST_SCORES // num_classes:,} images that are typical of all"
+            f"most {MOST_SCORES // each:,} images that are typical of all"
         )
 
 

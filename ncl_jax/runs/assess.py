@@ -8,6 +8,7 @@ import numpy as np
 
 from ncl_jax.data.dataset import Data
 from ncl_jax.errors import DataError, Interrupted, one_line
+from ncl_jax.evaluation import priors
 from ncl_jax.evaluation.predictor import embedding
 from ncl_jax.runs import trust
 from ncl_jax.runs.embeddings import embed
@@ -41,7 +42,7 @@ def assess(loaded: Loaded, data: Data, features: Data | None = None) -> Assessed
     Returns:
       None where there are no images to calibrate on, or too many classes and images.
     """
-    calibrated = loaded.directory.out_of_fold.exists() or "val" in data.splits()
+    calibrated = loaded.directory.out_of_fold.exists() or "val" in data.others  # not the evaluated split
     if jax.process_count() > 1 or not calibrated or len(data.test) * data.facts.num_classes > MOST:
         return None
     try:
@@ -57,6 +58,7 @@ def assess(loaded: Loaded, data: Data, features: Data | None = None) -> Assessed
 def _assess(loaded: Loaded, data: Data, features: Data | None) -> Assessed:
     facts, labels = loaded.plan.facts, np.asarray(data.test.labels)
     found, prior = trust.calibration(loaded, None), trust.train_prior(facts)
+    own = priors.own(facts.class_counts, loaded.plan.prior_power())
     scores = scores_of(loaded, data.test if features is None else features.test, facts.split)
     table = trust.probabilities(scores, found.temperature, facts, loaded.plan.prior_power())
     groups = facts.groups()["papers"]
@@ -71,7 +73,7 @@ def _assess(loaded: Loaded, data: Data, features: Data | None) -> Assessed:
             "sets": {promise: sets.describe(chosen, labels, groups) for promise, chosen in of_images.items()},
             "curve": sets.curve((found.true, found.labels), (table, labels), prior),
             "without_promise": int((counts < FEWEST).sum()),
-            "selective": _selective(table, prior, labels, groups),
+            "selective": _selective(table, own / np.maximum(prior, 1e-12), labels, groups),
             "unlike": None if known is None else {"level": LEVEL} | _shares(known < LEVEL, labels, groups),
         },
         of_images["marginal"], known,
@@ -91,13 +93,13 @@ def _known(loaded: Loaded, data: Data, features: Data | None) -> np.ndarray | No
 
 
 def _selective(
-    table: np.ndarray, prior: np.ndarray, labels: np.ndarray, groups: Mapping[str, np.ndarray]
+    table: np.ndarray, ratio: np.ndarray, labels: np.ndarray, groups: Mapping[str, np.ndarray]
 ) -> list[dict[str, Any]]:
-    """By probabilities that are meant for classes with the same number of images; `table` is for the `prior`."""
-    balanced = table / np.maximum(prior, 1e-12)
-    balanced /= balanced.sum(1, keepdims=True)
-    right = balanced.argmax(1) == labels
-    return selective.selective(balanced.max(1), right, {name: mask[labels] for name, mask in groups.items()})
+    """By the probabilities that the run's answers are meant for; `ratio [C]` moves `table` to their prior."""
+    own = table * ratio
+    own /= own.sum(1, keepdims=True)
+    right = own.argmax(1) == labels
+    return selective.selective(own.max(1), right, {name: mask[labels] for name, mask in groups.items()})
 
 
 def _shares(refused: np.ndarray, labels: np.ndarray, groups: Mapping[str, np.ndarray]) -> dict[str, float | None]:

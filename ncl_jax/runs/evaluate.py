@@ -122,6 +122,8 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
         for name in ("baselines", "teacher"):  # of the same features, and of another run
             if written and name in written:
                 results[name] = written[name]
+        if best := progress.get("best_on_val"):
+            results["best_on_val"] = best | {"patience": config.run.patience}
         if written and written["epoch"] == figures["epoch"]:  # only the page is new
             results |= {"device": written["device"], "versions": written.get("versions", {})}
         with directory.writing():

@@ -36,6 +36,11 @@ def check(config: ml_collections.ConfigDict, folds: int) -> None:
     """Raises ConfigError where there can be no folds."""
     if folds and not build.is_frozen(config):
         raise ConfigError(f"--folds={folds} needs a frozen backbone (model.freeze=all): others would train for hours")
+    if folds and config.run.patience:
+        raise ConfigError(
+            f"--folds={folds} and run.patience={config.run.patience}: the folds' heads would train longer than the run "
+            "that stops early; set one of them to 0"
+        )
     if folds and config.teacher.run:
         raise ConfigError(f"--folds={folds}: a student has none, because its teacher has seen all images; leave it out")
     if folds < 0 or folds == 1 or folds > MOST:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ncl_jax.data import dataset
 from ncl_jax.data.feeds.feed import over
+from ncl_jax.data.sources.files import state_of
 from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
 from ncl_jax.evaluation.predictor import combine
@@ -100,7 +101,7 @@ def scores_of(loaded: Loaded, split: Split, name: str, expert: int | None = None
 
 def check_apart(train: Split, val: Split) -> None:
     """Raises DataError where images of the val split are training images: what is fitted on them promises too much."""
-    known = set(_identities(train))
+    known = set(_identities(train)) - {None}  # files that cannot be read
     shared = sum(identity in known for identity in _identities(val))
     if shared > MOST_SHARED * len(val):
         raise DataError(
@@ -110,11 +111,11 @@ def check_apart(train: Split, val: Split) -> None:
 
 
 def _identities(split: Split) -> list[Any]:
-    """What tells the images of a split from others: the path of a file, the pixels of an array."""
+    """What tells the images of a split from others: the content of a file, the pixels of an array; None: not known."""
     images = split.images
     if hasattr(images, "names"):
-        root = pathlib.Path(getattr(images, "root", ""))
-        return [root / str(name) for name in images.names]
+        states = [state_of(pathlib.Path(images.root) / str(name)) for name in images.names]
+        return [None if state is None else (state.size, state.digest) for state in states]
     if isinstance(images, np.ndarray):
         return [hash(image.tobytes()) for image in images]
     return []

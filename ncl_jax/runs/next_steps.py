@@ -46,6 +46,8 @@ def after_training(directory: RunDir, results: dict) -> list[str]:
     evaluations = [record for record in read_metrics(directory.metrics) if record["kind"] == "evaluation"]
     accuracies = [record["ensemble"]["accuracy"] or 0.0 for record in evaluations]
     epochs = int(results["config"]["epochs"]) + directory.read_extend()
+    if directory.is_finished(epochs, results["config"]["run"]["patience"]):  # perhaps early
+        epochs = results["epoch"]
     return trained(str(directory.path), results["epoch"], epochs, accuracies)
 
 

@@ -11,6 +11,7 @@ from ncl_jax.runtime.files import expand, valid_utf8
 
 UNSURE = "unsure"  # the folder of answers that should be looked at
 UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+LONGEST_ENDING = 16
 LONGEST = 150  # bytes of a name before its ending, of 255 that file systems take
 
 
@@ -18,9 +19,10 @@ def safe_name(name: str) -> str:
     """A name that any file system takes: without slashes, control characters, bytes that are not UTF-8, a dot at its
     beginning or end."""
     text = UNSAFE.sub("_", valid_utf8(name).decode()).strip(". ")
-    ending = pathlib.PurePath(text).suffix[:16]
+    ending = pathlib.PurePath(text).suffix
+    ending = ending if len(ending) <= LONGEST_ENDING else ""
     short = text.removesuffix(ending).encode()[:LONGEST].decode(errors="ignore")
-    return f"{short}{ending}" or "_"
+    return f"{short}{ending}".strip(". ") or "_"
 
 
 def folder_names(class_names: tuple[str, ...]) -> list[str]:

@@ -108,7 +108,8 @@ def _made(loaded: Loaded, expert: int | None, found: HeldOut) -> Calibration:
         "about": np.array([*_about(loaded, expert), SOURCES.index(made.source)]),
         "true": made.true, "labels": made.labels, "means": made.means, "temperature": np.array([made.temperature]),
     }  # fmt: skip
-    _keep(loaded.directory.calibration, content)
+    if expert is None:
+        _keep(loaded, loaded.directory.calibration, content)
     return made
 
 
@@ -137,7 +138,7 @@ def known(loaded: Loaded, training: tuple[np.ndarray, np.ndarray] | None = None)
         data = same_data(loaded.config, loaded.directory)
         training = embed(loaded.plan, loaded.variables, data.train, "train"), data.train.labels
     made = knownness.fit(*training, facts.num_classes)
-    _keep(loaded.directory.known, {"about": np.array([loaded.step]), **made._asdict()})
+    _keep(loaded, loaded.directory.known, {"about": np.array([loaded.step]), **made._asdict()})
     return made
 
 
@@ -153,6 +154,9 @@ def _read(path: pathlib.Path, wanted: Mapping[str, Wanted]) -> dict[str, np.ndar
         return None
 
 
-def _keep(path: pathlib.Path, content: Mapping[str, np.ndarray]) -> None:
+def _keep(loaded: Loaded, path: pathlib.Path, content: Mapping[str, np.ndarray]) -> None:
+    """Keeps what is known of a run's newest checkpoint: another one's would take its place."""
+    if loaded.step != loaded.directory.last_step():
+        return
     with contextlib.suppress(OSError):  # a directory that cannot be written is none the worse for it
         write_bytes(path, arrays.packed(content))

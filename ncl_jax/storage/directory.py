@@ -115,7 +115,10 @@ class RunDir(place.Names):
             self._begun[self.labels] = read_file(pathlib.Path(config.data.labels))
         if data.left_out:
             self._begun[self.skipped] = ("\n".join(map(name_text, data.left_out)) + "\n").encode()
+        deleted = () if self.has_begun() else (self.temperature, self.calibration, self.known, self.out_of_fold)
         with self.writing():
+            for path in deleted:  # of a run that was here before
+                path.unlink(missing_ok=True)
             write_together(self._begun)
 
     @contextlib.contextmanager

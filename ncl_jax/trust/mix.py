@@ -5,12 +5,14 @@ classes without evidence near their training share. It needs calibrated probabil
 2020), and images of a class that look as they did in training; `estimate` refuses where that is doubtful.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 PSEUDO = 10.0  # images with the training shares that are added to those that were seen
 DRAWS, PARTS = 200, 5  # of the bootstrap; of the images, each judged by the shares of the others
+AT_ONCE = 10  # draws: each is as long as the images are many
 FEWEST = 30  # images that an estimate needs
 MOST_UNLIKE = 0.2  # of the images unlike any in training at the 5 % level, where 5 % are expected
 STEPS, ENOUGH = 1000, 1e-6  # iterations at most; mean change of a share that ends them
@@ -55,14 +57,19 @@ def estimate(
         reason = f"{number} images are too few: at least {FEWEST} are needed"
         unknown = np.zeros_like(found), np.ones_like(found)
         return Mix(found, unknown[0], unknown[1], 0.0, -np.inf, np.inf, number, _share(unlike), reason)
-    draws = random.multinomial(number, np.full(number, 1 / number), DRAWS).T.astype(np.float64)  # [m, draws]
-    drawn = shares(probabilities, prior, draws, pseudo, found)
-    low, high = np.quantile(drawn, (0.025, 0.975), axis=1)
+    drawn = [shares(probabilities, prior, draws, pseudo, found) for draws in _draws(random, number)]
+    low, high = np.quantile(np.concatenate(drawn, 1), (0.025, 0.975), axis=1)
     gains = _gains(probabilities, prior, random.permutation(number) % PARTS, pseudo)
-    means = draws.T @ gains / number
-    least, most = (float(bound) for bound in np.quantile(means, (0.025, 0.975)))
+    means = [draws.T @ gains / number for draws in _draws(np.random.default_rng(seed), number)]  # the same draws
+    least, most = (float(bound) for bound in np.quantile(np.concatenate(means), (0.025, 0.975)))
     mix = Mix(found, low, high, float(gains.mean()), least, most, number, _share(unlike), "")
     return mix._replace(refused=_reason(mix))
+
+
+def _draws(random: np.random.Generator, number: int) -> Iterator[np.ndarray]:
+    """How often each image is in a draw of as many with replacement, float64 `[m, AT_ONCE]` at a time."""
+    for _ in range(DRAWS // AT_ONCE):
+        yield random.multinomial(number, np.full(number, 1 / number), AT_ONCE).T.astype(np.float64)
 
 
 def shares(

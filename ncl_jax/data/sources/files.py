@@ -3,7 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,12 +46,26 @@ ENDS = 4096  # bytes of a file's beginning and end that tell it from another one
 
 
 def _stamp(path: Path) -> str:
+    found = state_of(path)
+    return f"{found.changed}\t{found.digest}" if found else "unreadable"
+
+
+class State(NamedTuple):
+    """What tells a file from others."""
+
+    size: int  # bytes
+    digest: str  # of its beginning and end
+    changed: int  # nanoseconds since 1970
+
+
+def state_of(path: Path) -> State | None:
+    """What a file is; None where it cannot be read."""
     try:
         with open_regular(path) as file:
             found = os.fstat(file.fileno())
             digest = hashlib.blake2b(file.read(ENDS), digest_size=8)
             file.seek(max(found.st_size - ENDS, 0))
             digest.update(file.read(ENDS))
-        return f"{found.st_mtime_ns}\t{digest.hexdigest()}"
-    except (OSError, DataError):  # it cannot be read as an image either
-        return "unreadable"
+        return State(found.st_size, digest.hexdigest(), found.st_mtime_ns)
+    except (OSError, DataError):  # nor can it be read as an image
+        return None
