@@ -1,5 +1,7 @@
 """Early stopping by the val split."""
 
+from types import SimpleNamespace
+
 import pytest
 from programs import SHRINK
 from tiny import load_config
@@ -30,9 +32,10 @@ def test_a_run_is_over_when_nothing_was_better_for_so_long(best, epoch, patience
 def test_test_images_do_not_choose(tmp_path):
     with pytest.raises(ConfigError, match=r"run.patience=2 needs a val split.*data.val_share"):
         train(config(data__val_share=0.0), tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"run.patience=2 needs a val split"):  # which is evaluated, like a test set
-        train(config(data__eval_split="val"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    evaluated_on_val = SimpleNamespace(others={}, splits=lambda: {"train": None, "val": None})
+    with pytest.raises(ConfigError, match=r"run.patience=2 needs a val split"):
+        early.check(config(), evaluated_on_val)
 
 
 @pytest.mark.slow
