@@ -8,7 +8,7 @@ of `ncl-jax train` with the same method and seed, and so is what they reach; a p
 its time on its start. Of the first seed's heads, --folds sets more give the out-of-fold scores that a method's
 temperature is fitted on; --folds=0 goes without.
 
-Writes benchmarks/results/runs/NAME.json after every method; a repeated command goes on with the methods that are not
+Writes benchmarks/results/runs/NAME.json after every method; a repeated command continues with the methods that are not
 there. `python tools/make_tables.py` writes the tables of docs/evidence.md from it.
 """
 

@@ -7,8 +7,22 @@ from html import escape
 from PIL import Image
 
 from ncl_jax.evaluation.predictions import Pictures
+from ncl_jax.report.html import Html
 
 BLURRED = 64  # pixels: smaller pictures are enlarged as squares
+
+
+def style_rule(name: str, content: bytes) -> str:
+    """The rule of a style sheet that holds a picture, a JPEG, under a class's name."""
+    with Image.open(io.BytesIO(content)) as image:
+        sharp = ";image-rendering:pixelated" if max(image.size) < BLURRED else ""
+    data = base64.b64encode(content).decode()
+    return f".{name}{{background-image:url(data:image/jpeg;base64,{data}){sharp}}}\n"
+
+
+def element(name: str, words: str) -> Html:
+    """A place where the picture of a rule is shown; `words` describe it."""
+    return Html(f'<i class="t {name}" role="img" aria-label="{escape(words)}"></i>')
 
 
 class Album:
@@ -38,12 +52,12 @@ class Album:
             return ""
         place = self._places[is_training, row]
         if place not in self._rules:
-            rule = self._rule(place, content)
+            rule = style_rule(self._name(place), content)
             if len(rule) > self.room:
                 return ""
             self._rules[place] = rule
             self.room -= len(rule)
-        return f'<i class="t {self._prefix}-{place:x}" role="img" aria-label="{escape(words)}"></i>'
+        return element(self._name(place), words)
 
     def missing(self) -> tuple[list[int], list[int]]:
         """Rows of the test and of the training images whose files could not be read."""
@@ -61,8 +75,5 @@ class Album:
         place = self._places.get((is_training, row))
         return b"" if place is None or self._pictures is None else self._pictures.jpeg(place)
 
-    def _rule(self, place, content):
-        with Image.open(io.BytesIO(content)) as image:
-            sharp = ";image-rendering:pixelated" if max(image.size) < BLURRED else ""
-        data = base64.b64encode(content).decode()
-        return f".{self._prefix}-{place:x}{{background-image:url(data:image/jpeg;base64,{data}){sharp}}}\n"
+    def _name(self, place):
+        return f"{self._prefix}-{place:x}"

@@ -1,19 +1,15 @@
 """Pictures of a data set on a page: each is stored once, as a rule of the style sheet, however often it is shown."""
 
-import base64
-import io
 from collections.abc import Mapping
 from html import escape
-
-from PIL import Image
 
 from ncl_jax.data.images import thumbnails
 from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
+from ncl_jax.report.album import element, style_rule
 from ncl_jax.report.html import Html
 
 LONGEST = 112  # pixels of a picture's longer side
-BLURRED = 64  # pixels: smaller pictures are enlarged as squares
 
 
 class Thumbnails:
@@ -35,7 +31,7 @@ class Thumbnails:
             self._rules[key] = self._rule(*key)
         if not self._rules[key]:
             return Html(f'<i class="t soft">{escape(words)}</i>')
-        return Html(f'<i class="t {self._name(*key)}" role="img" aria-label="{escape(words)}"></i>')
+        return element(self._name(*key), words)
 
     def style(self) -> Html:
         """The rules of the pictures that were shown."""
@@ -49,10 +45,7 @@ class Thumbnails:
             content = thumbnails.jpeg(self._splits[split].images, row, LONGEST)
         except DataError:
             return ""
-        with Image.open(io.BytesIO(content)) as image:
-            sharp = ";image-rendering:pixelated" if max(image.size) < BLURRED else ""
-        data = base64.b64encode(content).decode()
-        rule = f".{self._name(split, row)}{{background-image:url(data:image/jpeg;base64,{data}){sharp}}}\n"
+        rule = style_rule(self._name(split, row), content)
         if len(rule) > self.room:
             return ""
         self.room -= len(rule)

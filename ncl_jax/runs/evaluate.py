@@ -6,8 +6,7 @@ from typing import Literal, NamedTuple
 import jax
 
 from ncl_jax.config import checks
-from ncl_jax.config.plan import adjustment
-from ncl_jax.config.prior import to_train_prior
+from ncl_jax.config.plan import adjustment, to_train_prior
 from ncl_jax.data.dataset import Data
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics

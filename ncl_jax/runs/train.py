@@ -114,20 +114,11 @@ def train(
         interrupt = stack.enter_context(Interrupt())
         earlier = (directory.read_results() or {}).get("step")
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(directory.path, results=earlier)))
+        make_validate = early.make_validate if config.run.patience else None
         run = prepare(
-            plan,
-            config,
-            data,
-            directory,
-            checkpoints,
-            shapes,
-            noted,
-            start,
-            tracker,
-            interrupt.check,
-            pace,
-            early.make_validate if config.run.patience else None,
-        )
+            plan, config, data, directory, checkpoints, shapes, noted, start, tracker, interrupt.check, pace,
+            make_validate,
+        )  # fmt: skip
         stack.callback(run.log.close)
         stack.callback(run.feed.close)
         run.progress.setdefault("teacher", teacher(config))  # which may have gone when the run is continued

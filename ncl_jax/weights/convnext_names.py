@@ -7,27 +7,24 @@ import numpy as np
 
 from ncl_jax.models.convnext import STAGES
 from ncl_jax.models.experts import Variables
-from ncl_jax.weights.torch_names import nest, tensor
+from ncl_jax.weights.torch_names import nest, renamer, tensor
 
 _LEFT_OUT = re.compile(r"(head|head\.fc|classifier)\.(weight|bias)")
-_RENAMED = [
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (r"^convnext\.", ""),
-        (r"^embeddings\.patch_embeddings\.", "stem.0."),
-        (r"^embeddings\.layernorm\.", "stem.1."),
-        (r"^encoder\.stages\.", "stages."),
-        (r"^downsample_layers\.0\.", "stem."),
-        (r"^downsample_layers\.(\d)\.", r"stages.\1.downsample."),
-        (r"\.downsampling_layer\.", ".downsample."),
-        (r"^stages\.(\d)\.(layers\.)?(\d+)\.", r"stages.\1.blocks.\3."),
-        (r"^(norm|layernorm)\.", "head.norm."),
-        (r"\.dwconv\.", ".conv_dw."),
-        (r"\.layernorm\.", ".norm."),
-        (r"\.pwconv([12])\.", r".mlp.fc\1."),
-        (r"\.layer_scale_parameter$", ".gamma"),
-    )
-]
+_renamed = renamer(
+    (r"^convnext\.", ""),
+    (r"^embeddings\.patch_embeddings\.", "stem.0."),
+    (r"^embeddings\.layernorm\.", "stem.1."),
+    (r"^encoder\.stages\.", "stages."),
+    (r"^downsample_layers\.0\.", "stem."),
+    (r"^downsample_layers\.(\d)\.", r"stages.\1.downsample."),
+    (r"\.downsampling_layer\.", ".downsample."),
+    (r"^stages\.(\d)\.(layers\.)?(\d+)\.", r"stages.\1.blocks.\3."),
+    (r"^(norm|layernorm)\.", "head.norm."),
+    (r"\.dwconv\.", ".conv_dw."),
+    (r"\.layernorm\.", ".norm."),
+    (r"\.pwconv([12])\.", r".mlp.fc\1."),
+    (r"\.layer_scale_parameter$", ".gamma"),
+)
 _OUTSIDE = {"stem.0": "stem_conv", "stem.1": "stem_norm", "head.norm": "layer4_last_norm"} | {
     f"stages.{stage}.downsample.{number}": f"layer{stage + 1}_{kind}"
     for stage in (1, 2, 3) for number, kind in enumerate(("norm", "conv"))
@@ -68,12 +65,6 @@ def network(tensors: Mapping[str, np.ndarray]) -> tuple[str, int, int] | None:
     stem = found.get("stem.0.weight")
     depth = len({name for name in found if re.fullmatch(r"stages\.\d\.blocks\.\d+\.gamma", name)})
     return ("convnext", depth, len(stem)) if stem is not None and stem.ndim and depth in STAGES else None
-
-
-def _renamed(name: str) -> str:
-    for pattern, replacement in _RENAMED:
-        name = pattern.sub(replacement, name)
-    return name
 
 
 def _convert(name: str, value: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:

@@ -1,5 +1,6 @@
 """PyTorch weights to ours and back: names, layouts and the experts' stacked axis."""
 
+import re
 from collections.abc import Callable, Mapping
 
 import jax
@@ -18,6 +19,18 @@ HEADS = ("fc.", "classifier.", "head.")  # of ImageNet's classes, in the files o
 _BATCH_STATS = {"running_mean": "mean", "running_var": "var"}
 _PROJECTION_LAYERS = {"0": "hidden", "2": "out"}
 _SHORTCUT = {"downsample_0": "downsample_conv", "downsample_1": "downsample_bn"}
+
+
+def renamer(*table: tuple[str, str]) -> Callable[[str], str]:
+    """What brings the names of other writers to one's: patterns and what takes their place, one after the other."""
+    compiled = [(re.compile(pattern), replacement) for pattern, replacement in table]
+
+    def renamed(name: str) -> str:
+        for pattern, replacement in compiled:
+            name = pattern.sub(replacement, name)
+        return name
+
+    return renamed
 
 
 def from_torch(tensors: Mapping[str, np.ndarray], modules: Mapping[str, str]) -> Variables:

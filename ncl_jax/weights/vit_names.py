@@ -12,7 +12,7 @@ from PIL import Image
 
 from ncl_jax.models.experts import Variables
 from ncl_jax.models.vit import STAGES
-from ncl_jax.weights.torch_names import nest, tensor
+from ncl_jax.weights.torch_names import nest, renamer, tensor
 
 Tensors = dict[str, np.ndarray]
 _TOWERS = ("visual.trunk.", "visual.", "vision_model.")  # a file with one of them has a text tower beside it
@@ -21,34 +21,31 @@ _LEFT_OUT = re.compile(  # classifiers, projections, what training alone needs, 
     r"(head|head_dist|classifier|pooler\.dense|visual_projection)\.(weight|bias)|proj|mask_token|embeddings\.mask_token"
     r"|embeddings\.position_ids|rope_embed\.periods|rope_embeddings\..*|rope\..*|.*\.bias_mask|.*\.k_bias"
 )
-_RENAMED = [
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (r"^embeddings\.", ""),
-        (r"^(conv1|patch_embeddings\.projection|patch_embeddings|patch_embedding)\.", "patch_embed.proj."),
-        (r"^class_embedding$", "cls_token"),
-        (r"^(register_tokens|storage_tokens)$", "reg_token"),
-        (r"^(positional_embedding|position_embeddings|position_embedding\.weight)$", "pos_embed"),
-        (r"^(ln_pre|pre_layrnorm)\.", "norm_pre."),
-        (r"^(ln_post|post_layernorm|layernorm)\.", "norm."),
-        (r"^(transformer\.resblocks|encoder\.layers?|layer)\.", "blocks."),
-        (r"^head\.probe$", "attn_pool.latent"),
-        (r"^head\.attention\.in_proj_", "attn_pool.qkv."),
-        (r"^head\.attention\.out_proj\.", "attn_pool.proj."),
-        (r"^head\.layernorm\.", "attn_pool.norm."),
-        (r"^head\.mlp\.", "attn_pool.mlp."),
-        (r"\.(ln_|layer_norm)([12])\.", r".norm\2."),
-        (r"\.layernorm_before\.", ".norm1."),
-        (r"\.layernorm_after\.", ".norm2."),
-        (r"\.in_proj_", ".qkv."),
-        (r"\.(attention\.attention|self_attn|attention)\.(q|k|v)(_proj|uery|ey|alue)\.", r".attn.\2."),
-        (r"\.(attention\.output\.dense|attention\.o_proj|self_attn\.out_proj|attn\.out_proj)\.", ".attn.proj."),
-        (r"\.(intermediate\.dense|mlp\.c_fc|mlp\.up_proj)\.", ".mlp.fc1."),
-        (r"\.(output\.dense|mlp\.c_proj|mlp\.down_proj)\.", ".mlp.fc2."),
-        (r"\.(layer_scale|gamma_)([12])(\.lambda1)?$", r".ls\2.gamma"),
-        (r"\.attn\.(q|v)_bias$", r".attn.\1.bias"),
-    )
-]
+_renamed = renamer(
+    (r"^embeddings\.", ""),
+    (r"^(conv1|patch_embeddings\.projection|patch_embeddings|patch_embedding)\.", "patch_embed.proj."),
+    (r"^class_embedding$", "cls_token"),
+    (r"^(register_tokens|storage_tokens)$", "reg_token"),
+    (r"^(positional_embedding|position_embeddings|position_embedding\.weight)$", "pos_embed"),
+    (r"^(ln_pre|pre_layrnorm)\.", "norm_pre."),
+    (r"^(ln_post|post_layernorm|layernorm)\.", "norm."),
+    (r"^(transformer\.resblocks|encoder\.layers?|layer)\.", "blocks."),
+    (r"^head\.probe$", "attn_pool.latent"),
+    (r"^head\.attention\.in_proj_", "attn_pool.qkv."),
+    (r"^head\.attention\.out_proj\.", "attn_pool.proj."),
+    (r"^head\.layernorm\.", "attn_pool.norm."),
+    (r"^head\.mlp\.", "attn_pool.mlp."),
+    (r"\.(ln_|layer_norm)([12])\.", r".norm\2."),
+    (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."),
+    (r"\.in_proj_", ".qkv."),
+    (r"\.(attention\.attention|self_attn|attention)\.(q|k|v)(_proj|uery|ey|alue)\.", r".attn.\2."),
+    (r"\.(attention\.output\.dense|attention\.o_proj|self_attn\.out_proj|attn\.out_proj)\.", ".attn.proj."),
+    (r"\.(intermediate\.dense|mlp\.c_fc|mlp\.up_proj)\.", ".mlp.fc1."),
+    (r"\.(output\.dense|mlp\.c_proj|mlp\.down_proj)\.", ".mlp.fc2."),
+    (r"\.(layer_scale|gamma_)([12])(\.lambda1)?$", r".ls\2.gamma"),
+    (r"\.attn\.(q|v)_bias$", r".attn.\1.bias"),
+)
 _OUTSIDE = {
     "patch_embed.proj": "patch", "norm_pre": "first_norm", "norm": f"layer{STAGES}_norm",
     **{f"attn_pool.{name}": f"layer{STAGES}_pool.{name}" for name in ("q", "kv", "proj", "norm")},
@@ -142,12 +139,6 @@ def _tower(tensors: Mapping[str, np.ndarray]) -> Tensors:
     prefix = _prefix(tensors)
     own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     return {_WRAPPERS.sub("", name, count=1): value for name, value in own.items()}
-
-
-def _renamed(name: str) -> str:
-    for pattern, replacement in _RENAMED:
-        name = pattern.sub(replacement, name)
-    return name
 
 
 def _timm(tensors: Mapping[str, np.ndarray]) -> Tensors:
