@@ -1,11 +1,14 @@
 """What may be calibrated on, and files of arrays that somebody else may have made."""
 
 import io
+import shutil
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ncl_jax.config import base_config
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Split
@@ -14,6 +17,7 @@ from ncl_jax.runs import trust
 from ncl_jax.runs.held_out import HeldOut, check_apart
 from ncl_jax.runtime import arrays
 from ncl_jax.runtime.arrays import Wanted
+from ncl_jax.storage.directory import RunDir
 
 WANTED = {"a": Wanted(np.float32, 2, 0, 1), "b": Wanted(np.int32, 1)}
 
@@ -100,3 +104,22 @@ def test_objects_are_not_unpickled(tmp_path):
         archive.writestr("b.npy", file.getvalue())
     with pytest.raises(ValueError, match="object"):
         arrays.read(tmp_path / "x.npz", WANTED, 2000)
+
+
+@pytest.mark.parametrize(("step", "kept"), [(4, True), (3, False)])
+def test_only_the_newest_checkpoints_calibration_is_kept(tmp_path, step, kept):
+    loaded = SimpleNamespace(step=step, directory=SimpleNamespace(last_step=lambda: 4))
+    trust._keep(loaded, tmp_path / "calibration.npz", {"a": np.zeros(2)})
+    assert (tmp_path / "calibration.npz").exists() is kept
+
+
+def test_what_was_calibrated_for_a_deleted_run_is_not_the_next_ones(tmp_path):
+    directory = RunDir(tmp_path / "run")
+    kept = (directory.calibration, directory.known, directory.temperature, directory.out_of_fold)
+    data = SimpleNamespace(facts=Facts("x", (8, 8, 3), ("a",), (3,), "0"), listing=list, left_out=())
+    for has_begun in (True, False):
+        (directory.checkpoints / "3").mkdir(parents=True) if has_begun else shutil.rmtree(directory.checkpoints)
+        for path in kept:
+            path.write_bytes(b"x")
+        directory.begin(base_config(), data, {})
+        assert {path.exists() for path in kept} == {has_begun}

@@ -251,3 +251,15 @@ def test_the_file_of_the_images():
     more = found._replace(known=CONFIDENCE, sets=np.eye(4, dtype=bool)[LABELS] | np.eye(4, dtype=bool)[TOP])
     fifth = rows(spreadsheet.images(run, more))[4]
     assert (fifth["known"], fifth["set_size"], fifth["set"]) == ("0.9500", "2", "'=cmd(); c;<d>")
+
+
+def test_no_class_is_below_the_whole_because_all_are_bad():
+    """Five classes of 100 images, 28 to 36 right: surely fewer than half, but none surely below the 31 % of all."""
+    right = np.array([28, 30, 31, 31, 36])
+    labels = np.repeat(np.arange(5, dtype=np.int32), 100)
+    top = np.concatenate([np.where(np.arange(100) < r, c, (c + 1) % 5) for c, r in enumerate(right)]).astype(np.int32)
+    found = Predictions(labels, top[None], np.full((1, 500), 0.3, np.float32))
+    assert not verdict._images(classes.figures(found, (200, 150, 50, 20, 10)), str)
+    one = found._replace(top=np.where(labels == 2, 0, top)[None].astype(np.int32))  # but for one that is never right
+    (said,) = verdict._images(classes.figures(one, (200, 150, 50, 20, 10)), str)
+    assert "[2]" in said
