@@ -20,7 +20,7 @@ from test_own_images import make_folder, write_image
 
 import ncl_jax
 from ncl_jax import cli
-from ncl_jax.config import checks, recipes
+from ncl_jax.config import build, checks, recipes
 from ncl_jax.data.features import cache
 from ncl_jax.data.features.extract import Views, views_of
 from ncl_jax.data.feeds.features import HostFeatures
@@ -401,6 +401,15 @@ def test_what_does_not_fit_together_is_refused(data, source, tmp_path, changed, 
     assert code == 1 and said in message and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("freeze", "adapter", "has"), [(FROZEN_ALL, 0, False), (FROZEN_ALL, 3, True), (0, 0, True)])
+def test_momentum_contrast_is_left_out_where_it_would_train_nothing_else(freeze, adapter, has):
+    config = tiny.tiny("method=ncl", model__backbone="cifar_resnet", model__depth=8)
+    config.model.freeze, config.model.adapter = freeze, adapter
+    plan = build.make_training_plan(config, tiny.FACTS)
+    assert (plan.network.projection is not None) == (len(plan.views) == 2) == has
+    assert ("contrast" in plan.objective.fields) == has == (not any("contrast" in n for n in build.notes(config, None)))
+
+
 def test_folds_need_a_frozen_backbone(data, tmp_path):
     message, code = train(data, tmp_path / "run", "ce", "--folds=3")
     assert code == 1 and "--folds=3 needs a frozen backbone" in message
@@ -486,8 +495,10 @@ def test_the_real_backbone_is_read_back_as_it_was(tmp_path):
 
 
 @pytest.mark.slow
-def test_heads_without_an_adapter_or_statistics_resume_and_contrast(data, source, place, tmp_path):
-    plain = {"model.adapter": 0, "model.standardize": False, "contrast.behaviour": "authors", "data.cache": place}
-    fields = FROZEN | {"model.pretrained": source} | plain
-    assert train(data, tmp_path / "run", "ncl", **fields) == ("", 0)
-    assert ncl_jax.load(tmp_path / "run").variables["batch_stats"] == {}
+def test_heads_without_statistics_contrast_where_they_have_an_adapter(data, source, place, tmp_path, capfd):
+    plain = {"model.standardize": False, "contrast.behaviour": "authors", "data.cache": place}
+    for adapter in (3, 0):
+        fields = FROZEN | {"model.pretrained": source, "model.adapter": adapter} | plain
+        assert train(data, tmp_path / str(adapter), "ncl", **fields) == ("", 0)
+        assert ncl_jax.load(tmp_path / str(adapter)).variables["batch_stats"] == {}
+        assert ("without momentum contrast (contrast.weight=1.0)" in capfd.readouterr().out) == (adapter == 0)

@@ -164,7 +164,7 @@ def shorter(config: ml_collections.ConfigDict) -> list[str]:
         (True, "a new run with --time=30m, which chooses the number of epochs"),
         (not frozen and size >= 128, f"smaller images, image_size={size // 2}"),
         (not frozen and config.model.depth >= 50, "a smaller network, --config.model.depth=18"),
-        (config.contrast.weight > 0 or config.loss.copies > 1, "method=ncl_supervised, with one view of each image"),
+        (build.has_contrast(config) or config.loss.copies > 1, "method=ncl_supervised, with one view of each image"),
     ]  # fmt: skip
     return [text for applies, text in found if applies]
 

@@ -178,18 +178,21 @@ def make_compute(plan: Plan, variables: Any) -> Compute:
         mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
     spread, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
 
-    trunk, ready = plan.trunk, lambda variables: variables
-    assert trunk is not None
-    apply: Any = lambda variables, images: trunk.apply(variables, images, False)  # noqa: E731
-    if _by_kernels(trunk):
-        ready, apply = cpu.inference(trunk)
-
-    @functools.partial(jax.jit, out_shardings=spread)
-    def program(variables, images):
-        return apply(variables, normalize(plan, images))
-
+    ready, apply = (lambda variables: variables), program(plan)
+    if plan.trunk is not None and _by_kernels(plan.trunk):
+        ready, of_ready = cpu.inference(plan.trunk)
+        apply = lambda variables, images: of_ready(variables, normalize(plan, images))  # noqa: E731
+    compute = jax.jit(apply, out_shardings=spread)
     held = functools.cache(lambda: jax.device_put(ready(variables), everywhere))
-    return lambda images: np.asarray(program(held(), jax.device_put(images, spread)))
+    return lambda images: np.asarray(compute(held(), jax.device_put(images, spread)))
+
+
+def program(plan: Plan) -> Callable[[Any, jax.Array], Any]:
+    """The backbone's variables and images uint8 `[B, size, size, 3]` to features float32 `[B, D]`, for use under
+    `jit` on any platform."""
+    trunk = plan.trunk
+    assert trunk is not None
+    return lambda variables, images: trunk.apply(variables, normalize(plan, images), False)
 
 
 def _by_kernels(trunk: Any) -> bool:
