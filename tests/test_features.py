@@ -263,6 +263,25 @@ def test_a_damaged_or_missing_shard_is_computed_again(tmp_path):
     assert shards.read(1) is None and not file.exists() and shards.read(0) is not None
 
 
+def test_the_rows_that_are_missing(tmp_path):
+    shards = cache.Shards(tmp_path, {"images": "x"}, (cache.ROWS + 3, 1, 2))
+    assert shards.missing_rows().tolist() == list(range(cache.ROWS + 3))
+    shards.write(0, np.zeros((cache.ROWS, 1, 2), np.float32))
+    assert shards.missing_rows().tolist() == [cache.ROWS, cache.ROWS + 1, cache.ROWS + 2]
+    assert len(cache.Shards(None, {}, (3, 1, 2)).missing_rows()) == 3
+
+
+def test_a_run_with_too_little_time_has_one_view_and_trained_heads(data, source, place, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(trunk, "seconds_for_image", lambda *_: 1e3)
+    fields = {"model__pretrained": source, "data__cache": tmp_path / "cache"}
+    changed = {name.replace(".", "__"): value for name, value in FROZEN.items()} | fields
+    assert train(data, tmp_path / "run", "ce", "--time=60s", **changed) == ("", 0)
+    run = RunDir(tmp_path / "run")
+    assert run.read_results()["epoch"] == 2 and run.read_config().data.cached_views == 1
+    assert "warning: --time=60 s" in capfd.readouterr().out
+    assert train(data, tmp_path / "run", "ce", "--time=60s", **changed) == ("", 0)  # by the same command
+
+
 def test_a_shard_that_is_no_set_of_features_is_computed_again(tmp_path):
     shards = cache.Shards(tmp_path, {"images": "x"}, (3, 1, 2))
     shards.write(0, np.full((3, 1, 2), np.nan, np.float32))

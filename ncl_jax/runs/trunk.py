@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import pathlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -114,6 +115,24 @@ def features(
     if part[1] > 1:  # every process has computed its own shards
         found = np.asarray(multihost_utils.process_allgather(found)).sum(0)
     return Split(found, split.labels)
+
+
+def images_to_compute(plan: Plan, variables: Any, data: dataset.Data, number: int) -> float:
+    """How many images and views this process would send through the backbone for `featurize` with `number` training
+    views: those that are not in the cache."""
+    parts = [(data.train, "training", Views(number, plan.loading.flip)), (data.test, data.facts.split, Views())]
+    shards = [(_shards(plan, variables, split, name, views), views.each) for split, name, views in parts]
+    return sum(each * len(found.missing_rows()) for found, each in shards) / jax.process_count()
+
+
+def seconds_for_image(plan: Plan, variables: Any, split: Split) -> float:
+    """What an image takes to be read and sent through the backbone, by two batches after one that compiles."""
+    few = split.take(np.arange(len(split))[: 2 * batch_size()])
+    compute, nothing = make_compute(plan, variables), Shards(None, {}, (len(few), 1, plan.input_shape[0]))
+    for _ in range(2):
+        began = time.perf_counter()
+        extract(few, nothing, Views(), plan.preprocessing, compute, batch_size=batch_size(), text="timing features")
+    return (time.perf_counter() - began) / len(few)
 
 
 def test_views(plan: Plan, variables: Any, split: Split, name: str) -> np.ndarray:
