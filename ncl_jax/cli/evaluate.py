@@ -48,9 +48,10 @@ def main(args: argparse.Namespace) -> None:
         results = evaluate_run(
             args.run, args.step, args.data_dir, args.prior, args.temperature, data=args.data, crops=args.crops
         )
-    counts = list(RunDir(args.run).read_facts().class_counts)
-    shown = tables.table(results | {"class_counts": counts})
-    console.say_text(f"{RunDir(args.run)}, step {results['step']} (epoch {results['epoch']}); {used(results)}\n{shown}")
+    directory = RunDir(args.run)
+    counts = list(directory.read_facts().class_counts)
+    shown = tables.table(results | {"class_counts": counts, "config": directory.read_config().to_dict()})
+    console.say_text(f"{directory}, step {results['step']} (epoch {results['epoch']}); {used(results)}\n{shown}")
     if args.shift:
         console.say_text("\n" + shifts.table(results, counts))
     if out is not None:

@@ -1,6 +1,7 @@
 """The figures of a run as a text table."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -10,6 +11,12 @@ GROUPED = ("accuracy", "many", "medium", "few")
 COLUMNS = ("accuracy", "many", "medium", "few", "nll", "ece")
 MEANS = {"classes": "mean of classes", "f1": "macro F1"}  # beside the accuracy
 HEADS = {"accuracy": "accuracy", **MEANS, "many": "many", "medium": "medium", "few": "few", "nll": "NLL", "ece": "ECE"}
+_HEAD = "--config.model.classifier=linear --config.model.standardize=True --config.model.head_start=random"
+SAME_HEAD = {  # what trains a head that is much the same as a simple classifier
+    "linear, cross-entropy": f"method=ce and {_HEAD}",
+    "linear, balanced softmax": f"method=balanced_softmax and {_HEAD}",
+}
+CONFIDENT = 1.96  # standard errors that a difference exceeds by chance in one case of 20
 UNEQUAL = 1.5  # the largest class's test images over those of the smallest, above which the mean of classes comes first
 
 
@@ -22,13 +29,16 @@ def table(results: dict) -> str:
     shown = _keys(results)
     wide = [max(8, len(HEADS[key]) + 2) for key in shown]
     lines = [" " * 18 + "".join(f"{HEADS[key]:>{width}}" for key, width in zip(shown, wide, strict=True))]
-    for name, cells in columns(results):
+    same = same_experts(results)
+    for name, cells in columns(results)[: 1 if same else None]:
         lines.append(f"{name:<18}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, wide, strict=True)))
     places = digits_of(results)
     if means := class_means(results):
         cells = [f"{name} {_cell(name, means[name], places)}" for name in _groups(means)]
         lines.append("groups as means of classes: " + ", ".join(cells))
-    if results.get("disagreement"):
+    if same:
+        lines.append(same)
+    elif results.get("disagreement"):
         kl, top1 = results["disagreement"]["kl"], results["disagreement"]["top1"]
         lines.append(_disagreement_line("experts disagree %", top1, 100))
         lines.append(_disagreement_line("KL (nats)", kl, 1))
@@ -39,6 +49,23 @@ def table(results: dict) -> str:
         share = f"{100 * best['accuracy']:.{places}f} %"
         lines.append(f"best on the test set: {share} after epoch {best['epoch']}, for reference only")
     return "\n".join(lines)
+
+
+def same_experts(results: dict) -> str:
+    """A sentence where the experts name the same class for every test image and have the same figures; empty where they
+    do not, and of a single network."""
+    found, experts = results.get("disagreement"), results["experts"]
+    if not found or len(experts) < 2 or found["top1"]["all"] != 0:
+        return ""
+    shown = [[_cell(key, expert.get(key), 1) for key in COLUMNS if key != "nll"] for expert in experts]
+    if any(cells != shown[0] for cells in shown):
+        return ""
+    frozen = results.get("config", {}).get("model", {}).get("freeze", 0) < 0  # models.FROZEN
+    why = (
+        ": on frozen features they learn the same head from the same start; model.num_experts=1 reaches the same for a "
+        "fraction of the training (docs/features.md)"
+    )
+    return f"the {len(experts)} experts give the same answers{why * frozen}"
 
 
 def _keys(results: dict) -> list[str]:
@@ -161,19 +188,37 @@ def _leading(results):
 
 
 def worse_than(results: dict) -> str:
-    """A sentence where a simple classifier on the same features is better than the run; empty where none is."""
+    """A sentence where a simple classifier on the same features is better than the run by more than chance, and what
+    trains that one; empty where none is."""
     found, key, places = results.get("baselines") or {}, _leading(results), digits_of(results)
     if not found:
         return ""
     of = {name: (_of_classes(row) if key == "classes" else row["accuracy"]) or 0 for name, row in found.items()}
     best = max(of, key=lambda name: of[name])
     own = _mean(results, 0, "classes") if key == "classes" else results["ensemble"]["accuracy"]
-    if own >= of[best]:
+    if of[best] - own <= _chance(results, found[best], key):
         return ""
     pair = f"{100 * own:.{places}f} % against {100 * of[best]:.{places}f} %" + " as a mean of classes" * (
         key == "classes"
     )
-    return f"the run is worse than a simple classifier on the same features ({best}): {pair}"
+    trained = f". ncl-jax train with {SAME_HEAD[best]} trains that one" if best in SAME_HEAD else ""
+    return f"the run is worse than a simple classifier on the same features ({best}): {pair}{trained}"
+
+
+def _chance(results, row, key):
+    """The difference between the run and another classifier that other test images would make, at 95 %; as if they were
+    not the same images for both, which is the more careful. 0 for results of before the test images were counted."""
+    counts = np.array(results.get("test_counts", ()), float)
+    if not counts.sum():
+        return 0.0
+    pairs: Iterable[tuple[float | None, float | None]] = [(results["ensemble"]["accuracy"], row["accuracy"])]
+    if key == "classes":
+        pairs = zip(results["ensemble"]["per_class"], row["per_class"], strict=True)
+    spread = np.array([sum(p * (1 - p) for p in pair if p is not None) for pair in pairs])
+    if key == "classes":
+        there = counts > 0
+        return CONFIDENT * float(np.sqrt((spread[there] / counts[there]).sum())) / int(there.sum())
+    return CONFIDENT * math.sqrt(spread.sum() / counts.sum())
 
 
 def predictors(results: dict) -> list[tuple[str, dict]]:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ncl_jax.errors import Interrupted
-from ncl_jax.runs import keeping, messages, timing
+from ncl_jax.runs import durations, keeping, messages, timing
 from ncl_jax.runs.divergence import check_finite
 from ncl_jax.runs.setup import Run
 from ncl_jax.runtime.interrupt import Interrupt
@@ -112,7 +112,7 @@ def show(run: Run, last: steps.Metrics, steps_done: int, *, text: str) -> None:
     run.log.advance(steps_done, f"{text} loss {loss:.3f}", timed=counts)
     if run.pace.is_known and not run.is_estimated:
         run.is_estimated = True
-        for line in messages.estimate(expected(run, int(run.state.step) // run.length), run.config):
+        for line in durations.estimate(expected(run, int(run.state.step) // run.length), run.config):
             run.log.print(line)
 
 

@@ -138,7 +138,7 @@ def prepare(
     advance = compile_step(train_step, feed, plan.steps_per_call, place, (state, history, keys.step))
     pace.compilation = time.perf_counter() - began
     log.print(f"compiled the training step in {pace.compilation:.1f} s")
-    log.print(messages.loss_terms(zeros["parts"]))
+    log.print(messages.loss_terms(zeros["parts"], config, plan.objective.fields))
     test = loading.test_feed(plan, inputs.test, plan.facts.split)
     predictor = plans.predictor(plan, on_features=frozen is not None)
     return Run(
