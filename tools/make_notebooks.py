@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 class Cell(NamedTuple):
-    """Markdown, or code with a tag for the tests: "setup" is left out there, "parameters" followed by their own."""
+    """Markdown, or code with a tag for the tests: "setup" is skipped there, "parameters" followed by their own."""
 
     kind: str
     source: str
@@ -101,7 +101,7 @@ CIFAR100LT = [
     text(f"""
 # NCL on CIFAR-100-LT, continued over several sessions
 
-The run is kept on Google Drive. When the runtime is lost, run all cells again: training goes on at the last checkpoint,
+The run is kept on Google Drive. When the runtime is lost, run all cells again: training resumes at the last checkpoint,
 and ends with what an unbroken run ends with. {TPU_ON_COLAB}
 """),
     INSTALL,
@@ -173,7 +173,7 @@ import shutil
 
 shutil.unpack_archive(archive, "images")
 """),
-    *own_images("When the runtime is lost, run all cells again: training goes on at the last checkpoint."),
+    *own_images("When the runtime is lost, run all cells again: training resumes at the last checkpoint."),
 ]  # fmt: skip
 
 ON_KAGGLE = [
@@ -192,7 +192,7 @@ run = "/kaggle/working/own_images"  # the run's directory
 {FIELDS}
 """, "parameters"),
     *own_images(
-        "The same cell continues a run that was stopped. Save Version keeps `/kaggle/working`: to go on in another "
+        "The same cell continues a run that was stopped. Save Version keeps `/kaggle/working`: to continue in another "
         "session, add that version's output as an input and copy the run's directory back."
     ),
 ]  # fmt: skip

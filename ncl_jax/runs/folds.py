@@ -170,4 +170,4 @@ def trained(plan: TrainingPlan, data: dataset.Data, means: bool, extend: int = 0
             served, left = served - done, left - done
         if not left:
             return state
-    raise AssertionError("a feed never ends")
+    raise AssertionError("a data loader never ends")
