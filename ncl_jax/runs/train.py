@@ -109,6 +109,10 @@ def train(
     noted |= {"extend": extend, "prior_power": plan.prior_power(), "split_rule": rule, **scaled}
     shapes = costs.check(plan, config, data, extend)
     start = None if directory.has_checkpoints() else pretrained.load(config, plan)
+    if limit and stored is None and start is not None and start.trunk is not None:
+        config = budget.fewer_views(plan, start.trunk, config, data, pace)
+        plan = build.make_training_plan(config, data.facts, mesh)
+        noted |= schedule.noted(given, config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(begun(directory, config, data, noted, accept_data))
         interrupt = stack.enter_context(Interrupt())
