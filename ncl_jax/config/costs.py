@@ -204,7 +204,7 @@ def of_host(plan: TrainingPlan, data: dataset.Data) -> list[Part]:
 def _stored(plan, data):
     """Bytes of the training and of the test images that are kept, see `stored_bytes`; with a frozen backbone of their
     features."""
-    if plan.trunk is not None:
+    if plan.on_features:
         one = _size(plan.input_shape)
         train = len(data.train) * (1 + plan.loading.cached_views) * one
         return train if train <= LARGEST_RESIDENT * _spread(plan) else 0, len(data.test) * one

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from ncl_jax.config import backbone, build, recipes
+from ncl_jax.config import adapted, backbone, build, recipes
 from ncl_jax.config.fields import flatten
 from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.images import decode, pixels
@@ -65,6 +65,8 @@ def description(facts: Facts, config: ml_collections.ConfigDict, epochs: int, de
     if len(shown) > SHOWN_CLASSES:
         shown = [*shown[: SHOWN_CLASSES // 2], "...", *shown[-SHOWN_CLASSES // 2 :]]
     frozen = " (frozen, one for all)" if build.is_frozen(config) else ""
+    if adapted.is_adapted(config.model):
+        frozen = f" (frozen, one for all; {config.model.adapters} in the last {adapted.blocks(config.model)} blocks)"
     network = f"{config.model.num_experts} experts, {config.model.backbone}-{config.model.depth}{frozen}"
     return (
         f"{facts.name}: {facts.num_train} training images in {facts.num_classes} classes, the largest with "
@@ -76,6 +78,8 @@ def description(facts: Facts, config: ml_collections.ConfigDict, epochs: int, de
 
 def pretraining(config: ml_collections.ConfigDict) -> list[str]:
     """What a frozen backbone means, or that photographs would be better off with one."""
+    if adapted.is_adapted(config.model):
+        return []
     if build.is_frozen(config):
         what = f"{config.model.backbone} from model.pretrained={config.model.pretrained}"
         return [
@@ -95,7 +99,7 @@ def pretraining(config: ml_collections.ConfigDict) -> list[str]:
 
 def recipe(config: ml_collections.ConfigDict) -> str:
     """The fields that people change most and that the run reads, as they would be passed."""
-    fields, unread = flatten(config), UNREAD_ON_FEATURES if build.is_frozen(config) else ()
+    fields, unread = flatten(config), UNREAD_ON_FEATURES if build.on_features(config) else ()
     shown = " ".join(f"{name}={fields[name]}" for name in RECIPE if name not in unread)
     return f"recipe: {shown} (any field: --config.FIELD=VALUE)"
 
@@ -158,7 +162,7 @@ def estimate(found: Estimate, config: ml_collections.ConfigDict) -> list[str]:
 def shorter(config: ml_collections.ConfigDict) -> list[str]:
     """What would make a run shorter, the most useful first; each in another --workdir."""
     named, own = NAMED[DEFAULT], config.data.name in ("folder", "list")
-    frozen, size = build.is_frozen(config), config.data.image_size
+    frozen, size = build.on_features(config), config.data.image_size
     found = [
         (own and not frozen, f"pretrained features, in minutes: backbone={DEFAULT} ({named.install})"),
         (True, "a new run with --time=30m, which chooses the number of epochs"),
