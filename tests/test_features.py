@@ -20,7 +20,7 @@ from test_own_images import make_folder, write_image
 
 import ncl_jax
 from ncl_jax import cli
-from ncl_jax.config import checks, recipes
+from ncl_jax.config import build, checks, recipes
 from ncl_jax.data.features import cache
 from ncl_jax.data.features.extract import Views, views_of
 from ncl_jax.data.feeds.features import HostFeatures
@@ -263,6 +263,25 @@ def test_a_damaged_or_missing_shard_is_computed_again(tmp_path):
     assert shards.read(1) is None and not file.exists() and shards.read(0) is not None
 
 
+def test_the_rows_that_are_missing(tmp_path):
+    shards = cache.Shards(tmp_path, {"images": "x"}, (cache.ROWS + 3, 1, 2))
+    assert shards.missing_rows().tolist() == list(range(cache.ROWS + 3))
+    shards.write(0, np.zeros((cache.ROWS, 1, 2), np.float32))
+    assert shards.missing_rows().tolist() == [cache.ROWS, cache.ROWS + 1, cache.ROWS + 2]
+    assert len(cache.Shards(None, {}, (3, 1, 2)).missing_rows()) == 3
+
+
+def test_a_run_with_too_little_time_has_one_view_and_trained_heads(data, source, place, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(trunk, "seconds_for_image", lambda *_: 1e3)
+    fields = {"model__pretrained": source, "data__cache": tmp_path / "cache"}
+    changed = {name.replace(".", "__"): value for name, value in FROZEN.items()} | fields
+    assert train(data, tmp_path / "run", "ce", "--time=60s", **changed) == ("", 0)
+    run = RunDir(tmp_path / "run")
+    assert run.read_results()["epoch"] == 2 and run.read_config().data.cached_views == 1
+    assert "warning: --time=60 s" in capfd.readouterr().out
+    assert train(data, tmp_path / "run", "ce", "--time=60s", **changed) == ("", 0)  # by the same command
+
+
 def test_a_shard_that_is_no_set_of_features_is_computed_again(tmp_path):
     shards = cache.Shards(tmp_path, {"images": "x"}, (3, 1, 2))
     shards.write(0, np.full((3, 1, 2), np.nan, np.float32))
@@ -401,6 +420,15 @@ def test_what_does_not_fit_together_is_refused(data, source, tmp_path, changed, 
     assert code == 1 and said in message and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("freeze", "adapter", "has"), [(FROZEN_ALL, 0, False), (FROZEN_ALL, 3, True), (0, 0, True)])
+def test_momentum_contrast_is_left_out_where_it_would_train_nothing_else(freeze, adapter, has):
+    config = tiny.tiny("method=ncl", model__backbone="cifar_resnet", model__depth=8)
+    config.model.freeze, config.model.adapter = freeze, adapter
+    plan = build.make_training_plan(config, tiny.FACTS)
+    assert (plan.network.projection is not None) == (len(plan.views) == 2) == has
+    assert ("contrast" in plan.objective.fields) == has == (not any("contrast" in n for n in build.notes(config, None)))
+
+
 def test_folds_need_a_frozen_backbone(data, tmp_path):
     message, code = train(data, tmp_path / "run", "ce", "--folds=3")
     assert code == 1 and "--folds=3 needs a frozen backbone" in message
@@ -486,8 +514,10 @@ def test_the_real_backbone_is_read_back_as_it_was(tmp_path):
 
 
 @pytest.mark.slow
-def test_heads_without_an_adapter_or_statistics_resume_and_contrast(data, source, place, tmp_path):
-    plain = {"model.adapter": 0, "model.standardize": False, "contrast.behaviour": "authors", "data.cache": place}
-    fields = FROZEN | {"model.pretrained": source} | plain
-    assert train(data, tmp_path / "run", "ncl", **fields) == ("", 0)
-    assert ncl_jax.load(tmp_path / "run").variables["batch_stats"] == {}
+def test_heads_without_statistics_contrast_where_they_have_an_adapter(data, source, place, tmp_path, capfd):
+    plain = {"model.standardize": False, "contrast.behaviour": "authors", "data.cache": place}
+    for adapter in (3, 0):
+        fields = FROZEN | {"model.pretrained": source, "model.adapter": adapter} | plain
+        assert train(data, tmp_path / str(adapter), "ncl", **fields) == ("", 0)
+        assert ncl_jax.load(tmp_path / str(adapter)).variables["batch_stats"] == {}
+        assert ("without momentum contrast (contrast.weight=1.0)" in capfd.readouterr().out) == (adapter == 0)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import types
 
 import pytest
 
@@ -11,7 +12,7 @@ from ncl_jax.cli.arguments import set_fields
 from ncl_jax.config import base_config, schedule
 from ncl_jax.config.fields import differences, flatten
 from ncl_jax.errors import ConfigError
-from ncl_jax.runs import budget, messages, timing
+from ncl_jax.runs import budget, messages, timing, trunk
 from ncl_jax.runs.timing import Pace
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.storage.log import RunLog
@@ -120,6 +121,24 @@ def test_what_is_left_of_a_limit():
     pace, clock = paced(1.0, limit=4000.0)
     assert pace.left() == 4000 - clock.now
     assert paced(1.0)[0].left() == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("cached", "limit", "views", "said"),
+    [
+        (False, 1000.0, 4, "about 8 min"), (False, 600.0, 3, "3 of the 4"), (False, 300.0, 1, "1 of the 4"),
+        (False, 50.0, 1, "warning"), (True, 1.0, 4, ""),
+    ],
+)  # fmt: skip
+def test_as_many_views_as_their_features_have_time_for(monkeypatch, capfd, cached, limit, views, said):
+    monkeypatch.setattr(trunk, "images_to_compute", lambda *args: 0 if cached else 100 * args[-1] + 100)
+    monkeypatch.setattr(trunk, "seconds_for_image", lambda *_: 1.0)
+    config, pace = config_of(), Pace(limit=limit, clock=lambda: 0.0, began=0.0)
+    plan = types.SimpleNamespace(loading=types.SimpleNamespace(cached_views=4))
+    data = types.SimpleNamespace(train=None)
+    assert budget.fewer_views(plan, None, config, data, pace).data.cached_views == views
+    printed = capfd.readouterr().out
+    assert said in printed and bool(printed) is not cached and config.data.cached_views == 4
 
 
 @pytest.mark.parametrize("seconds", [5, 100, 1000, 1e5, 1e9])

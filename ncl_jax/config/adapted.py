@@ -14,6 +14,14 @@ def is_adapted(model: ml_collections.ConfigDict) -> bool:
     return model.adapters != NONE
 
 
+def describe(model: ml_collections.ConfigDict) -> str:
+    """What is frozen of a backbone that all experts share, in words; empty where each has its own."""
+    if model.freeze != FROZEN:
+        return ""
+    inside = f"; {model.adapters} in the last {blocks(model)} blocks" if is_adapted(model) else ""
+    return f" (frozen, one for all{inside})"
+
+
 def blocks(model: ml_collections.ConfigDict) -> int:
     """The number of blocks, the last ones, that have adapters."""
     return model.adapted_blocks or model.depth

@@ -68,7 +68,7 @@ def make_training_plan(
         accumulate=config.optim.accumulate,
         mixup=config.data.mixup,
         views=tuple(view_names(config)),
-        own_keys=bool(config.contrast.weight) and config.contrast.behaviour == "authors",
+        own_keys=has_contrast(config) and config.contrast.behaviour == "authors",
         unroll=computes == "cpu",
         teacher=teacher(config, facts.num_classes, ops),
     )
@@ -147,9 +147,15 @@ def for_one_cpu(mesh: Mesh | None) -> bool:
 
 
 def notes(config: ml_collections.ConfigDict, mesh: Mesh | None) -> list[str]:
-    """What to tell the user of choices that cost time."""
+    """What to tell the user of choices that cost time, and of fields without an effect."""
     slow = config.run.conv == "auto" and for_one_cpu(mesh) and cpu.load()
-    return [f"on this CPU training takes several times as long as it could: {slow}"] if slow else []
+    found = [f"on this CPU training takes several times as long as it could: {slow}"] if slow else []
+    if config.contrast.weight and not has_contrast(config):
+        found.append(
+            f"without momentum contrast (contrast.weight={config.contrast.weight}): on frozen features it would train "
+            "its own projection and nothing that the scores depend on; with model.adapter=64 it has an effect"
+        )
+    return found
 
 
 def is_frozen(config: ml_collections.ConfigDict) -> bool:
@@ -160,6 +166,12 @@ def is_frozen(config: ml_collections.ConfigDict) -> bool:
 def on_features(config: ml_collections.ConfigDict) -> bool:
     """Whether the experts are heads alone, on features that are computed once."""
     return is_frozen(config) and not adapted.is_adapted(config.model)
+
+
+def has_contrast(config: ml_collections.ConfigDict) -> bool:
+    """Whether there is self-supervision by momentum contrast. It trains its projection and what lies before it: of
+    heads on a frozen backbone the adapter, and without one nothing that the scores depend on."""
+    return bool(config.contrast.weight) and not (on_features(config) and not config.model.adapter)
 
 
 def trunk(config: ml_collections.ConfigDict, ops: layers.Operations = layers.XLA) -> nn.Module | None:
@@ -178,7 +190,7 @@ def network(
     """One expert's network: of images, or of what a frozen backbone makes of them."""
     head = {
         **_take(config.model, HEAD), "num_classes": num_classes,
-        "projection_dim": config.contrast.dim if config.contrast.weight else 0,
+        "projection_dim": config.contrast.dim if has_contrast(config) else 0,
     }  # fmt: skip
     if on_features(config):
         return make_heads(**head, **_take(config.model, ON_FEATURES))
@@ -225,7 +237,7 @@ def strategy(config: ml_collections.ConfigDict, mesh: Mesh | None) -> str:
 
 def view_names(config: ml_collections.ConfigDict) -> list[str]:
     """The classifier's augmentation pipeline and, with self-supervision, the key encoder's."""
-    return [config.data.augment, *([config.contrast.augment] if config.contrast.weight else [])]
+    return [config.data.augment, *([config.contrast.augment] if has_contrast(config) else [])]
 
 
 def objective(
@@ -238,7 +250,7 @@ def objective(
     }  # fmt: skip
     chosen = methods.objective(config.loss.name)(class_counts, **config.loss.to_dict(), **about)
     fields = config.contrast
-    if not fields.weight:
+    if not has_contrast(config):
         return chosen
     queue = contrast(weight=fields.weight, temperature=fields.temperature, queue=fields.queue)
     return methods.together(method=chosen, contrast=queue)
@@ -266,7 +278,7 @@ def optimizer(
         config.optim.name, schedule, momentum=config.optim.momentum, weight_decay=config.optim.weight_decay
     )
     chosen = optimizers.scaled_backbone(chosen, config.optim.backbone_scale, config.model.freeze)
-    if not config.contrast.weight:
+    if not has_contrast(config):
         return chosen
     fields = config.contrast
     if fields.behaviour == "moco":

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from ncl_jax.config.build import platform
+from ncl_jax.config.build import has_contrast, platform
 from ncl_jax.config.fields import fields, flatten
 from ncl_jax.config.plan import TrainingPlan, state_places, state_shapes
 from ncl_jax.data import dataset
@@ -126,7 +126,7 @@ def of_state(plan: TrainingPlan, config: ml_collections.ConfigDict, shapes: Trai
     memory: Mapping[str, int] = {}
     if plan.teacher:
         memory = {"teacher.width": 2, "teacher.depth": 1, "teacher.num_experts": 1}
-    elif config.contrast.weight:
+    elif has_contrast(config):
         memory = {"contrast.queue": 1, "contrast.dim": 1, "model.num_experts": 1}
     trained = sum(jax.tree.leaves((sizes.params, sizes.batch_stats, sizes.opt_state)))
     return [

@@ -7,7 +7,7 @@ import ml_collections
 from ncl_jax.config import build, recipes
 from ncl_jax.config.fields import flatten, nested
 
-SCALED = ("epochs", *recipes.SCALED, "loss.ramp_steps")  # what this module may change
+SCALED = ("epochs", *recipes.SCALED, "loss.ramp_steps", "data.cached_views")  # what may change to fit a time
 LONGEST_RAMP = 1 / 2  # of a run's steps: the rest is trained with all loss terms
 
 

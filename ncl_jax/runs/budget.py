@@ -1,7 +1,8 @@
-"""A run that must fit a time: how many epochs it gets, and whether its time is up."""
+"""A run that must fit a time: how many views and epochs it gets, and whether its time is up."""
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import ml_collections
@@ -11,11 +12,45 @@ from jax.experimental import multihost_utils
 from ncl_jax.config import build, schedule
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
-from ncl_jax.runs import messages, timing
+from ncl_jax.runs import messages, timing, trunk
 from ncl_jax.runs.setup import Run, is_first, replan, restart
+from ncl_jax.runtime import console
 
 SHARE = 0.9  # of the time that is planned: steps are not all as fast as those that were timed
 ENDING = 5.0  # seconds of table, plots and page
+FEATURES = 0.7  # of the time may go into the features of a frozen backbone
+
+
+def fewer_views(
+    plan: TrainingPlan, variables: Any, config: ml_collections.ConfigDict, data: dataset.Data, pace: timing.Pace
+) -> ml_collections.ConfigDict:
+    """The configuration of a new run on frozen features, with as many cached views of each training image as can be
+    computed within `FEATURES` of the time that is left, at least one; says what it chooses.
+
+    Args:
+      plan: the run's.
+      variables: of the frozen backbone.
+      config: not changed.
+      data: images.
+      pace: has the limit.
+    """
+    views = _views_that_fit(plan, variables, data, pace) if is_first() else 0
+    views = int(multihost_utils.broadcast_one_to_all(np.int32(views))) if jax.process_count() > 1 else views
+    fitted = config.copy_and_resolve_references()
+    fitted.data.cached_views = views
+    return fitted
+
+
+def _views_that_fit(plan, variables, data, pace):
+    given = plan.loading.cached_views
+    images = [trunk.images_to_compute(plan, variables, data, number) for number in range(1, given + 1)]
+    if not images[-1]:  # all are in the cache
+        return given
+    one, seconds = trunk.seconds_for_image(plan, variables, data.train), FEATURES * pace.left()
+    views = max([1, *(number for number, count in enumerate(images, 1) if count * one <= seconds)])
+    for line in messages.fitted_views(pace.limit, views, given, images[views - 1] * one, seconds):
+        console.say(line)
+    return views
 
 
 def fit(
@@ -41,6 +76,8 @@ def fit(
       begin: `setup.restore_or_start`, of plan, configuration and inputs.
       between: see `setup.prepare`.
     """
+    if run.on_features:  # whose heads need seconds, whatever the features took
+        run.pace.limit = max(run.pace.limit, run.pace.spent() + (1 - FEATURES) * run.pace.limit)
     measure(run, between)
     epoch_seconds = run.length * (run.pace.step or 0.0)
     seconds = SHARE * run.pace.left() - run.pace.compilation - ENDING
@@ -48,9 +85,10 @@ def fit(
     epochs = int(multihost_utils.broadcast_one_to_all(np.int32(epochs))) if jax.process_count() > 1 else epochs
     for line in messages.fitted(run.pace, epochs, given.epochs, epoch_seconds, epoch_seconds > seconds):
         run.log.print(line)
-    config = run.config
+    config, views = run.config, run.config.data.cached_views
     if epochs < given.epochs:
         config = schedule.finishing(schedule.shortened(given, epochs), run.length)
+        config.data.cached_views = views
         noted = {name: value for name, value in noted.items() if name != "scaled"} | schedule.noted(given, config)
         plan = build.make_training_plan(config, plan.facts, plan.mesh)
         if is_first():

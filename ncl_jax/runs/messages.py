@@ -64,23 +64,19 @@ def description(facts: Facts, config: ml_collections.ConfigDict, epochs: int, de
     shown = [str(count) for count in counts]
     if len(shown) > SHOWN_CLASSES:
         shown = [*shown[: SHOWN_CLASSES // 2], "...", *shown[-SHOWN_CLASSES // 2 :]]
-    frozen = " (frozen, one for all)" if build.is_frozen(config) else ""
-    if adapted.is_adapted(config.model):
-        frozen = f" (frozen, one for all; {config.model.adapters} in the last {adapted.blocks(config.model)} blocks)"
-    network = f"{config.model.num_experts} experts, {config.model.backbone}-{config.model.depth}{frozen}"
+    of_all = f"{config.model.backbone}-{config.model.depth}{adapted.describe(config.model)}"
     return (
         f"{facts.name}: {facts.num_train} training images in {facts.num_classes} classes, the largest with "
         f"{max(counts)}, the smallest with {min(counts)} (checksum of the chosen images: {facts.rows_checksum})\n"
         f"images per class: {' '.join(shown)}\n"
-        f"{network}; {epochs} epochs, batch {config.optim.batch_size}; {device}; run directory {workdir}"
+        f"{config.model.num_experts} experts, {of_all}; {epochs} epochs, batch {config.optim.batch_size}; {device}; "
+        f"run directory {workdir}"
     )
 
 
 def pretraining(config: ml_collections.ConfigDict) -> list[str]:
     """What a frozen backbone means, or that photographs would be better off with one."""
-    if adapted.is_adapted(config.model):
-        return []
-    if build.is_frozen(config):
+    if build.on_features(config):
         what = f"{config.model.backbone} from model.pretrained={config.model.pretrained}"
         return [
             f"frozen backbone: {what}. Its features are computed once, kept in the cache (ncl-jax cache list) and used "
@@ -108,7 +104,9 @@ def scaled(config: ml_collections.ConfigDict, before: dict) -> list[str]:
     """What of a schedule was scaled to the length of the run, from what it had been."""
     old, new = flatten(before), flatten(config)
     changed = [f"{name} {old[name]} to {new[name]}" for name in old if name in new and old[name] != new[name]]
-    return [f"scaled to the length of the run ({config.epochs} epochs): {', '.join(changed)}"] if changed else []
+    return (
+        [f"changed to fit the run's length ({config.epochs} epochs) or --time: {', '.join(changed)}"] if changed else []
+    )
 
 
 def ramp(config: ml_collections.ConfigDict, steps_per_epoch: int) -> list[str]:
@@ -168,7 +166,7 @@ def shorter(config: ml_collections.ConfigDict) -> list[str]:
         (True, "a new run with --time=30m, which chooses the number of epochs"),
         (not frozen and size >= 128, f"smaller images, image_size={size // 2}"),
         (not frozen and config.model.depth >= 50, "a smaller network, --config.model.depth=18"),
-        (config.contrast.weight > 0 or config.loss.copies > 1, "method=ncl_supervised, with one view of each image"),
+        (build.has_contrast(config) or config.loss.copies > 1, "method=ncl_supervised, with one view of each image"),
     ]  # fmt: skip
     return [text for applies, text in found if applies]
 
@@ -185,6 +183,19 @@ def fitted(pace: Pace, epochs: int, wanted: int, epoch_seconds: float, is_too_lo
     if epochs == wanted:
         return [f"{limit}: all {epochs} epochs fit; {took}"]
     return [f"{limit}: {epochs} of {wanted} epochs fit, and the schedule is scaled to them; {took}"]
+
+
+def fitted_views(limit: float, views: int, wanted: int, needed: float, seconds: float) -> list[str]:
+    """How many training views of each image a run with a limit gets; `needed`: seconds for their features, of
+    `seconds` that there are."""
+    took = f"--time={duration(limit)}: the features take about {duration(needed)}"
+    if needed > seconds:
+        return [
+            f"warning: {took} even with one view of each training image, so the run takes longer than that. A smaller "
+            "image_size is faster; the features are kept for other runs on the same images"
+        ]
+    fewer = f", with {views} of the {wanted} views of each training image (data.cached_views)" if views < wanted else ""
+    return [f"{took}{fewer}"]
 
 
 def stopped_early(best: dict, epoch: int, patience: int) -> str:

@@ -73,9 +73,9 @@ class Run:
     answers: list[metrics.Answers] = dataclasses.field(default_factory=list)  # likewise
 
     @property
-    def is_frozen(self) -> bool:
-        """Whether the experts share a frozen backbone."""
-        return self.frozen is not None or self.inputs is not self.data
+    def on_features(self) -> bool:
+        """Whether the experts see the features of a frozen backbone."""
+        return self.inputs is not self.data
 
     @property
     def variables(self) -> dict[str, Any]:

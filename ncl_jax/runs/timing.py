@@ -85,7 +85,11 @@ class Pace:
 
     def left(self) -> float:
         """Seconds until the limit; infinite without one."""
-        return self.limit - (self.clock() - self.began) if self.limit else float("inf")
+        return self.limit - self.spent() if self.limit else float("inf")
+
+    def spent(self) -> float:
+        """Seconds since the command began."""
+        return self.clock() - self.began
 
     def expected_evaluation(self, images: int, batch: int) -> float:
         """Seconds of an evaluation of so many images; before one was timed, from a step's, of `batch` views."""

@@ -109,6 +109,10 @@ def train(
     noted |= {"extend": extend, "prior_power": plan.prior_power(), "split_rule": rule, **scaled}
     shapes = costs.check(plan, config, data, extend)
     start = None if directory.has_checkpoints() else pretrained.load(config, plan)
+    if limit and stored is None and start is not None and plan.on_features:
+        config = budget.fewer_views(plan, start.trunk, config, data, pace)
+        plan = build.make_training_plan(config, data.facts, mesh)
+        noted |= schedule.noted(given, config)
     with contextlib.ExitStack() as stack:
         stack.enter_context(begun(directory, config, data, noted, accept_data))
         interrupt = stack.enter_context(Interrupt())
@@ -231,9 +235,10 @@ def finish(run: Run, plan: TrainingPlan) -> dict:
 def features_of(run: Run, plan: TrainingPlan) -> dataset.Data | None:
     """The run's data with the features of the backbone that the experts share: what simple classifiers reach on them is
     the least that adapters must be worth. None without such a backbone, or where they would take minutes."""
-    if run.frozen is None:
-        return run.inputs if run.is_frozen else None
-    return trunk.featurize(plan, run.frozen, run.data) if heads.are_affordable(run.facts) else None
+    if run.on_features:
+        return run.inputs
+    can = run.frozen is not None and heads.are_affordable(run.facts)
+    return trunk.featurize(plan, run.frozen, run.data) if can else None
 
 
 def loaded(run: Run, plan: TrainingPlan) -> Loaded:

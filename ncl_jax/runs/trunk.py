@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import pathlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +133,24 @@ def features(
     return Split(found, split.labels)
 
 
+def images_to_compute(plan: Plan, variables: Any, data: dataset.Data, number: int) -> float:
+    """How many images and views this process would send through the backbone for `featurize` with `number` training
+    views: those that are not in the cache."""
+    parts = [(data.train, "training", Views(number, plan.loading.flip)), (data.test, data.facts.split, Views())]
+    shards = [(_shards(plan, variables, split, name, views), views.each) for split, name, views in parts]
+    return sum(each * len(found.missing_rows()) for found, each in shards) / jax.process_count()
+
+
+def seconds_for_image(plan: Plan, variables: Any, split: Split) -> float:
+    """What an image takes to be read and sent through the backbone, by two batches after one that compiles."""
+    few = split.take(np.arange(len(split))[: 2 * batch_size()])
+    compute, nothing = make_compute(plan, variables), Shards(None, {}, (len(few), 1, plan.input_shape[0]))
+    for _ in range(2):
+        began = time.perf_counter()
+        extract(few, nothing, Views(), plan.preprocessing, compute, batch_size=batch_size(), text="timing features")
+    return (time.perf_counter() - began) / len(few)
+
+
 def test_views(plan: Plan, variables: Any, split: Split, name: str) -> np.ndarray:
     """The features of the test view of a split's images, float32 `[N, D]`; `name`: of the split, as in `Data.splits`.
 
@@ -194,18 +213,21 @@ def make_compute(plan: Plan, variables: Any) -> Compute:
         mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
     spread, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
 
-    trunk, ready = plan.trunk, lambda variables: variables
-    assert trunk is not None
-    apply: Any = lambda variables, images: trunk.apply(variables, images, False)  # noqa: E731
-    if _by_kernels(trunk):
-        ready, apply = cpu.inference(trunk)
-
-    @functools.partial(jax.jit, out_shardings=spread)
-    def program(variables, images):
-        return apply(variables, normalize(plan, images))
-
+    ready, apply = (lambda variables: variables), program(plan)
+    if plan.trunk is not None and _by_kernels(plan.trunk):
+        ready, of_ready = cpu.inference(plan.trunk)
+        apply = lambda variables, images: of_ready(variables, normalize(plan, images))  # noqa: E731
+    compute = jax.jit(apply, out_shardings=spread)
     held = functools.cache(lambda: jax.device_put(ready(variables), everywhere))
-    return lambda images: np.asarray(program(held(), jax.device_put(images, spread)))
+    return lambda images: np.asarray(compute(held(), jax.device_put(images, spread)))
+
+
+def program(plan: Plan) -> Callable[[Any, jax.Array], Any]:
+    """The backbone's variables and images uint8 `[B, size, size, 3]` to features float32 `[B, D]`, for use under
+    `jit` on any platform."""
+    trunk = plan.trunk
+    assert trunk is not None
+    return lambda variables, images: trunk.apply(variables, normalize(plan, images), False)
 
 
 def _by_kernels(trunk: Any) -> bool:

@@ -88,6 +88,11 @@ class Shards:
         self.touch()
         return np.concatenate(found) if found else None
 
+    def missing_rows(self) -> np.ndarray:
+        """The rows of the shards that are missing or damaged."""
+        every = np.arange(self.shape[0])
+        return np.concatenate([every[:0], *(every[self.slice(n)] for n in range(self.count) if self.read(n) is None)])
+
     def write(self, number: int, features: np.ndarray) -> None:
         """Keeps a shard; where that is not possible, says so once."""
         if self._folder is None or self._failed:
