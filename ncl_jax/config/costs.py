@@ -2,7 +2,8 @@
 
 Everything here is a lower bound, so that nothing is refused that would fit. Counted are, of each device,
 
-- the weights, the running statistics, the optimizer's state, the largest gradient and the method's state;
+- the weights, the running statistics, the optimizer's state, the largest gradient and the method's state; with
+  adapters the frozen backbone;
 - the images that are kept on the devices;
 - the larger of what training and evaluation add: the network's inputs for one batch and, in training, the output of
   every convolution of one expert for one micro-batch, which its gradient needs (none where blocks are computed again or
@@ -30,7 +31,7 @@ from ncl_jax.data.feeds.resident import LARGEST_RESIDENT, stored_bytes
 from ncl_jax.data.images import parallel
 from ncl_jax.errors import ConfigError
 from ncl_jax.field import LARGEST
-from ncl_jax.models import layers
+from ncl_jax.models import layers, shapes_of
 from ncl_jax.runtime import limits
 from ncl_jax.training.steps import TrainState
 
@@ -62,7 +63,7 @@ def check(plan: TrainingPlan, config: ml_collections.ConfigDict, data: dataset.D
     _check_parts(plan, config, data, images)
     _check_pixels(plan)
     shapes = state_shapes(plan)
-    kept, outputs = of_state(plan, config, shapes), of_convolutions(plan, shapes)
+    kept, outputs = [*of_state(plan, config, shapes), *of_frozen(plan)], of_convolutions(plan, shapes)
     _check_parts(plan, config, data, [*kept, *images, outputs])
     _check_parts(plan, config, data, [*kept, images[0], of_evaluation(plan, data)])
     return shapes
@@ -133,6 +134,15 @@ def of_state(plan: TrainingPlan, config: ml_collections.ConfigDict, shapes: Trai
         Part("the weights and the optimizer's state", trained + largest, NETWORK),
         Part(f"the state of the method loss.name={config.loss.name}", sum(jax.tree.leaves(sizes.memory)), memory),
     ]
+
+
+def of_frozen(plan: TrainingPlan) -> list[Part]:
+    """What a device holds of a frozen backbone that the steps need, for adapters in its blocks."""
+    if plan.lower is None or plan.trunk is None:
+        return []
+    leaves = jax.tree.leaves(shapes_of(plan.trunk, plan.facts.image_shape)[1])
+    size = sum(_size(leaf.shape, leaf.dtype) for leaf in leaves)
+    return [Part("the frozen backbone", size, {"model.width": 2, "model.depth": 1})]
 
 
 def of_images(plan: TrainingPlan, data: dataset.Data) -> Part:
