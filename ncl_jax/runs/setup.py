@@ -19,7 +19,7 @@ from ncl_jax.data.feeds.feed import Feed
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
-from ncl_jax.runs import heads, messages, pretrained, trunk
+from ncl_jax.runs import class_vectors, heads, messages, pretrained, trunk
 from ncl_jax.runs.timing import Pace
 from ncl_jax.runtime import console, startup
 from ncl_jax.runtime.devices import replicated
@@ -182,9 +182,13 @@ def trunk_of(plan: TrainingPlan, directory: RunDir, checkpoints: Checkpoints, st
     if plan.trunk is None:
         return None
     if start is None:
-        return trunk.read(directory, (checkpoints.peek() or {}).get("trunk", ""))
+        record = checkpoints.peek() or {}
+        class_vectors.of_run(directory, record)  # refused before it is needed
+        return trunk.read(directory, record.get("trunk", ""))
     if is_first():
         trunk.write(directory, start.trunk)
+        if start.vectors is not None:
+            class_vectors.write(directory, start.vectors)
     return start.trunk
 
 
@@ -221,7 +225,8 @@ def restore_or_start(
             return state, progress, []
         if start.trunk is not None:
             means = config.model.head_start == "class_mean"
-            state = heads.start(plan, state, inputs.train.images, inputs.train.labels, means)
+            vectors = start.vectors if config.model.head_start == "text" else None
+            state = heads.start(plan, state, inputs.train.images, inputs.train.labels, means, vectors)
             progress |= {"trunk": trunk.digest(start.trunk)}
         return pretrained.apply(state, start), progress | {"pretrained": start.record}, [start.note]
     checkpoints.set_aside(after=restored.step)
