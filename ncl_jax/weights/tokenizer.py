@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncl_jax.errors import ConfigError, DataError, NclError, one_line
-from ncl_jax.runtime import compressed
+from ncl_jax.runtime import compressed, extras
 from ncl_jax.runtime.files import read_file
 
 MOST = 2**26  # bytes of a vocabulary file
-INSTALL = "pip install 'ncl-jax[text]'"
+INSTALL = extras.install("text")
 START, END, SIGLIP_END = "<|startoftext|>", "<|endoftext|>", "</s>"
 # Words and numbers of CLIP's byte pairs, each digit alone (Radford et al. 2021).
 PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
