@@ -1,5 +1,6 @@
 """What README and docs say of the code."""
 
+import inspect
 import re
 import runpy
 import sys
@@ -8,8 +9,10 @@ import tomllib
 import pytest
 from programs import ROOT
 
+from ncl_jax.evaluation import predictions_file
 from ncl_jax.methods import METHODS, terms
 from ncl_jax.runtime import extras
+from ncl_jax.storage.place import Names
 
 
 def test_the_methods_are_the_codes():
@@ -86,3 +89,11 @@ def test_messages_install_the_packages_of_the_extras():
     assert extras.install("onnx") == "pip install 'jax2onnx>=0.13' 'onnxruntime>=1.24'"
     sources = [path.read_text() for path in (ROOT / "ncl_jax").rglob("*.py") if path.name != "extras.py"]
     assert len(sources) > 200 and not [s for s in sources if re.search(r"ncl[-_]jax\[", s)]
+
+
+def test_the_files_of_a_run_are_described():
+    page = (ROOT / "docs" / "run_directory.md").read_text()
+    names = [value.name for name, value in vars(Names(ROOT / "x")).items() if name != "path"]
+    assert len(names) > 20 and not [name for name in names if f"`{name}" not in page]
+    keys = re.findall(r'^ *"(\w+)": ', inspect.getsource(predictions_file).partition("class ")[0], re.MULTILINE)
+    assert len(keys) > 5 and not [name for name in keys if f"`{name}`" not in page and name != "pictures"]

@@ -123,6 +123,7 @@ def run(place):
     with zipfile.ZipFile(ROOT / "tests" / "data" / "run_v0.zip") as file:
         file.extractall(place)
     (place / "runs").mkdir()
+    (place / "runs" / "first").symlink_to("mine")  # the tutorial's
     run = (place / "run_v0").rename(place / "runs" / "mine")
     labels = np.repeat(np.arange(10), 8)
     logits = np.random.default_rng(0).normal(size=(80, 2, 10)) + 3 * np.eye(10)[labels][:, None]
