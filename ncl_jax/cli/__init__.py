@@ -49,7 +49,7 @@ EXAMPLES = """examples:
   ncl-jax distill --run=runs/quickstart
   ncl-jax ablate --config=quickstart --methods=ce,nil,ncl --seeds=3"""
 REPORT = (
-    "This is an error of ncl_jax itself, not of what it was given. Nothing that was reported as saved is lost. Please "
+    "This is a fault in ncl_jax itself, not in its input. Nothing that was reported as saved is lost. Please "
     "report it with the lines above, the command and the run's config.json."
 )
 
@@ -137,7 +137,7 @@ def make_parser(name: str, command: Any) -> Any:
 
 
 def _stop_at_once(number: int, frame: object) -> None:
-    """Ctrl-C where no run is going on that could save its state."""
+    """Ctrl-C while no run is active that could save its state."""
     console.tell("stopped")
     os._exit(130)
 

@@ -17,7 +17,7 @@ def data(
     skip_rows: bool = False,
 ) -> dataset.Data:
     """Loads the run's data; `rule` and `pinned` as in `Request`; with `skip_rows`, rows of lists without a label or a
-    file are left out, whatever the configuration says. Raises DataError, see `dataset.load`."""
+    file are skipped, whatever is configured. Raises DataError, see `dataset.load`."""
     fields = config.data
     return dataset.load(
         request(config)._replace(rule=rule, pinned=pinned or {}, skip=skip_rows or fields.skip_unreadable),

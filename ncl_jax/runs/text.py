@@ -78,7 +78,7 @@ def class_vectors(place: Place, names: Sequence[str], template: str) -> tuple[Cl
       template: texts with {name}, between |. A class's vector is the mean of theirs, each of length 1.
 
     Raises:
-      ConfigError: see `read`; names that are no words.
+      ConfigError: see `read`; names that are not words.
     """
     check_names(names)
     found, tokens = read(place)

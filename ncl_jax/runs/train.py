@@ -43,7 +43,7 @@ def train(
     """Trains, or continues what `workdir` holds, and returns the content of `results.json`.
 
     The continued run equals one that was never stopped, bit for bit on the same hardware: the state holds the weights,
-    the optimizer, the running statistics, the method's memory and the step; order and augmentation follow from seed
+    the optimizer, the running statistics, the method's state and the step; order and augmentation follow from seed
     and step. A finished run is answered from its directory.
 
     Args:
@@ -54,7 +54,7 @@ def train(
       folds: K of the out-of-fold scores that are kept with a run on frozen features, see `folds.write`; 0: none.
       limit: seconds that the run may take, evaluations included; 0: any number. A new run gets as many of its epochs as
         fit (`budget.fit`), which its directory keeps; any run ends where its time is up, with results, and continues
-        when it is given again.
+        when it is passed again.
       accept_data: continue although the data has changed, with what is there now; an epoch keeps its number of steps.
 
     Raises:

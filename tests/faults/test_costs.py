@@ -340,5 +340,5 @@ def test_copies_of_images_are_counted_as_images(tmp_path, capfd):
     )
     output = capfd.readouterr().out + message
     assert code == 1 and DataError.__name__ not in output
-    assert "images that stand in train and in test: 3 of test" in output, output
+    assert "train and in test: 3 of test" in output, output
     assert "repeat an earlier one of their class: 5\n    train train/ant/0.jpg is train train/ant/gone 0.jpg" in output
