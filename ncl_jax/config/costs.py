@@ -201,7 +201,7 @@ def of_host(plan: TrainingPlan, data: dataset.Data) -> list[Part]:
     parts = [Part("an image before its centre is cut out", 3 * pixels.resize**2, {"data.resize": 2})]
     if platform(plan.mesh) != "cpu":
         parts.append(Part("the decoded images", sum(filter(None, stored)), IMAGES))
-    if plan.trunk is not None and not _on_devices(plan, size := _features(plan, data)):
+    if plan.on_features and not _on_devices(plan, size := _features(plan, data)):
         parts.append(Part("the features of the training images", size, {"data.cached_views": 1}))
     if None in stored:
         threads = (loading.threads or parallel.cores()) * max(loading.workers, 1)
