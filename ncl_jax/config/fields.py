@@ -25,7 +25,7 @@ MAY_CHANGE = ("version", "extend", "prior_power", "pixels", "scaled", "split_rul
 # never begin, or its tables, one row an epoch, would be what fills the memory.
 EPOCHS = 10**6
 MINUTES = 10**6  # between evaluations or checkpoints
-SIDE, CHANNELS = 2**14, 2**14  # pixels; channels of the first stage, numbers of a projected feature
+SIDE, CHANNELS = 2**14, 2**14  # pixels; channels of the first stage, size of a projected feature
 LAYERS = 1202  # the deepest of He et al. 2016
 EXPERTS, COPIES = 32, 32  # each is a part of the program
 
@@ -102,7 +102,7 @@ MODEL = {
                          "for resnext; 0, the variant, for efficientnet_lite; 18 or 36 for convnext; blocks of a "
                          "transformer", AUTHORS, at_least=0, at_most=LAYERS),
     "model.width": Field(16, "channels of the first stage: 16 for cifar_resnet, 64 for resnet, 32 for "
-                         "efficientnet_lite, 96 for convnext; numbers of a transformer's token", "He et al. 2016",
+                         "efficientnet_lite, 96 for convnext; size of a transformer's token", "He et al. 2016",
                          at_least=1, at_most=CHANNELS),
     "model.classifier": Field("linear", "classifier; normed is cosine without a bias", AUTHORS, choices=HEADS),
     "model.cosine_scale": Field(16.0, "factor of a cosine or normed classifier's scores", "authors, ImageNet-LT",
@@ -170,7 +170,7 @@ CONTRAST = {
     "contrast.momentum": Field(0.999, "momentum of the key encoder, per step", AUTHORS, at_least=0, below=1),
     "contrast.queue": Field(1024, "keys per expert in the queue", "authors, CIFAR", at_least=1, at_most=2**24),
     "contrast.temperature": Field(0.2, "temperature of the contrastive scores", AUTHORS, above=0),
-    "contrast.dim": Field(64, "numbers of a projected feature", "authors, CIFAR", at_least=1, at_most=CHANNELS),
+    "contrast.dim": Field(64, "size of a projected feature", "authors, CIFAR", at_least=1, at_most=CHANNELS),
 }  # fmt: skip
 TEACHER = {
     "teacher.run": Field("", "run whose ensemble one network learns from; ncl-jax distill sets this section"),
