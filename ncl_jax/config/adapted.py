@@ -28,7 +28,7 @@ def blocks(model: ml_collections.ConfigDict) -> int:
 
 
 def width(model: ml_collections.ConfigDict, num_classes: int) -> int:
-    """The adapters' width: what the configuration says, or the kind's own for so many classes; 0 of a kind without."""
+    """The adapters' width: what is configured, or the kind's own for so many classes; 0 of a kind without."""
     kind = ADAPTERS[model.adapters]
     return model.adapter_width or (kind.default_width(num_classes, blocks(model)) if kind.default_width else 0)
 

@@ -87,7 +87,7 @@ def listed(arguments: str | None) -> ml_collections.ConfigDict:
 
 def _own_images(name, args, arguments, lists):
     if not args.dir:
-        raise ConfigError(f"the folder of the images is missing: give --config={name}:dir=DIR")
+        raise ConfigError(f"the folder of the images is missing: pass --config={name}:dir=DIR")
     config = base_config()
     config.update_from_flattened_dict({
         "data.name": name, "data.dir": args.dir, "data.imbalance": args.imbalance, "data.group_by": args.group_by,
@@ -167,7 +167,7 @@ def suitable_size(train: Split, sample: int = 200) -> int:
     rows = np.linspace(0, len(train) - 1, min(sample, len(train))).astype(int)
     sizes = parallel.sizes(train.take(rows), "reading the images' sizes", unreadable=(0, 0))
     if not sizes.any():
-        raise ConfigError("none of the images can be read, so that their size is not known: give it, image_size=64")
+        raise ConfigError("none of the images can be read, so that their size is not known: pass it, image_size=64")
     return size_for(sizes)
 
 

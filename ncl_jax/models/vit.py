@@ -183,7 +183,7 @@ class VisionTransformer(nn.Module):
 
     @classmethod
     def check_image_size(cls, size: int) -> None:
-        """Raises ValueError for a side that is no whole number of patches."""
+        """Raises ValueError for a side that is not a whole number of patches."""
         if size % (patch := cls.form.patch) or not size:
             near = max(size // patch, 1) * patch
             raise ValueError(f"image_size={size} must be a multiple of {patch}, the side of a patch, such as {near}")

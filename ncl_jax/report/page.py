@@ -142,9 +142,8 @@ def course(run: RunContent, prefix: str) -> str:
     """The run over its epochs."""
     if not run.metrics:
         return ""
-    balanced = bool(run.results["config"]["loss"]["balanced"])
     drawn = [
-        figure(plots.svg(charts.curves(run.metrics, balanced, [panel]), f"{prefix} {panel} over the epochs"))
+        figure(plots.svg(charts.curves(run.metrics, [panel]), f"{prefix} {panel} over the epochs"))
         for panel in charts.PANELS
     ]
     return f'<h2>Training</h2><div class="pair">{"".join(drawn)}</div>'

@@ -100,7 +100,7 @@ def blind(results: dict) -> str:
     tested, training = np.asarray(results["test_counts"]), np.asarray(results["class_counts"])
     share, chance = tested[training.argmax()] / tested.sum(), 1 / (tested > 0).sum()
     return (
-        f"without looking at the images: naming the largest class always is right for {100 * share:.1f} % of them, "
+        f"without looking at the images: always naming the largest class is right for {100 * share:.1f} % of them, "
         f"{100 * chance:.1f} % as a mean of classes; guessing, for {100 / len(tested):.1f} %"
     )
 

@@ -51,7 +51,7 @@ def assess(loaded: Loaded, data: Data, features: Data | None = None) -> Assessed
         raise
     except DataError as error:
         if loaded.directory.out_of_fold.exists():
-            console.say(f"note: the report goes without prediction sets ({one_line(error)})")
+            console.say(f"note: the report has no prediction sets ({one_line(error)})")
         return None
 
 

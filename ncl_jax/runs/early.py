@@ -20,8 +20,8 @@ def check(config: ml_collections.ConfigDict, data: dataset.Data) -> None:
     """Raises ConfigError where a run is to stop early and has no val split to stop by."""
     if config.run.patience and "val" not in data.others:  # where the run is evaluated on val it is the test set
         raise ConfigError(
-            f"run.patience={config.run.patience} needs a val split, for test images are not to choose anything: "
-            "--config.data.val_share=0.1 holds a part of the training images out, or set 0"
+            f"run.patience={config.run.patience} needs a val split, because test images must not be used to choose "
+            "anything: --config.data.val_share=0.1 holds a part of the training images out, or set 0"
         )
 
 

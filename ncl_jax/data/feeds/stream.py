@@ -168,7 +168,7 @@ class Stream:
         self._next, self.waited = 0, 0.0
 
     def batches(self, first_step: int) -> Iterator[tuple[Any, int]]:
-        """See `Feed`: a batch for each step; goes on reading ahead where it is asked for the step that comes next."""
+        """See `Feed`: a batch for each step; continues reading ahead where it is asked for the step that comes next."""
         for step in range(first_step, len(self._batches)):
             began = time.perf_counter()
             batch = self._read(step)
