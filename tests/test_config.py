@@ -300,8 +300,8 @@ def test_numbers_and_texts_without_a_bound_are_few():
     assert free == {
         "data.cache", "data.dir", "data.labels", "data.mean", "data.std", "data.list.train", "data.list.val",
         "data.list.test", "data.list.classes", "data.columns.path", "data.columns.label", "data.columns.split",
-        "data.columns.group", "data.group_by", "model.pretrained", "loss.name", "loss.prior_weights",
-        "optim.milestones",
+        "data.columns.group", "data.group_by", "model.pretrained", "model.template", "model.text",
+        "model.class_vectors", "loss.name", "loss.prior_weights", "optim.milestones",
         "teacher.run", "teacher.backbone", "teacher.classifier",
     }  # fmt: skip
 
