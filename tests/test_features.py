@@ -143,7 +143,7 @@ def test_baselines_stand_beside_the_run(frozen):
     found = RunDir(frozen).read_results()["baselines"]
     assert len(found) == 6 and all(0 <= row["accuracy"] <= 1 for row in found.values())
     page = RunDir(frozen).report.read_text()
-    assert "Simple classifiers on the same features" in page and "ridge regression" in page
+    assert "Simple classifiers on the frozen features" in page and "ridge regression" in page
 
 
 def test_a_run_that_is_worse_than_a_baseline_says_so():

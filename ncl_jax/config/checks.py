@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from ncl_jax import methods, models
+from ncl_jax.config import adapted
 from ncl_jax.config.fields import fields, flatten
 from ncl_jax.data.sources import folder
 from ncl_jax.errors import ConfigError
@@ -69,6 +70,7 @@ def _check_network(config: ml_collections.ConfigDict) -> None:
     if config.teacher.run:
         _check_architecture("teacher", config.teacher)
     _check_heads(config.model)
+    adapted.check(config.model)
 
 
 def _check_parts(model: ml_collections.ConfigDict) -> None:
@@ -160,6 +162,8 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(f"loss.copies={copies} must be at least 2 for NCL++ (loss.name=nclpp)")
     if name == "ncl" and copies > 1:
         raise ConfigError(f"loss.copies={copies} needs loss.name=nclpp (method=nclpp)")
+    if name == "distilled" and adapted.is_adapted(config.model):
+        raise ConfigError(f"model.adapters={config.model.adapters}: a student has none; set none")
     if name == "distilled" and (copies > 1 or config.contrast.weight):
         raise ConfigError(
             f"loss.copies={copies}, contrast.weight={config.contrast.weight}: loss.name=distilled has neither copies "

@@ -126,7 +126,7 @@ def figures(run: RunContent) -> str:
         return found
     worse = _sentence(worse_than(run.results)) or "The run is at least as good as each of them."
     simple = table(["%", *names], [(name, *cells) for name, cells in rows])
-    return found + "<h3>Simple classifiers on the same features</h3>" + paragraph(worse) + simple
+    return found + "<h3>Simple classifiers on the frozen features</h3>" + paragraph(worse) + simple
 
 
 def head_and_tail(run: RunContent, prefix: str) -> str:

@@ -36,9 +36,9 @@ def make_validate(plan: TrainingPlan, config: ml_collections.ConfigDict, data: d
     split = data.splits()["val"]
     if config.data.skip_unreadable and data.facts.split != "val":
         split = dataset.readable(split, data.facts.class_names, "val")[0]
-    if frozen is not None:
+    if plan.on_features:
         split = trunk.features(plan, frozen, split, "val", trunk.make_compute(plan, frozen))
-    predictor = plans.predictor(plan, on_features=frozen is not None)
+    predictor = plans.predictor(plan, on_features=plan.on_features)
     return make_evaluate(predictor, loading.test_feed(plan, split, "val"), plan.mesh)
 
 

@@ -34,8 +34,11 @@ MOST_BYTES = 2**32  # of the scores
 
 def check(config: ml_collections.ConfigDict, folds: int) -> None:
     """Raises ConfigError where there can be no folds."""
-    if folds and not build.is_frozen(config):
-        raise ConfigError(f"--folds={folds} needs a frozen backbone (model.freeze=all): others would train for hours")
+    if folds and not build.on_features(config):
+        raise ConfigError(
+            f"--folds={folds} needs heads on a frozen backbone (model.freeze=all, model.adapters=none): others would "
+            "train for hours; --config.data.val_share=0.1 holds images out instead"
+        )
     if folds and config.run.patience:
         raise ConfigError(
             f"--folds={folds} and run.patience={config.run.patience}: the folds' heads would train longer than the run "

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
@@ -42,6 +43,23 @@ def start(plan: TrainingPlan, state: TrainState, features: np.ndarray, labels: n
     return state
 
 
+def with_copies(state: TrainState, frozen: Any) -> TrainState:
+    """The state at step 0 of experts that train numbers of a frozen backbone's blocks: each begins with a copy.
+
+    Args:
+      state: with random ones, beside what is theirs alone.
+      frozen: the backbone's variables.
+    """
+    of_trunk, own = flatten_dict(frozen["params"]), flatten_dict(state.params["backbone"])
+    copies = {path: _like(leaf, of_trunk[path]) if path in of_trunk else leaf for path, leaf in own.items()}
+    return state._replace(params=state.params | {"backbone": unflatten_dict(copies)})
+
+
+def are_affordable(facts: dataset.Facts) -> bool:
+    """Whether simple classifiers take seconds for data of this size."""
+    return facts.num_train * facts.num_classes <= MOST_SCORES
+
+
 def baselines(data: dataset.Data) -> dict[str, dict[str, Any]]:
     """The accuracy, over all and by group, of every classifier of `BASELINES`; empty where they would take minutes.
 
@@ -49,7 +67,7 @@ def baselines(data: dataset.Data) -> dict[str, dict[str, Any]]:
       data: with features for images, see `trunk.featurize`.
     """
     facts = data.facts
-    if facts.num_train * facts.num_classes > MOST_SCORES:
+    if not are_affordable(facts):
         return {}
     train, test = data.train.images[:, 0], data.test.images[:, 0]
     return {

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from ncl_jax.config import backbone, build, recipes
+from ncl_jax.config import adapted, backbone, build, recipes
 from ncl_jax.config.fields import flatten
 from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.images import decode, pixels
@@ -64,19 +64,19 @@ def description(facts: Facts, config: ml_collections.ConfigDict, epochs: int, de
     shown = [str(count) for count in counts]
     if len(shown) > SHOWN_CLASSES:
         shown = [*shown[: SHOWN_CLASSES // 2], "...", *shown[-SHOWN_CLASSES // 2 :]]
-    frozen = " (frozen, one for all)" if build.is_frozen(config) else ""
-    network = f"{config.model.num_experts} experts, {config.model.backbone}-{config.model.depth}{frozen}"
+    of_all = f"{config.model.backbone}-{config.model.depth}{adapted.describe(config.model)}"
     return (
         f"{facts.name}: {facts.num_train} training images in {facts.num_classes} classes, the largest with "
         f"{max(counts)}, the smallest with {min(counts)} (checksum of the chosen images: {facts.rows_checksum})\n"
         f"images per class: {' '.join(shown)}\n"
-        f"{network}; {epochs} epochs, batch {config.optim.batch_size}; {device}; run directory {workdir}"
+        f"{config.model.num_experts} experts, {of_all}; {epochs} epochs, batch {config.optim.batch_size}; {device}; "
+        f"run directory {workdir}"
     )
 
 
 def pretraining(config: ml_collections.ConfigDict) -> list[str]:
     """What a frozen backbone means, or that photographs would be better off with one."""
-    if build.is_frozen(config):
+    if build.on_features(config):
         what = f"{config.model.backbone} from model.pretrained={config.model.pretrained}"
         return [
             f"frozen backbone: {what}. Its features are computed once, kept in the cache (ncl-jax cache list) and used "
@@ -95,7 +95,7 @@ def pretraining(config: ml_collections.ConfigDict) -> list[str]:
 
 def recipe(config: ml_collections.ConfigDict) -> str:
     """The fields that people change most and that the run reads, as they would be passed."""
-    fields, unread = flatten(config), UNREAD_ON_FEATURES if build.is_frozen(config) else ()
+    fields, unread = flatten(config), UNREAD_ON_FEATURES if build.on_features(config) else ()
     shown = " ".join(f"{name}={fields[name]}" for name in RECIPE if name not in unread)
     return f"recipe: {shown} (any field: --config.FIELD=VALUE)"
 
@@ -160,7 +160,7 @@ def estimate(found: Estimate, config: ml_collections.ConfigDict) -> list[str]:
 def shorter(config: ml_collections.ConfigDict) -> list[str]:
     """What would make a run shorter, the most useful first; each in another --workdir."""
     named, own = NAMED[DEFAULT], config.data.name in ("folder", "list")
-    frozen, size = build.is_frozen(config), config.data.image_size
+    frozen, size = build.on_features(config), config.data.image_size
     found = [
         (own and not frozen, f"pretrained features, in minutes: backbone={DEFAULT} ({named.install})"),
         (True, "a new run with --time=30m, which chooses the number of epochs"),

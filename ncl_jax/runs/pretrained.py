@@ -9,8 +9,9 @@ import ml_collections
 import numpy as np
 import optax
 
-from ncl_jax.config.plan import Plan, by_xla, initial_model
+from ncl_jax.config.plan import Plan, initial_model
 from ncl_jax.errors import ConfigError, did_you_mean, one_line
+from ncl_jax.models import shapes_of
 from ncl_jax.models.named import NAMED
 from ncl_jax.runs.restore import restore
 from ncl_jax.runtime.files import expand
@@ -46,9 +47,7 @@ def load(config: ml_collections.ConfigDict, plan: Plan) -> Start | None:
 def trunk_shapes(plan: Plan) -> Any:
     """The shapes of the variables of the frozen backbone, under the name "backbone" of each kind."""
     assert plan.trunk is not None
-    images = jax.ShapeDtypeStruct((1, *plan.facts.image_shape), np.float32)
-    trunk = by_xla(plan.trunk)
-    shapes = jax.eval_shape(lambda x: trunk.init(jax.random.key(0), x, False), images)
+    _, shapes = shapes_of(plan.trunk, plan.facts.image_shape)
     return {kind: {"backbone": tree} for kind, tree in shapes.items()}
 
 

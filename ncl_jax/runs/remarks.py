@@ -24,7 +24,7 @@ def suggestions(config: ml_collections.ConfigDict, data: Data, sizes: np.ndarray
         "loss.num_hard": recipes.num_hard(data.facts.num_classes),
         "optim.batch_size": fitted.optim.batch_size,
     }
-    frozen = build.is_frozen(config)
+    frozen = build.on_features(config)
     if not isinstance(data.train.images, np.ndarray) and not frozen:
         sizes = sizes[sizes.min(1) > 0]
         size = recipes.size_for(sizes) if len(sizes) else 0

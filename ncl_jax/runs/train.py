@@ -109,7 +109,7 @@ def train(
     noted |= {"extend": extend, "prior_power": plan.prior_power(), "split_rule": rule, **scaled}
     shapes = costs.check(plan, config, data, extend)
     start = None if directory.has_checkpoints() else pretrained.load(config, plan)
-    if limit and stored is None and start is not None and start.trunk is not None:
+    if limit and stored is None and start is not None and plan.on_features:
         config = budget.fewer_views(plan, start.trunk, config, data, pace)
         plan = build.make_training_plan(config, data.facts, mesh)
         noted |= schedule.noted(given, config)
@@ -214,8 +214,9 @@ def finish(run: Run, plan: TrainingPlan) -> dict:
     newest = run.results if run.results and run.results["step"] == step else None
     figures = newest or evaluate(run, step // run.length)
     results = records.final(figures, run.facts, run.progress, run.device, run.config.to_dict())
-    if run.is_frozen:
-        results["baselines"] = heads.baselines(run.inputs)
+    features = features_of(run, plan)
+    if features is not None:
+        results["baselines"] = heads.baselines(features)
     if "best_on_val" in run.progress:
         results["best_on_val"] = run.progress["best_on_val"] | {"patience": run.config.run.patience}
     results |= run.progress["teacher"]
@@ -223,13 +224,21 @@ def finish(run: Run, plan: TrainingPlan) -> dict:
     keeping.check_place(run)
     if is_first():
         with run.directory.writing():
-            inputs = run.inputs if run.is_frozen else None
-            nearest = neighbours.finder(plan, run.variables, run.data, inputs)
-            assessed = assess(loaded(run, plan), run.data, inputs)
+            nearest = neighbours.finder(plan, run.variables, run.data, features)
+            assessed = assess(loaded(run, plan), run.data, features)
             write(run.directory, results, run.answers, run.data, nearest, assessed)
     run.log.finish({name: value for name, value in results.items() if name != "config"})
     run.log.print(f"\n{results['dataset']}: {run.directory}\n{tables.table(results)}")
     return results
+
+
+def features_of(run: Run, plan: TrainingPlan) -> dataset.Data | None:
+    """The run's data with the features of the backbone that the experts share: what simple classifiers reach on them is
+    the least that adapters must be worth. None without such a backbone, or where they would take minutes."""
+    if run.on_features:
+        return run.inputs
+    can = run.frozen is not None and heads.are_affordable(run.facts)
+    return trunk.featurize(plan, run.frozen, run.data) if can else None
 
 
 def loaded(run: Run, plan: TrainingPlan) -> Loaded:
