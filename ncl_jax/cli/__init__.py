@@ -27,6 +27,7 @@ COMMANDS = {
     "train": Command("ncl_jax.cli.train", "train, or continue a run"),
     "evaluate": Command("ncl_jax.cli.evaluate", "evaluate a checkpoint of a run again"),
     "predict": Command("ncl_jax.cli.predict", "name the classes of image files"),
+    "zero-shot": Command("ncl_jax.cli.zero_shot", "name the classes of image files by their names alone, untrained"),
     "report": Command("ncl_jax.cli.report", "write a page about a run, or one that compares several"),
     "export": Command("ncl_jax.cli.export", "write a run's model as one file"),
     "import": Command("ncl_jax.cli.import_authors", "make a run of a checkpoint of the authors' program"),
@@ -41,6 +42,7 @@ EXAMPLES = """examples:
   ncl-jax train --config=quickstart
   ncl-jax train --config=cifar100lt:imbalance=50,method=nclpp --config.data.dir=DIR
   ncl-jax predict --run=runs/quickstart photo.jpg more_photos/
+  ncl-jax zero-shot --backbone=clip_base photos/
   ncl-jax evaluate --run=runs/quickstart
   ncl-jax report runs/quickstart --out=report.html
   ncl-jax export --run=runs/quickstart --out=quickstart.stablehlo

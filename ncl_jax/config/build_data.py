@@ -40,9 +40,12 @@ def request(config: ml_collections.ConfigDict) -> Request:
 
 
 def absolute_paths(config: ml_collections.ConfigDict) -> None:
-    """Makes the data's folder and lists independent of the working directory."""
+    """Makes the data's folder and lists, and the text tower's files, independent of the working directory."""
     fields = config.data
     fields.dir = str(expand("data.dir", fields.dir).absolute())
+    for name in ("text", "class_vectors"):
+        if config.model[name] and (file := expand(f"model.{name}", config.model[name])).is_file():
+            config.model[name] = str(file.absolute())
     if fields.labels:
         fields.labels = str(expand("data.labels", fields.labels).absolute())
     for name, path in fields.list.items():

@@ -88,14 +88,30 @@ def _check_heads(model: ml_collections.ConfigDict) -> None:
             raise ConfigError(
                 "model.freeze=all needs model.pretrained: the weights of the backbone that is not trained"
             )
-        if model.head_start == "class_mean" and model.classifier == "linear":
+        if model.head_start != "random" and model.classifier == "linear":
             raise ConfigError(
-                "model.head_start=class_mean needs model.classifier=cosine or normed, not linear; or set random"
+                f"model.head_start={model.head_start} needs model.classifier=cosine or normed, not linear; or set "
+                "random"
             )
+        _check_text(model)
         return
+    if model.head_start == "text":
+        raise ConfigError("model.head_start=text needs a frozen backbone: set model.freeze=all, or random")
     for name, none in (("adapter", 0), ("standardize", False)):  # the start of a head is not asked for
         if model[name] != none:
             raise ConfigError(f"model.{name}={model[name]} needs a frozen backbone: set model.freeze=all, or {none}")
+
+
+def _check_text(model: ml_collections.ConfigDict) -> None:
+    """What a start from the classes' names needs."""
+    if "{name}" not in model.template or not all("{name}" in text for text in model.template.split("|")):
+        raise ConfigError(f"model.template={model.template!r} must hold {{name}}, in each of its parts between |")
+    if model.head_start == "text" and model.standardize:
+        raise ConfigError("model.standardize=True: texts have no place among standardised features; set False")
+    if model.class_vectors and model.head_start != "text":
+        raise ConfigError(
+            f"model.class_vectors={model.class_vectors} is for model.head_start=text: set it, or leave it out"
+        )
 
 
 def _check_architecture(name: str, section: ml_collections.ConfigDict) -> None:

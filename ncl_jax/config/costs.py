@@ -201,6 +201,8 @@ def of_host(plan: TrainingPlan, data: dataset.Data) -> list[Part]:
     parts = [Part("an image before its centre is cut out", 3 * pixels.resize**2, {"data.resize": 2})]
     if platform(plan.mesh) != "cpu":
         parts.append(Part("the decoded images", sum(filter(None, stored)), IMAGES))
+    if plan.trunk is not None and not _on_devices(plan, size := _features(plan, data)):
+        parts.append(Part("the features of the training images", size, {"data.cached_views": 1}))
     if None in stored:
         threads = (loading.threads or parallel.cores()) * max(loading.workers, 1)
         batch = plan.batch_size // jax.process_count() * 3 * pixels.size**2
@@ -215,15 +217,24 @@ def _stored(plan, data):
     """Bytes of the training and of the test images that are kept, see `stored_bytes`; with a frozen backbone of their
     features."""
     if plan.on_features:
-        one = _size(plan.input_shape)
-        train = len(data.train) * (1 + plan.loading.cached_views) * one
-        return train if train <= LARGEST_RESIDENT * _spread(plan) else 0, len(data.test) * one
+        train = _features(plan, data)
+        return train if _on_devices(plan, train) else 0, len(data.test) * _size(plan.input_shape)
     size, feed = plan.preprocessing.size, plan.loading.feed
     resizes = all(views.resizes(name) for name in plan.views)
     return (
         stored_bytes(data.train, feed=feed, size=size, resizes=resizes),
         stored_bytes(data.test, feed=feed, size=size, resizes=False),
     )
+
+
+def _features(plan, data):
+    """Bytes of the training images' features, all views."""
+    return len(data.train) * (1 + plan.loading.cached_views) * _size(plan.input_shape)
+
+
+def _on_devices(plan, size):
+    """Whether features of so many bytes are kept on the devices, see `training_features`."""
+    return size <= LARGEST_RESIDENT * _spread(plan)
 
 
 def _image(plan):

@@ -127,8 +127,15 @@ MODEL = {
                                  at_most=CHANNELS),
     "model.standardize": Field(False, "standardise the features of a frozen backbone by the training set's means and "
                                "deviations"),
-    "model.head_start": Field("random", "how a cosine or normed classifier on a frozen backbone starts: at random, or "
-                              "at the means of the classes", choices=("random", "class_mean")),
+    "model.head_start": Field("random", "how a cosine or normed classifier on a frozen backbone starts: at random, at "
+                              "the means of the classes, or at the classes' names as CLIP's or SigLIP's text tower "
+                              "sees them", choices=("random", "class_mean", "text")),
+    "model.template": Field("a photo of a {name}.", "text about a class, for head_start=text; several, whose vectors "
+                            "are averaged, with | between them", "CLIP, LIFT"),
+    "model.text": Field("", "weights of the text tower, a file with its vocabulary beside it, or ORG/NAME of the hub; "
+                        "empty: those of model.pretrained"),
+    "model.class_vectors": Field("", "for head_start=text: a file with a vector for every class, [C, d], .npy, .npz or "
+                                 ".safetensors, in place of a text tower"),
     "model.remat": Field(False, "compute blocks again for the gradient: less memory, more time, the same numbers"),
 }  # fmt: skip
 LOSS = {

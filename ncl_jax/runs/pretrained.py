@@ -11,6 +11,7 @@ import optax
 
 from ncl_jax.config.plan import Plan, initial_model
 from ncl_jax.errors import ConfigError, did_you_mean, one_line
+from ncl_jax.evaluation.class_vectors import ClassVectors
 from ncl_jax.models import shapes_of
 from ncl_jax.models.named import NAMED
 from ncl_jax.runs.restore import restore
@@ -31,6 +32,7 @@ class Start(NamedTuple):
     note: str  # the same, to be shown
     teacher: Any = None  # {"params", "batch_stats"} of the ensemble that a student learns from
     trunk: Any = None  # {"params", "batch_stats"} of the frozen backbone of all experts
+    vectors: ClassVectors | None = None  # of the classes' names
 
 
 def load(config: ml_collections.ConfigDict, plan: Plan) -> Start | None:
@@ -121,10 +123,12 @@ def find(name: str) -> Path:
 
 def from_hub(name: str) -> Path:
     """The file of a model on the Hugging Face hub, downloaded or from its cache. Raises ConfigError."""
-    if name.startswith(("/", ".", "~")) or name.count("/") != 1:
+    if name.startswith(("/", ".", "~")) or name.count("/") not in (1, 2):
         near = did_you_mean(name, NAMED)
         raise ConfigError(f"model.pretrained={name} is no file, no run's directory and no ORG/NAME of the hub{near}")
-    address = f"https://huggingface.co/{name}/resolve/main/{HUB_FILE}"
+    organisation, model, *file = name.split("/")
+    wanted = file[0] if file else HUB_FILE
+    address = f"https://huggingface.co/{organisation}/{model}/resolve/main/{wanted}"
     try:
         import huggingface_hub
     except ImportError as error:
@@ -133,7 +137,7 @@ def from_hub(name: str) -> Path:
             f"'ncl-jax[hub]'; or download {address} and pass the file: pretrained=FILE"
         ) from error
     try:
-        return Path(huggingface_hub.hf_hub_download(name, HUB_FILE))
+        return Path(huggingface_hub.hf_hub_download(f"{organisation}/{model}", wanted))
     except Exception as error:  # of many packages below it
         raise ConfigError(
             f"model.pretrained={name} is not available from the hub ({one_line(error)}): download {address} and pass "

@@ -19,7 +19,7 @@ from ncl_jax.data.feeds.feed import Feed
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
-from ncl_jax.runs import heads, messages, pretrained, trunk
+from ncl_jax.runs import class_vectors, heads, messages, pretrained, trunk
 from ncl_jax.runs.timing import Pace
 from ncl_jax.runtime import console, startup
 from ncl_jax.runtime.devices import replicated
@@ -193,9 +193,13 @@ def trunk_of(plan: TrainingPlan, directory: RunDir, checkpoints: Checkpoints, st
     if plan.trunk is None:
         return None
     if start is None:
-        return trunk.read(directory, (checkpoints.peek() or {}).get("trunk", ""))
+        record = checkpoints.peek() or {}
+        class_vectors.of_run(directory, record)  # refused before it is needed
+        return trunk.read(directory, record.get("trunk", ""))
     if is_first():
         trunk.write(directory, start.trunk)
+        if start.vectors is not None:
+            class_vectors.write(directory, start.vectors)
     return start.trunk
 
 
@@ -231,7 +235,7 @@ def restore_or_start(
         if start is None:
             return state, progress, []
         if start.trunk is not None:
-            state = started(plan, config, state, start.trunk, inputs)
+            state = started(plan, config, state, start, inputs)
             progress |= {"trunk": trunk.digest(start.trunk)}
         return pretrained.apply(state, start), progress | {"pretrained": start.record}, [start.note]
     checkpoints.set_aside(after=restored.step)
@@ -243,16 +247,20 @@ def restore_or_start(
 
 
 def started(
-    plan: TrainingPlan, config: ml_collections.ConfigDict, state: steps.TrainState, frozen: Any, inputs: dataset.Data
+    plan: TrainingPlan,
+    config: ml_collections.ConfigDict,
+    state: steps.TrainState,
+    start: pretrained.Start,
+    inputs: dataset.Data,
 ) -> steps.TrainState:
-    """The state at step 0 with what follows from the frozen backbone's variables and its training features."""
+    """The state at step 0 with what follows from the frozen backbone's variables, its training features and the
+    vectors of the classes' names."""
     means, train = config.model.head_start == "class_mean", inputs.train
+    vectors = start.vectors if config.model.head_start == "text" else None
     if plan.lower is not None:
-        state = heads.with_copies(state, frozen)
-        if not means:
-            return state
-        train = trunk.of_training(plan, frozen, inputs)
-    return heads.start(plan, state, train.images, train.labels, means)
+        state = heads.with_copies(state, start.trunk)
+        train = trunk.of_training(plan, start.trunk, inputs) if means else train
+    return heads.start(plan, state, train.images, train.labels, means, vectors)
 
 
 def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps.Metrics, int]:

@@ -14,7 +14,7 @@ from ncl_jax.data import dataset
 from ncl_jax.evaluation import metrics
 from ncl_jax.field import Field
 from ncl_jax.report import tables
-from ncl_jax.runs import budget, early, heads, keeping, messages, neighbours, pretrained, trunk
+from ncl_jax.runs import budget, class_vectors, early, heads, keeping, messages, neighbours, pretrained, trunk
 from ncl_jax.runs import folds as out_of_fold
 from ncl_jax.runs.assess import assess
 from ncl_jax.runs.epoch import counts, save_if_due, train_epoch
@@ -108,7 +108,7 @@ def train(
     plan = build.make_training_plan(config, data.facts, mesh, noted.get("steps_per_epoch", 0))
     noted |= {"extend": extend, "prior_power": plan.prior_power(), "split_rule": rule, **scaled}
     shapes = costs.check(plan, config, data, extend)
-    start = None if directory.has_checkpoints() else pretrained.load(config, plan)
+    start = None if directory.has_checkpoints() else class_vectors.added(pretrained.load(config, plan), config, plan)
     if limit and stored is None and start is not None and plan.on_features:
         config = budget.fewer_views(plan, start.trunk, config, data, pace)
         plan = build.make_training_plan(config, data.facts, mesh)
@@ -216,7 +216,7 @@ def finish(run: Run, plan: TrainingPlan) -> dict:
     results = records.final(figures, run.facts, run.progress, run.device, run.config.to_dict())
     features = features_of(run, plan)
     if features is not None:
-        results["baselines"] = heads.baselines(features)
+        results["baselines"] = heads.baselines(features, class_vectors.of_run(run.directory, run.progress))
     if "best_on_val" in run.progress:
         results["best_on_val"] = run.progress["best_on_val"] | {"patience": run.config.run.patience}
     results |= run.progress["teacher"]
