@@ -81,7 +81,7 @@ def test_arguments_take_their_defaults_type():
         ("imbalance", r"'imbalance'.*imbalance=100\.0"),
         ("imbalance=fifty", r"imbalance='fifty'.*float"),
         ("epochs=1.5", r"epochs='1\.5'.*int"),
-        ("epochs=1,epochs=2", r"'epochs' is given twice"),
+        ("epochs=1,epochs=2", r"'epochs' appears twice"),
     ],
 )
 def test_wrong_arguments_are_named_with_the_valid_ones(text, message):
