@@ -92,6 +92,15 @@ class Layers:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.network, name)
 
+    def clone(self, **fields: Any) -> "Layers":
+        """The same with fields of the network changed."""
+        return Layers(self.network.clone(**fields))
+
+    def init_with_output(self, key: jax.Array, images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
+        """Features and variables, as a Flax module's."""
+        variables = self.network.init(key, images, train)
+        return self.apply(variables, images, train), variables
+
     def apply(self, variables: Any, images: jax.Array, train: bool) -> jax.Array:
         """Features of images float32 `[B, H, W, 3]`."""
         names = ("layer6_3", "layer7_0", "layer8_bn")

@@ -27,13 +27,14 @@ from ncl_jax.config import plan as plans
 from ncl_jax.errors import ConfigError
 from ncl_jax.models import adapters, experts, vit
 from ncl_jax.models.adapters import ADAPTERS
-from ncl_jax.runs import folds
+from ncl_jax.runs import folds, heads
 from ncl_jax.runs.distill import student
 from ncl_jax.runs.evaluate import evaluate_run
 from ncl_jax.runs.export import export
 from ncl_jax.runs.setup import compile_step
 from ncl_jax.runtime.devices import make_mesh
 from ncl_jax.storage.directory import RunDir
+from ncl_jax.training.steps import TrainState
 from ncl_jax.weights import names
 
 FORM, ROTARY = vit.Form(head=4, hidden=2.0, layer_scale=True), vit.Form(head=4, hidden=2.0, rotary=True)
@@ -123,25 +124,44 @@ def trunk():
 IMAGES = np.random.default_rng(2).normal(size=(4, 16, 16, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", ADAPTERS)
-def test_training_starts_at_the_frozen_networks_features(trunk, name):
-    """To the bit but for prompts; and the first blocks and the last ones are the whole."""
-    tokens = quick_jit(lambda v: network(until=1).apply(v, IMAGES, False))(trunk)
-    assert tokens.shape == (4, 5, tiny_vit.WIDTH)
-    plain = quick_jit(lambda v: network(since=1).apply(v, tokens, False))(trunk)
-    upper = network(since=1, adapter=name)
-    own = flatten_dict(upper.init(jax.random.key(0), tokens, False)["params"])
-    started = {path: value for path, value in own.items() if path not in flatten_dict(trunk["params"])}
+@pytest.fixture(scope="module")
+def plain(trunk):
+    """The tokens after the first of two blocks, the features that the second makes of them, and those of the whole."""
 
-    def features(own):
-        whole = experts.with_shared({"params": {"backbone": own}}, trunk)["params"]["backbone"]
+    def compute(variables):
+        tokens = network(until=1).apply(variables, IMAGES, False)
+        return tokens, network(since=1).apply(variables, tokens, False), network().apply(variables, IMAGES, False)
+
+    return quick_jit(compute)(trunk)
+
+
+def test_the_first_blocks_and_the_last_ones_are_the_whole(plain):
+    tokens, upper, whole = plain
+    assert tokens.shape == (4, 5, tiny_vit.WIDTH)
+    np.testing.assert_allclose(upper, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adaptformer", "lora", "vpt"])
+def test_training_starts_at_the_frozen_networks_features(trunk, plain, name):
+    """To the bit but for prompts."""
+    upper, (tokens, features, _) = network(since=1, adapter=name), plain
+
+    def compute(variables):
+        made = flatten_dict(upper.init(jax.random.key(0), tokens, False)["params"])
+        own = unflatten_dict({path: value for path, value in made.items() if "adapter" in path})
+        whole = experts.with_shared({"params": {"backbone": own}}, variables)["params"]["backbone"]
         return upper.apply({"params": whole}, tokens, False)
 
-    found = quick_jit(features)(unflatten_dict(started))
-    assert np.array_equal(found, plain) == (name != "vpt")
-    if name == "adaptformer":
-        whole = quick_jit(lambda v: network().apply(v, IMAGES, False))(trunk)
-        np.testing.assert_allclose(plain, whole, atol=1e-5)
+    assert np.array_equal(quick_jit(compute)(trunk), features) == (name != "vpt")
+
+
+@pytest.mark.parametrize("name", ["bitfit", "layernorm"])
+def test_numbers_of_the_blocks_start_as_they_are(trunk, name):
+    shapes = jax.eval_shape(lambda: plans.initial_model(build.make_plan(adapted(name), FACTS)))
+    state = TrainState(*jax.tree.map(lambda leaf: jnp.full(leaf.shape, 7, leaf.dtype), shapes), None, None)
+    found, frozen = flatten_dict(heads.with_copies(state, trunk).params["backbone"]), flatten_dict(trunk["params"])
+    for path, value in found.items():
+        np.testing.assert_array_equal(value, [frozen[path]] * 2)
 
 
 TRAINED = {

@@ -26,7 +26,7 @@ from open_clip.tokenizer import SimpleTokenizer, canonicalize_text
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
-from seeded import tensor
+from seeded import images, tensor
 
 SENTENCES = (
     """a photo of a cat. a photo of a dog. a photo of an aquarium fish. a blurry photo of the small flowers.
@@ -54,7 +54,8 @@ WIDTH, HEADS, LAYERS, FEATURES, LENGTH = 128, 2, 2, 24, 64
 
 
 def byte_pairs(out: pathlib.Path) -> int:
-    """Writes CLIP's vocabulary in its three forms; returns the number of tokens."""
+    """Writes CLIP's vocabulary in its three forms; returns the number of tokens. Merges that are as frequent may come
+    in another order each time."""
     found = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
     found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(vocab_size=420, end_of_word_suffix="</w>", show_progress=False)
@@ -118,9 +119,14 @@ def of_open_clip(kind: str, vocabulary: int, numbers: np.ndarray) -> dict[str, n
             act_kwargs={"approximate": "tanh"}, **common,
         )  # fmt: skip
         model = open_clip.CustomTextCLIP(FEATURES, vision, text, init_logit_bias=-10)
-    found = seeded(model)
+    found, tokens = seeded(model), torch.from_numpy(numbers)
     with torch.no_grad():
-        return found | {"features": model.encode_text(torch.from_numpy(numbers)).numpy()}
+        found |= {"features": model.encode_text(tokens).numpy()}
+        if kind == "clip":
+            pixels = torch.from_numpy(images(32)).permute(0, 3, 1, 2)
+            scale = model.logit_scale.numpy()
+            found |= {"logits": model.get_logits(pixels, tokens)[0].numpy(), "logit_scale": scale}
+    return found
 
 
 def of_transformers(

@@ -136,8 +136,7 @@ def without_trunk(variables: Variables) -> Variables:
 def on_trunk(trunk: nn.Module, apply: Callable, *, shared: bool = False) -> Callable:
     """What `make_apply` makes for experts on the features of a frozen backbone, from images; see `without_trunk`.
 
-    `shared`: whether the experts need its variables as well: `trunk` is its first blocks, the experts continue with the
-    rest.
+    `shared`: whether the experts see its variables as well: `trunk` is its first blocks, and theirs are the others.
     """
 
     def whole(variables: Variables, images: jax.Array, train: bool) -> tuple[dict[str, jax.Array], Variables]:

@@ -53,10 +53,11 @@ def find(model: ml_collections.ConfigDict) -> Place:
 
 def is_at_hand(model: ml_collections.ConfigDict) -> bool:
     """Whether the weights of `model.pretrained` may have a text tower in the same file."""
-    return TEXT.get(model.pretrained) == getattr(NAMED.get(model.pretrained), "weights", "") or (
-        expand("model.pretrained", model.pretrained).is_file()
-        and text_names.knows(read_weights(expand("model.pretrained", model.pretrained)))
-    )
+    name = model.pretrained
+    if name in NAMED:
+        return TEXT.get(name) == NAMED[name].weights
+    path = expand("model.pretrained", name)
+    return path.is_file() and text_names.knows(read_weights(path))
 
 
 def read(place: Place) -> tuple[TextWeights, Tokenizer]:

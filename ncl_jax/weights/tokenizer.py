@@ -111,7 +111,7 @@ _Read = tuple[Callable[[str], list[int]], Callable[[str], int | None]]
 
 def _byte_pairs(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> _Read:
     """CLIP's: byte pairs of words in small letters, of which the last piece ends in </w>."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     if not all(isinstance(number, int) and number >= 0 for number in vocabulary.values()):
         raise ValueError("its values are not numbers of tokens")
@@ -121,7 +121,6 @@ def _byte_pairs(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> _R
     found.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
     words = pre_tokenizers.Split(Regex(PATTERN), "removed", invert=True)
     found.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    found.decoder = decoders.ByteLevel()
     found.add_special_tokens([name for name in (START, END) if name in vocabulary])
     return _of_library(found)
 
