@@ -431,7 +431,7 @@ def test_momentum_contrast_is_left_out_where_it_would_train_nothing_else(freeze,
 
 def test_folds_need_a_frozen_backbone(data, tmp_path):
     message, code = train(data, tmp_path / "run", "ce", "--folds=3")
-    assert code == 1 and "--folds=3 needs a frozen backbone" in message
+    assert code == 1 and "--folds=3 needs heads on a frozen backbone" in message
 
 
 def test_folds_train_as_long_as_the_run(data, source, tmp_path):
