@@ -65,7 +65,7 @@ def by_count(found: Sequence[Pair]) -> list[Pair]:
 
 def by_share(found: Sequence[Pair]) -> list[Pair]:
     """The `PAIRS` that take the largest share of a class, by the lower bound of Wilson's interval: one image of one
-    says less than eight of ten. Single images are left out where there are others."""
+    says less than eight of ten. Single images are skipped where there are others."""
     found = [pair for pair in found if pair.images > 1] or found
     lower = wilson([pair.images for pair in found], [pair.of for pair in found])[0]
     return [found[place] for place in np.argsort(-lower, kind="stable")[:PAIRS]]

@@ -42,7 +42,7 @@ def table(results: dict) -> str:
         kl, top1 = results["disagreement"]["kl"], results["disagreement"]["top1"]
         lines.append(_disagreement_line("experts disagree %", top1, 100))
         lines.append(_disagreement_line("KL (nats)", kl, 1))
-    lines += [line for line in (blind(results), other_prior(results)) if line]
+    lines += [line for line in (untested(results), blind(results), other_prior(results)) if line]
     lines += _baseline_lines(results)
     if results.get("best_on_test"):
         best = results["best_on_test"]
@@ -71,7 +71,8 @@ def same_experts(results: dict) -> str:
 def _keys(results: dict) -> list[str]:
     """The columns: what counts most comes first; means over classes where they are known."""
     known = [key for key in MEANS if _mean(results, 0, key) is not None]
-    first = ["classes", "accuracy"] if "classes" in known and is_unequal(results) else ["accuracy", "classes"]
+    means_first = results.get("means_first", is_unequal(results))
+    first = ["classes", "accuracy"] if "classes" in known and means_first else ["accuracy", "classes"]
     groups = _groups(results["ensemble"])
     return [key for key in [*first, "f1", *groups, "nll", "ece"] if key in known or key not in MEANS]
 
@@ -120,6 +121,17 @@ def mean_of_classes(results: dict) -> float | None:
     return _mean(results, 0, "classes") if is_unequal(results) else None
 
 
+def untested(results: dict) -> str:
+    """What means are over, where classes have no test image; empty otherwise."""
+    counts = results.get("test_counts") or [1]
+    there = sum(count > 0 for count in counts)
+    return (
+        ""
+        if there == len(counts)
+        else f"means of classes and macro F1 are over the {there} of {len(counts)} classes with images"
+    )
+
+
 def blind(results: dict) -> str:
     """What is reached without looking at the images, where the test set is not balanced; empty otherwise."""
     if not is_unequal(results):
@@ -127,7 +139,7 @@ def blind(results: dict) -> str:
     tested, training = np.asarray(results["test_counts"]), np.asarray(results["class_counts"])
     share, chance = tested[training.argmax()] / tested.sum(), 1 / (tested > 0).sum()
     return (
-        f"without looking at the images: naming the largest class always is right for {100 * share:.1f} % of them, "
+        f"without looking at the images: always naming the largest class is right for {100 * share:.1f} % of them, "
         f"{100 * chance:.1f} % as a mean of classes; guessing, for {100 / len(tested):.1f} %"
     )
 
@@ -152,20 +164,20 @@ def other_prior(results: dict) -> str:
 
 
 def _baseline_lines(results):
-    """What simple classifiers reach on the same features, and whether the run is worse than one of them."""
+    """What simple classifiers reach on the frozen features, and whether the run is worse than one of them."""
     heads, rows = baselines(results)
     if not rows:
         return []
     wide = [max(8, len(head) + 2) for head in heads]
     lines = [
         f"{name:<26}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, wide, strict=True))
-        for name, cells in [("on the same features:", heads), *rows]
+        for name, cells in [("on the frozen features:", heads), *rows]
     ]
     return [*lines, *filter(None, [worse_than(results)])]
 
 
 def baselines(results: dict) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The heads and the rows, by name, of the simple classifiers on the same features, the best first."""
+    """The heads and the rows, by name, of the simple classifiers on the frozen features, the best first."""
     found, places, leading = results.get("baselines") or {}, digits_of(results), _leading(results)
     keys = ["classes"] * (leading == "classes") + ["accuracy", *_groups(results["ensemble"])]
     rows = {name: row | {"classes": _of_classes(row)} for name, row in found.items()}
@@ -188,7 +200,7 @@ def _leading(results):
 
 
 def worse_than(results: dict) -> str:
-    """A sentence where a simple classifier on the same features is better than the run by more than chance, and what
+    """A sentence where a simple classifier on the frozen features is better than the run by more than chance, and what
     trains that one; empty where none is."""
     found, key, places = results.get("baselines") or {}, _leading(results), digits_of(results)
     if not found:
@@ -202,7 +214,7 @@ def worse_than(results: dict) -> str:
         key == "classes"
     )
     trained = f". ncl-jax train with {SAME_HEAD[best]} trains that one" if best in SAME_HEAD else ""
-    return f"the run is worse than a simple classifier on the same features ({best}): {pair}{trained}"
+    return f"the run is worse than a simple classifier on the frozen features ({best}): {pair}{trained}"
 
 
 def _chance(results, row, key):

@@ -31,9 +31,9 @@ def ramp(config: ml_collections.ConfigDict, steps_per_epoch: int) -> list[str]:
     if not steps or not grow or config.loss.name not in RAMPED:
         return []
     return [
-        f"over the first {steps} steps ({steps / max(steps_per_epoch, 1):.2g} epochs) the terms of the loss for hard "
-        "classes and for agreement between the experts are switched on little by little (ramp): the loss rises "
-        "meanwhile, and that is no fault"
+        f"over the first {steps} steps ({steps / max(steps_per_epoch, 1):.2g} epochs) the loss terms for hard "
+        "categories and for distillation between experts are switched on gradually (ramp): the loss rises meanwhile, "
+        "which is expected"
     ]
 
 
@@ -74,7 +74,7 @@ def estimate(found: Estimate, config: ml_collections.ConfigDict) -> list[str]:
 def shorter(config: ml_collections.ConfigDict) -> list[str]:
     """What would make a run shorter, the most useful first; each in another --workdir."""
     install, own = backbone.installing(NAMED[DEFAULT]), config.data.name in ("folder", "list")
-    frozen, size = build.is_frozen(config), config.data.image_size
+    frozen, size = build.on_features(config), config.data.image_size
     found = [
         (own and not frozen, f"pretrained features, in minutes: {install}--config=...,backbone={DEFAULT}"),
         (True, "a new run with --time=30m, which chooses the number of epochs"),
@@ -125,7 +125,7 @@ def stopped_early(best: dict, epoch: int, patience: int) -> str:
 
 def time_up(epoch: int, epochs: int) -> str:
     """Why a run ended before its last epoch."""
-    return f"the time is up after epoch {epoch} of {epochs}: what follows is of this state; the same command continues"
+    return f"the time is up after epoch {epoch} of {epochs}: the figures are of this state; the same command continues"
 
 
 def duration(seconds: float) -> str:
@@ -141,7 +141,7 @@ def extension(epochs: int, extend: int, rates: Sequence[float]) -> list[str]:
     if not extend:
         return []
     text = f"extended by {extend} epochs, from {epochs} to {epochs + extend}: they are trained at the schedule's last "
-    lines = [text + f"learning rate, {rates[-1]:.4g}; all before is as without"]
+    lines = [text + f"learning rate, {rates[-1]:.4g}; everything before stays the same"]
     if is_negligible(rates[-1], max(rates)):
         lines.append(
             f"warning: that learning rate is next to nothing beside the run's highest, {max(rates):.4g}: the figures "

@@ -6,16 +6,18 @@ from typing import Any
 import jax
 import ml_collections
 
-from ncl_jax.config import build, choose
+from ncl_jax.config import adapted, build, choose
 from ncl_jax.config.fields import flatten
 from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.images import decode, pixels
 from ncl_jax.errors import printable
 from ncl_jax.methods import METHODS
 from ncl_jax.methods.ncl import WEIGHTS
+from ncl_jax.methods.terms import WORDS, in_words
 from ncl_jax.report import tables
 from ncl_jax.runs import durations
 from ncl_jax.runs.durations import RAMPED
+from ncl_jax.runtime import extras
 
 # Features whose share of dead ones is above, or whose mean is below, carry next to nothing: docs/short_schedules.md.
 COLLAPSED_DEAD, COLLAPSED_MEAN = 0.5, 0.02
@@ -25,14 +27,6 @@ RECIPE = (
     "data.image_size", "data.augment", "model.backbone", "model.depth", "loss.num_hard",
     "optim.batch_size", "optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "loss.ramp_steps",
 )  # fmt: skip
-# The terms of the losses in short words; others are shown by their names.
-TERMS = {
-    "nil": "all classes", "nil_hard": "hard classes", "nbod": "agreement of the experts",
-    "nbod_hard": "agreement on hard classes", "inter": "agreement of the experts",
-    "inter_hard": "agreement of the experts on hard classes", "intra": "agreement of the copies",
-    "intra_hard": "agreement of the copies on hard classes", "contrast": "self-supervision",
-    "ldam": "all classes, with margins", "diversity": "difference between the experts",
-}  # fmt: skip
 UNREAD_ON_FEATURES = ("data.augment",)
 SHOWN_CLASSES = 200  # of larger sets the first and the last are shown
 
@@ -64,19 +58,19 @@ def description(facts: Facts, config: ml_collections.ConfigDict, epochs: int, de
     shown = [str(count) for count in counts]
     if len(shown) > SHOWN_CLASSES:
         shown = [*shown[: SHOWN_CLASSES // 2], "...", *shown[-SHOWN_CLASSES // 2 :]]
-    frozen = " (frozen, one for all)" if build.is_frozen(config) else ""
-    network = f"{config.model.num_experts} experts, {config.model.backbone}-{config.model.depth}{frozen}"
+    of_all = f"{config.model.backbone}-{config.model.depth}{adapted.describe(config.model)}"
     return (
         f"{facts.name}: {facts.num_train} training images in {facts.num_classes} classes, the largest with "
         f"{max(counts)}, the smallest with {min(counts)} (checksum of the chosen images: {facts.rows_checksum})\n"
         f"images per class: {' '.join(shown)}\n"
-        f"{network}; {epochs} epochs, batch {config.optim.batch_size}; {device}; run directory {workdir}"
+        f"{config.model.num_experts} experts, {of_all}; {epochs} epochs, batch {config.optim.batch_size}; {device}; "
+        f"run directory {workdir}"
     )
 
 
 def pretraining(config: ml_collections.ConfigDict) -> list[str]:
     """What a frozen backbone means."""
-    if build.is_frozen(config):
+    if build.on_features(config):
         what = f"{config.model.backbone} from model.pretrained={config.model.pretrained}"
         return [
             f"frozen backbone: {what}. Its features are computed once, kept in the cache (ncl-jax cache list) and used "
@@ -88,7 +82,7 @@ def pretraining(config: ml_collections.ConfigDict) -> list[str]:
 
 def recipe(config: ml_collections.ConfigDict) -> str:
     """The method, and the fields that people change most and that the run reads, as they would be passed."""
-    fields, unread = flatten(config), UNREAD_ON_FEATURES if build.is_frozen(config) else ()
+    fields, unread = flatten(config), UNREAD_ON_FEATURES if build.on_features(config) else ()
     if config.loss.name in RAMPED and not any(config.loss[name] for name in WEIGHTS):
         unread = (*unread, "loss.num_hard", "loss.ramp_steps")
     shown = " ".join(f"{name}={fields[name]}" for name in RECIPE if name not in unread)
@@ -103,23 +97,34 @@ def method(config: ml_collections.ConfigDict) -> str:
 
 
 def loss_terms(names: Collection[str], config: ml_collections.ConfigDict, fed: Mapping[str, Sequence[str]]) -> str:
-    """What a loss is the sum of, in words with the terms' names in `metrics.jsonl`; those whose weight is 0 are left
-    out. `fed`: the fields that each is made with, see `Objective.fields`."""
+    """What a loss is the sum of, in words with the terms' names in `metrics.jsonl`; without those whose
+    weight is 0. `fed`: the fields that each is made with, see `Objective.fields`."""
     fields = flatten(config)
     count = [n for n in in_order(names) if all(fields.get(f, 1) for f in fed.get(n, ()) if f in WEIGHT_FIELDS)]
-    terms = [f"{TERMS[name]} ({name})" if name in TERMS else name for name in count]
+    terms = [f"{WORDS[name]} ({name})" if name in WORDS else name for name in count]
     return f"the loss, the smaller the better, is the sum of: {', '.join(terms)}"
 
 
 def in_order(names: Collection[str]) -> list[str]:
     """The names of loss terms as they are shown: those that have words first."""
-    return [*filter(names.__contains__, TERMS), *(name for name in names if name not in TERMS)]
+    return [*filter(names.__contains__, WORDS), *(name for name in names if name not in WORDS)]
+
+
+def computing_features(images: int, views: int, name: str) -> list[str]:
+    """What is about to take minutes; nothing where the features of all `name` images are in the cache."""
+    if not images:
+        return []
+    each = f", {views} views of each" if views > 1 else ""
+    return [
+        f"computing the features of {images:,} {name} images{each}: they are kept in the cache for other runs on the "
+        "same images, and all are computed again when an image is added, changed or removed"
+    ]
 
 
 def epoch_line(record: dict, epochs: int, seconds: float, left: float) -> str:
     """The epoch on the console; `seconds` it took, `left` for what follows."""
     shown = [name for name in in_order(record["parts"]) if record["parts"][name]]
-    parts = ", ".join(f"{TERMS.get(name, name)} {record['parts'][name]:.3f}" for name in shown)
+    parts = ", ".join(f"{in_words(name)} {record['parts'][name]:.3f}" for name in shown)
     return (
         f"epoch {record['epoch']}/{epochs}: loss {record['loss']:.3f} ({parts}), "
         f"learning rate {record['learning_rate']:.4g}, {record['images_per_second']:,.0f} images/s, {seconds:.1f} s"
@@ -185,19 +190,19 @@ def wait_warning(record: dict) -> str | None:
     return (
         f"the steps waited for data in {100 * record['waited']:.0f} % of the time: more cores or data.workers, or "
         "smaller image files (docs/data.md)"
-        + (', or pip install "ncl_jax[jpeg]" for a faster decoder' if decode.simplejpeg is None else "")
+        + (f", or a faster decoder: {extras.install('jpeg')}" if decode.simplejpeg is None else "")
     )
 
 
 def left_out(facts: Facts) -> list[str]:
-    """A line for each split that files were left out of."""
+    """A line for each split with skipped files."""
     lines = []
     for split, classes in facts.skipped.items():
         worst = ", ".join(
             f"{count} of {printable(name)}" for name, count in sorted(classes.items(), key=lambda item: -item[1])[:10]
         )
         lines.append(
-            f"unreadable {split} images that are left out: {sum(classes.values())} ({worst}); skipped.txt lists them"
+            f"unreadable {split} images that are skipped: {sum(classes.values())} ({worst}); skipped.txt lists them"
         )
     return lines
 

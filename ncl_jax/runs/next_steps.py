@@ -85,17 +85,31 @@ def after_training(directory: RunDir, results: dict, command: Sequence[str] = ()
     )
 
 
-def evaluated(run: str, wrote_page: bool) -> list[str]:
-    """After an evaluation; `wrote_page`: with --finish."""
+def evaluated(run: str, wrote_page: bool, data: str = "") -> list[str]:
+    """After an evaluation; `wrote_page`: with --finish; `data`: the other images that it was of."""
+    if data:
+        command = f"ncl-jax predict --run={quoted(run)} {quoted(data)} --out=answers.csv"
+        return [f"the answer for each image, of a folder: {command}"]
     if wrote_page:
         return [f"page: {quoted(f'{run}/report.html')}", f"ncl-jax train --resume={quoted(run)} continues the run"]
     return [f"the run's page: ncl-jax report {quoted(run)}"]
 
 
-def predicted(unreadable: int) -> list[str]:
-    """After answers were written to a file."""
-    found = ["where classes are as frequent as in training, --prior=train suits better than the default"]
-    return [f"{unreadable} files could not be read: the column error says why", *found] if unreadable else found
+def predicted(results: dict) -> list[str]:
+    """After answers were written to a file under the run's own prior; `results`: of the run, as far as they are
+    known."""
+    moved, means = results.get("moved"), results.get("class_means")
+    figures = ""
+    if moved and means and None not in (moved["accuracy"], moved["class_mean"], means["ensemble"]["accuracy"]):
+        now, mean = results["ensemble"]["accuracy"], means["ensemble"]["accuracy"]
+        figures = (
+            f". On the run's test images that is right for {100 * moved['accuracy']:.1f} % instead of {100 * now:.1f} "
+            f"%, as a mean of classes for {100 * moved['class_mean']:.1f} % instead of {100 * mean:.1f} %"
+        )
+    return [
+        "where the classes of these images are as unequal as those of the training images, --prior=train expects that"
+        f"{figures}"
+    ]
 
 
 def reported(runs: Sequence[str], out: str) -> list[str]:
@@ -131,7 +145,7 @@ def distilled(teacher: str, student: str) -> list[str]:
 
 
 def unfinished(run: str, epoch: int, epochs: int) -> list[str]:
-    """What is to be known of answers by a run that has not come to its end."""
+    """What is to be known of answers by a run that has not ended."""
     if epoch >= epochs:
         return []
     return [f"note: unfinished, epoch {epoch} of {epochs}: ncl-jax train --resume={quoted(run)} continues the run"]

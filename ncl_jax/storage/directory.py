@@ -45,7 +45,7 @@ class RunDir(place.Names):
         """Raises ConfigError if the directory holds another run than of this configuration and these data; `accept`s
         other images of the same classes.
 
-        A run that ended before its first checkpoint has nothing to go on from: another may take its place. `saved` is
+        A run that ended before its first checkpoint has nothing to resume from: another may take its place. `saved` is
         what the newest checkpoint says its configuration was, for a directory without `config.json`.
         """
         stored = self.stored(saved)
@@ -53,17 +53,19 @@ class RunDir(place.Names):
             return
         differing = differences(stored, config)
         advice = "Repeat that run's command, or pass another --workdir"
+        held = "holds a run of another configuration"
         if data is not None and (changed := self.changed(data)):
             if not differing and self.read_facts().class_names == data.facts.class_names:
                 if accept:
                     return
+                held = "holds a run, and its images have changed since it began"
                 advice = (
-                    "Restore the files, pass another --workdir, or continue with what is there now: "
+                    "Restore the files, pass another --workdir, or continue with the images found now: "
                     "--data-changed=accept. ncl-jax evaluate works with the test images that are left"
                 )
             differing.append(f"the data: {changed}")
         if differing:
-            raise ConfigError(f"{self} holds a run of another configuration: {'; '.join(differing)}. {advice}")
+            raise ConfigError(f"{self} {held}: {'; '.join(differing)}. {advice}")
 
     def changed(self, data: Data) -> str:
         """What has changed in a run's data, in words; empty where nothing has."""
@@ -128,14 +130,14 @@ class RunDir(place.Names):
             yield
         except OSError as error:
             raise WriteError(
-                f"cannot write to --workdir={self} ({error}): make room, mend it or give another one; the same command "
-                "then continues the run at its last checkpoint"
+                f"cannot write to --workdir={self} ({error}): free disk space, fix it or pass another one; the same "
+                "command then continues the run at its last checkpoint"
             ) from error
 
     def read_config(self) -> ml_collections.ConfigDict:
         """The run's configuration. Raises ConfigError where there is none."""
         if not self.path.is_dir():
-            raise ConfigError(f"{self} is not a directory: pass the one of a run")
+            raise ConfigError(f"{self} is not a directory{place.near(self.path)}: pass the one of a run")
         try:
             return saved_config.read(read_json(self.config, contents.MOST_CONFIG, mapping(anything)))
         except (OSError, ValueError, TypeError, NclError) as error:
@@ -254,7 +256,7 @@ class RunDir(place.Names):
         return max((int(path.name) for path in self.checkpoints.glob("[0-9]*") if path.name.isdecimal()), default=0)
 
     def has_checkpoints(self) -> bool:
-        """Whether there is anything to go on from."""
+        """Whether there is anything to resume from."""
         return any(self.checkpoints.glob("[0-9]*"))
 
     def has_begun(self) -> bool:

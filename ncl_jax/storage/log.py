@@ -1,4 +1,4 @@
-"""What a run writes while it goes on: console, progress bar, and writers: JSON lines, TensorBoard events."""
+"""What a run writes while it trains: console, progress bar, and writers: JSON lines, TensorBoard events."""
 
 import contextlib
 import itertools
@@ -16,7 +16,7 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from ncl_jax.errors import ConfigError, DataError, one_line
-from ncl_jax.runtime import console
+from ncl_jax.runtime import console, progress
 from ncl_jax.runtime.files import open_regular, write_bytes, write_text
 from ncl_jax.runtime.schema import Check, parse
 from ncl_jax.storage import contents
@@ -124,6 +124,8 @@ class RunLog:
             disable=not sys.stderr.isatty(),
             leave=False,
         )
+        self._lines = progress.Lines("training", total_steps * batch_size, step * batch_size)
+        self._done = step * batch_size
 
     def add(self, writer: Writer) -> None:
         """Lets one more take what follows."""
@@ -142,6 +144,9 @@ class RunLog:
 
     def advance(self, steps: int, text: str, *, timed: bool = True) -> None:
         """Moves the progress bar on; steps that are not `timed` do not count in its speed and time left."""
+        self._done += steps * self._batch_size
+        if self._bar.disable and (line := self._lines.line(self._done)):
+            console.say(f"{line} ({text})", error=True)
         with self._surviving():
             self._bar.set_postfix_str(text, refresh=False)
             if timed or self._bar.disable:
@@ -181,7 +186,7 @@ class RunLog:
 
     @contextlib.contextmanager
     def _surviving(self) -> Iterator[None]:
-        """The run goes on without its bar where the terminal has gone."""
+        """The run continues without its bar where the terminal has gone."""
         try:
             yield
         except (OSError, ValueError):
@@ -225,7 +230,7 @@ def scalars(record: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict]:
-    """The objects of a `metrics.jsonl` that charts can show; lines that are none, cut off or damaged, are left out.
+    """The objects of a `metrics.jsonl` that charts can show; lines that are none, cut off or damaged, are skipped.
 
     Raises:
       ConfigError: it is not a file that a run writes: a pipe, a folder, or larger than any log.
@@ -273,5 +278,5 @@ def _drop_after(path, step):
     if (logged := max((r["step"] for r in records), default=0)) > step:
         notes.append(f"the log reached step {logged}: steps {step + 1} to {logged} are computed again")
     if damaged:
-        notes.append(f"{damaged} lines of {path} could not be read and were left out (cut off or damaged)")
+        notes.append(f"{damaged} lines of {path} could not be read and were skipped (cut off or damaged)")
     return notes
