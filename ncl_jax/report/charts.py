@@ -1,6 +1,6 @@
 """The charts of a run's page, of a comparison and of `ncl-jax inspect`, as Matplotlib figures."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,21 +10,10 @@ from matplotlib.ticker import MaxNLocator
 
 from ncl_jax.errors import printable
 from ncl_jax.evaluation.metrics import CALIBRATION_BINS
+from ncl_jax.methods.terms import WORDS, in_words
 from ncl_jax.report import plots, tables
 from ncl_jax.report.plots import COLORS, SOFT, style
 
-# The loss terms (`losses`, `methods`) in words; others are shown by their own names.
-TERMS = {
-    "nil": "individual, all classes",
-    "nil_hard": "individual, hard categories",
-    "nbod": "distillation, all classes",
-    "nbod_hard": "distillation, hard categories",
-    "inter": "between experts, all classes",
-    "inter_hard": "between experts, hard categories",
-    "intra": "between copies, all classes",
-    "intra_hard": "between copies, hard categories",
-    "contrast": "momentum contrast",
-}
 MOST_NAMES = 20  # classes; the names of more have no room
 BOTTOM, TOP = -3, 112  # of the accuracies by class, with room for the names of the groups
 SMOOTHED = 12  # points of a line through the classes
@@ -41,12 +30,11 @@ PANELS = ("loss", "accuracy")
 
 
 @style()
-def curves(records: Sequence[dict], balanced: bool, panels: Sequence[str] = PANELS) -> Figure:
+def curves(records: Sequence[dict], panels: Sequence[str] = PANELS) -> Figure:
     """Panels over the epochs: the loss by term, and the ensemble's accuracy, overall and by group of classes.
 
     Args:
       records: the objects of `metrics.jsonl`.
-      balanced: the configuration's `loss.balanced`; without it, a loss of nothing but `nil` is plain cross-entropy.
       panels: of `PANELS`.
     """
     epochs = [r["epoch"] for r in records] or [1]  # the file may have been damaged or lost
@@ -55,7 +43,7 @@ def curves(records: Sequence[dict], balanced: bool, panels: Sequence[str] = PANE
     margin = max(0.5, 0.03 * (last - first))
     for ax, panel in zip(row, panels, strict=True):
         if panel == "loss":
-            _terms(ax, [r for r in records if r["kind"] == "train"], balanced)
+            _terms(ax, [r for r in records if r["kind"] == "train"])
         else:
             _accuracies(ax, [r for r in records if r["kind"] == "evaluation"])
         columns = 2 if panel == "loss" else 4
@@ -65,18 +53,13 @@ def curves(records: Sequence[dict], balanced: bool, panels: Sequence[str] = PANE
     return figure
 
 
-def _terms(ax: Axes, training: list[dict], balanced: bool) -> None:
+def _terms(ax: Axes, training: list[dict]) -> None:
     used = {term for record in training for term, value in record["parts"].items() if value > 0}
-    for term in [*(term for term in TERMS if term in used), *sorted(used - TERMS.keys())]:
+    for term in [*(term for term in WORDS if term in used), *sorted(used - WORDS.keys())]:
         values = [record["parts"].get(term, np.nan) for record in training]
-        _line(ax, [record["epoch"] for record in training], values, term_label(term, used, balanced))
+        _line(ax, [record["epoch"] for record in training], values, in_words(term))
     ax.set(ylabel="training loss by term (nats)", yscale="log")
     plots.number_ticks(ax.yaxis)
-
-
-def term_label(term: str, used: Collection[str], balanced: bool) -> str:
-    """A loss term in words; `used` are all of them, `balanced` is the configuration's `loss.balanced`."""
-    return "cross-entropy" if set(used) == {"nil"} and not balanced else TERMS.get(term, term)
 
 
 def _accuracies(ax: Axes, evaluations: list[dict]) -> None:
@@ -104,7 +87,7 @@ def thinned(classes: list[int]) -> list[int]:
 @style()
 def per_class(results: dict, class_names: Sequence[str]) -> Figure:
     """Test accuracy of every class against its number of training images: the ensemble and the mean expert. Classes
-    without test images are left out.
+    without test images are skipped.
 
     Args:
       results: the content of `results.json`.

@@ -69,7 +69,7 @@ def _check_seeds(members: Sequence[RunContent]) -> None:
         seed = run.results["config"]["seed"]
         if seed in seen:
             raise ConfigError(
-                f"{seen[seed]} and {run.name} have the same configuration and seed {seed}: give one of them"
+                f"{seen[seed]} and {run.name} have the same configuration and seed {seed}: pass one of them"
             )
         seen[seed] = run.name
 

@@ -50,7 +50,7 @@ def worst(of: Shown) -> Html:
     alike = resembling(found)
     words = (
         "The wrong answers of the highest probability, at most two for each true and answered class. Labels may be "
-        "wrong. Below each stand the training images nearest to it, with their classes and distances (0: the same, 1: "
+        "wrong. Below each are the training images nearest to it, with their classes and distances (0: the same, 1: "
         "nothing in common): they show where the answer comes from."
     )
     if alike.intersection(rows):
@@ -105,7 +105,7 @@ def _gone(of: Shown) -> Html:
     gone = f"Not shown, because they could not be read when this page's pictures were made: {len(names)} images"
     lines = [f"{gone} ({', '.join(names[:FEWEST_SHOWN])}{more})."] if names else []
     if of.found.near is None and (of.found.top[0] != of.found.labels).any():
-        lines.append("The nearest training images were not found when the run ended: its last lines say why.")
+        lines.append("The nearest training images were not found when the run ended: its last lines show why.")
     return Html("".join(paragraph(line, "warn") for line in lines))
 
 
@@ -167,8 +167,8 @@ def _by_class(classes: np.ndarray, found: Predictions, number: int) -> list[np.n
 
 
 def _examples(of: Shown) -> list[list[int]]:
-    """Training images that there are pictures of, by class; those that are no mistake's neighbours first, which were
-    drawn by chance."""
+    """Training images that there are pictures of, by class; first those that were drawn by chance, not as neighbours of
+    a mistake."""
     found: list[list[int]] = [[] for _ in of.run.facts.class_names]
     if of.found.pictures is None:
         return found

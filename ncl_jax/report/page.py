@@ -144,7 +144,7 @@ def figures(run: RunContent) -> str:
         return found
     worse = _sentence(worse_than(run.results)) or "The run is at least as good as each of them."
     simple = table(["%", *names], [(name, *cells) for name, cells in rows])
-    return found + "<h3>Simple classifiers on the same features</h3>" + paragraph(worse) + simple
+    return found + "<h3>Simple classifiers on the frozen features</h3>" + paragraph(worse) + simple
 
 
 def head_and_tail(run: RunContent, prefix: str) -> str:
@@ -160,9 +160,8 @@ def course(run: RunContent, prefix: str) -> str:
     """The run over its epochs."""
     if not run.metrics:
         return ""
-    balanced = bool(run.results["config"]["loss"]["balanced"])
     drawn = [
-        figure(plots.svg(charts.curves(run.metrics, balanced, [panel]), f"{prefix} {panel} over the epochs"))
+        figure(plots.svg(charts.curves(run.metrics, [panel]), f"{prefix} {panel} over the epochs"))
         for panel in charts.PANELS
     ]
     return f'<h2>Training</h2><div class="pair">{"".join(drawn)}</div>'

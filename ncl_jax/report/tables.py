@@ -105,7 +105,7 @@ def blind(results: dict) -> str:
     tested, training = np.asarray(results["test_counts"]), np.asarray(results["class_counts"])
     share, chance = tested[training.argmax()] / tested.sum(), 1 / (tested > 0).sum()
     return (
-        f"without looking at the images: naming the largest class always is right for {100 * share:.1f} % of them, "
+        f"without looking at the images: always naming the largest class is right for {100 * share:.1f} % of them, "
         f"{100 * chance:.1f} % as a mean of classes; guessing, for {100 / len(tested):.1f} %"
     )
 
@@ -130,20 +130,20 @@ def other_prior(results: dict) -> str:
 
 
 def _baseline_lines(results):
-    """What simple classifiers reach on the same features, and whether the run is worse than one of them."""
+    """What simple classifiers reach on the frozen features, and whether the run is worse than one of them."""
     heads, rows = baselines(results)
     if not rows:
         return []
     wide = [max(8, len(head) + 2) for head in heads]
     lines = [
         f"{name:<26}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, wide, strict=True))
-        for name, cells in [("on the same features:", heads), *rows]
+        for name, cells in [("on the frozen features:", heads), *rows]
     ]
     return [*lines, *filter(None, [worse_than(results)])]
 
 
 def baselines(results: dict) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The heads and the rows, by name, of the simple classifiers on the same features, the best first."""
+    """The heads and the rows, by name, of the simple classifiers on the frozen features, the best first."""
     found, places, leading = results.get("baselines") or {}, digits_of(results), _leading(results)
     keys = ["classes"] * (leading == "classes") + ["accuracy", *groups_of(results["ensemble"])]
     rows = {name: row | {"classes": _of_classes(row)} for name, row in found.items()}
@@ -166,7 +166,7 @@ def _leading(results):
 
 
 def worse_than(results: dict) -> str:
-    """A sentence where a simple classifier on the same features is better than the run; empty where none is."""
+    """A sentence where a simple classifier on the frozen features is better than the run; empty where none is."""
     found, key, places = results.get("baselines") or {}, _leading(results), digits_of(results)
     if not found:
         return ""
@@ -178,7 +178,7 @@ def worse_than(results: dict) -> str:
     pair = f"{100 * own:.{places}f} % against {100 * of[best]:.{places}f} %" + " as a mean of classes" * (
         key == "classes"
     )
-    return f"the run is worse than a simple classifier on the same features ({best}): {pair}"
+    return f"the run is worse than a simple classifier on the frozen features ({best}): {pair}"
 
 
 def predictors(results: dict) -> list[tuple[str, dict]]:

@@ -1,4 +1,4 @@
-"""What a page says first: what the model can and cannot do, and what to do next, in sentences."""
+"""What a page begins with: what the model can and cannot do, and what to do next, in sentences."""
 
 from collections.abc import Callable, Sequence
 
@@ -82,7 +82,7 @@ def _baselines(of: ClassFigures) -> str:
     majority = of.tested[of.training.argmax()] / of.tested.sum()
     chance = 1 / tested.sum()
     return (
-        "Without looking at the images: naming the largest class always is right for "
+        "Without looking at the images: always naming the largest class is right for "
         f"{percent(float(majority))} % of the images and {percent(float(chance))} % as a mean over classes; guessing, "
         f"for {percent(1 / len(tested))} %."
     )

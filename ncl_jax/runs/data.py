@@ -49,7 +49,7 @@ def data_left(config: ml_collections.ConfigDict, directory: RunDir) -> tuple[Spl
 def new_data(
     config: ml_collections.ConfigDict, facts: dataset.Facts, place: str, data_dir: str | None
 ) -> tuple[Split, list[str]]:
-    """Other images with labels than those of a run, and lines to be shown; files that cannot be read are left out where
+    """Other images with labels than those of a run, and lines to be shown; files that cannot be read are skipped where
     the run's were (`data.skip_unreadable`).
 
     Raises:
@@ -64,4 +64,4 @@ def new_data(
         raise DataError(f"--data={place}: no image can be read: replace them")
     present = len(set(split.labels.tolist()))
     counts = f"{len(split):,} images of {present:,} of {facts.num_classes:,} classes, from {place}"
-    return split, [counts, *notes, *[f"unreadable images that are left out: {len(lost):,}"] * bool(lost)]
+    return split, [counts, *notes, *[f"unreadable images that are skipped: {len(lost):,}"] * bool(lost)]

@@ -61,7 +61,7 @@ def evaluated(run: str, wrote_page: bool) -> list[str]:
 def predicted(unreadable: int) -> list[str]:
     """After answers were written to a file."""
     found = ["where classes are as frequent as in training, --prior=train suits better than the default"]
-    return [f"{unreadable} files could not be read: the column error says why", *found] if unreadable else found
+    return [f"{unreadable} files could not be read: the column error gives the reason", *found] if unreadable else found
 
 
 def reported(runs: Sequence[str], out: str) -> list[str]:
@@ -97,7 +97,7 @@ def distilled(teacher: str, student: str) -> list[str]:
 
 
 def unfinished(run: str, epoch: int, epochs: int) -> list[str]:
-    """What is to be known of answers by a run that has not come to its end."""
+    """What is to be known of answers by a run that has not ended."""
     if epoch >= epochs:
         return []
     return [f"note: unfinished, epoch {epoch} of {epochs}: ncl-jax train --resume={quoted(run)} continues the run"]

@@ -217,4 +217,4 @@ def test_labels_and_splits_of_one_table_train_a_recipe(tmp_path):
     config = config_files.load(f"list:dir={tmp_path},train=a.csv,image_size=8,group_by=folder")
     data = build_data.data(config)
     assert config.data.eval_split == "test" and np.bincount(data.test.labels).tolist() == [2]
-    assert any("stand in train and in test: 1 (img/fern)" in line for line in data.notes)
+    assert any("train and in test: 1 (img/fern)" in line for line in data.notes)

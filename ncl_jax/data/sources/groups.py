@@ -46,7 +46,7 @@ def of_splits(splits: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def remarks(groups: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """Lines on how many groups each split has, and on those that stand in several splits; none without groups."""
+    """Lines on how many groups each split has, and on those that are in several splits; none without groups."""
     if not groups:
         return ()
     of = {name: set(found) for name, found in groups.items()}
@@ -56,7 +56,7 @@ def remarks(groups: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         if both := sorted(of[name] & of["train"]):
             rows = np.isin(groups[name].astype(str), both).sum()
             lines.append(
-                f"groups that stand in train and in {name}: {len(both):,} ({first_few(both)}), with {rows:,} of "
+                f"groups that are both in train and in {name}: {len(both):,} ({first_few(both)}), with {rows:,} of "
                 f"{len(groups[name]):,} {name} images, whose figures are too good for groups that are new"
             )
     return tuple(lines)

@@ -58,7 +58,7 @@ def locate(
     skip: bool = False,
 ) -> Located:
     """The files of a list, in whichever layout its first one is found; `place` says where a row stands. With `skip`,
-    those that are not there are left out, unless that is all.
+    those that are not there are skipped, unless that is all.
 
     Absolute paths of another computer are taken from where the rest of the first one is found below the root. A path
     that leads to no file is tried with / for \\, in the other Unicode form and with its ending in the other case of
@@ -152,7 +152,7 @@ def _below(root, path, place=None, row=0):
     if relative.split(os.sep, 1)[0] == os.pardir:
         where = f"{place(row)}: " if place else ""
         raise DataError(
-            f"{where}the path {path!r} of the list leads out of data.dir={root}: give a root above all images"
+            f"{where}the path {path!r} of the list leads out of data.dir={root}: set a root above all images"
         )
     return relative
 

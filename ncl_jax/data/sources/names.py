@@ -9,7 +9,7 @@ MISSING = {"nan", "<na>", "none", "null", "n/a"}  # what other programs write fo
 
 
 def clean(name: str) -> str:
-    """The form that is compared, kept and shown: without blanks around it, é as one character, bytes that are no text
+    """The form that is compared, kept and shown: without blanks around it, é as one character, bytes that are not text
     as their numbers."""
     try:
         raw = name.encode("utf-8", "surrogateescape")
