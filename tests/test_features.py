@@ -255,7 +255,7 @@ def test_the_heads_are_exported_as_safetensors(frozen, tmp_path):
     export(frozen, tmp_path / "model.safetensors")
     with safe_open(tmp_path / "model.safetensors", "np") as file:
         kernel, metadata = file.get_tensor("params/classifier/kernel"), file.metadata()
-    restored = restore(frozen)
+    restored = restore(RunDir(frozen), None)
     np.testing.assert_array_equal(kernel, restored.variables["params"]["classifier"]["kernel"])
     assert json.loads(metadata["backbone"])["variables_sha256"] == restored.progress["trunk"]
 
