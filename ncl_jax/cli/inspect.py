@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--labels={labels} would be overwritten by what is found now: pass another folder, --out=DIR"
         )
-    found = inspect(config, files)
+    found = inspect(config, files, [args.config, *args.fields])
     console.say_lines(next_steps.inspected(args.config, args.fields, not found))
     if found:
         raise DataError(f"{len(found)} problem{'s' * (len(found) > 1)} would stop or spoil a run: fix the data first")

@@ -142,7 +142,7 @@ def figures(run: RunContent) -> str:
     names, rows = baselines(run.results)
     if not rows:
         return found
-    worse = _sentence(worse_than(run.results)) or "The run is at least as good as each of them."
+    worse = _sentence(worse_than(run.results)) or "None of them is better than the run by more than chance."
     simple = table(["%", *names], [(name, *cells) for name, cells in rows])
     return found + "<h3>Simple classifiers on the frozen features</h3>" + paragraph(worse) + simple
 

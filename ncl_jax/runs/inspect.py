@@ -1,6 +1,7 @@
 """Looking at a data set: what it holds, what would stop or spoil a run, and what comparing its images says."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import ml_collections
@@ -24,12 +25,13 @@ class Files(NamedTuple):
     suspected: pathlib.Path  # table of suspected labels; only written where labels could be judged
 
 
-def inspect(config: ml_collections.ConfigDict, files: Files) -> list[Remark]:
+def inspect(config: ml_collections.ConfigDict, files: Files, command: Sequence[str] = ()) -> list[Remark]:
     """Prints what the data is, writes the page, and returns what would stop or spoil a run with it.
 
     Args:
       config: of the run.
       files: what is written.
+      command: the value of `--config` and the arguments after it, where they are known.
 
     Raises:
       ConfigError: a bad value.
@@ -46,7 +48,7 @@ def inspect(config: ml_collections.ConfigDict, files: Files) -> list[Remark]:
     console.say_text(overview.summary(data, examined))
     for line in remarks.suggestions(config, data, examined["train"].sizes):
         console.say(line)
-    known, found = remarks.remarks(config, data, examined), find(config, data, examined)
+    known, found = remarks.remarks(config, data, examined), find(config, data, examined, command)
     for remark in [*known, *findings.lines(data, found)]:
         console.say_text(f"note: {remark}")
     problems = remarks.problems(config, data, examined)
