@@ -50,10 +50,10 @@ def worst(of: Shown) -> Html:
     words = (
         "The mistakes that the model is surest of, at most two of a pair of classes. Wrong labels may be among "
         "them. Below each are the training images nearest to it, with their classes and distances (0: the same, 1: "
-        "nothing in common): they show where the answer comes from."
+        "nothing in common): they show what the prediction rests on."
     )
     items = [_mistake(of, row, near.get(row, [])) for row in rows]
-    body = f'<div class="grid large">{"".join(items)}</div>' if items else paragraph("Every answer is right.")
+    body = f'<div class="grid large">{"".join(items)}</div>' if items else paragraph("Every prediction is right.")
     heading = f'<h2 id="{of.prefix}-worst">The most confident mistakes</h2>'
     return Html(heading + paragraph(words if items else "", "soft") + _gone(of) + body)
 

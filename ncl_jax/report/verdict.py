@@ -129,7 +129,7 @@ def _labels(found: Predictions, worst: str) -> Html:
             if len(labels) and (labels == found.top[0, row]).all()
         }
         number = len(agreeing.intersection(rows))
-        alike = f" {number} of them resemble training images of the answered class alone." if number else ""
+        alike = f" {number} of them resemble training images of the predicted class alone." if number else ""
     return Html(
         f"Check the labels of {link(worst, f'the {len(rows)} most confident mistakes')}: where the model is sure and "
         f"wrong, the label may be the mistake.{alike}"
@@ -174,7 +174,7 @@ def _too_sure(found: Predictions) -> str:
     if sure - right <= TOO_SURE:
         return ""
     words = (
-        f"The model is too sure of itself: its answers have a mean probability of {percent(sure, 0)} %, but "
+        f"The model is too sure of itself: its predictions have a mean probability of {percent(sure, 0)} %, but "
         f"{percent(right, 0)} % are right. Where there is a val split, --temperature=val corrects that in predict, "
         "evaluate and export."
     )
