@@ -181,7 +181,7 @@ def confusions(run: RunContent, found: Predictions, prefix: str) -> str:
         f'<input type="radio" class="count" name="{group}" id="{group}-c"><label for="{group}-c">images</label>'
         f'<div class="shares">{drawn[0]}</div><div class="counts">{drawn[1]}</div></div>'
     )
-    caption = "The ensemble. Rows are true classes, sorted by training images; right answers on the diagonal."
+    caption = "The ensemble. Rows are true classes, sorted by training images; right predictions on the diagonal."
     content = figure(toggle, caption, "single")
     large = len(counts) > LARGEST_MATRIX
     return "<h2>Confusion matrix</h2>" + (folded(f"Of {len(counts):,} classes", content) if large else content)
@@ -199,7 +199,7 @@ def confidence(run: RunContent, found: Predictions, prefix: str) -> str:
         for p, title in enumerate(titles)
     ]
     text = (
-        "How often an answer is right at each confidence; the numbers are of test images, and bars of few say little. "
+        "How often a prediction is right at each confidence; the numbers are of test images, and bars of few say little. "
         "Below the dashed line the model is too sure of itself, above it it is less sure than it could be. ECE, the "
         f"expected calibration error, is the mean distance from that line. {verdict.calibration(found)}"
     )

@@ -205,7 +205,7 @@ def calibration(found: Predictions) -> str:
         return ""
     much = "too sure of itself" if sure > right else "less sure than it could be"
     return (
-        f"The model is {much}: its answers have a mean probability of {percent(sure, 0)} %, and {percent(right, 0)} % "
+        f"The model is {much}: its predictions have a mean probability of {percent(sure, 0)} %, and {percent(right, 0)} % "
         "are right."
     )
 
@@ -216,7 +216,7 @@ def _temperature(found: Predictions) -> Html:
     if not said:
         return Html()
     return Html(
-        f"{said} A temperature corrects the probabilities and leaves the answers as they are: pass "
+        f"{said} A temperature corrects the probabilities and leaves the predicted classes as they are: pass "
         "<code>--temperature=val</code> to predict, evaluate and export. It needs a val split: "
         "<code>--config.data.val_share=0.1</code> splits one off in training."
     )
