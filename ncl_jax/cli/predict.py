@@ -74,7 +74,7 @@ def write_all(
             each(lambda answer: to_file(write, answer))
     except OSError as error:
         partial = partial_of(out)
-        kept = f"; the answers so far are in {partial}" if partial.exists() else ""
+        kept = f"; the predictions so far are in {partial}" if partial.exists() else ""
         raise WriteError(f"--out={out} cannot be written: {error}{kept}") from error
 
 
@@ -88,7 +88,7 @@ def _show(answer, how):
     except BrokenPipeError as error:
         raise Interrupted("", signal.SIGPIPE) from error
     except OSError as error:
-        raise WriteError(f"the answers cannot be written to standard output: {error}") from error
+        raise WriteError(f"the predictions cannot be written to standard output: {error}") from error
 
 
 def read_names() -> list[str]:
@@ -121,9 +121,9 @@ def arguments(parser: Parser) -> None:
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes named for each image; default: 5")
     parser.add_argument("--expert", type=int, metavar="N", help="one expert; default: the ensemble")
     add_model(parser, ", or estimate: from the given images")
-    parser.add_argument("--out", metavar="FILE", help="file for the answers, .csv or .jsonl; default: the console")
+    parser.add_argument("--out", metavar="FILE", help="file for the predictions, .csv or .jsonl; default: the console")
     add_force(parser)
-    trust = parser.add_argument_group("how far answers can be trusted (docs/trust.md)")
+    trust = parser.add_argument_group("how far predictions can be trusted (docs/trust.md)")
     trust.add_argument(
         "--coverage", type=float, metavar="SHARE",
         help="add the set of classes that holds the true one in this share of the cases, such as 0.9",
@@ -143,7 +143,9 @@ def arguments(parser: Parser) -> None:
         "that share is marked",
     )  # fmt: skip
     trust.add_argument(
-        "--sort-into", metavar="DIR", help="new folder for links to the images (or copies) by answer; unsure ones apart"
+        "--sort-into",
+        metavar="DIR",
+        help="new folder for links to the images (or copies), a folder per class; unsure ones apart",
     )
     trust.add_argument(
         "--review",
@@ -211,8 +213,8 @@ def main(args: argparse.Namespace) -> None:
     summary = Summary(model, args.review)
     write_all(model, found, how, out, sorter, summary)
     results = directory.read_results() or {}
-    if same := tables.same_experts(results):
-        console.say(f"note: {same}: their disagreement says nothing about an image", error=True)
+    if results and tables.coincide(results):
+        console.say(f"note: {tables.why_they_coincide(results)}: disagreement says nothing about an image", error=True)
     _end(args, summary, len(files), out, sorter, answers.why_unsure(how), results)
 
 

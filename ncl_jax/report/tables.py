@@ -5,12 +5,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ncl_jax.models import FROZEN
 from ncl_jax.trust.intervals import wilson
 
 GROUPED = ("accuracy", "many", "medium", "few")
 COLUMNS = ("accuracy", "many", "medium", "few", "nll", "ece")
 MEANS = {"classes": "mean of classes", "f1": "macro F1"}  # beside the accuracy
 HEADS = {"accuracy": "accuracy", **MEANS, "many": "many", "medium": "medium", "few": "few", "nll": "NLL", "ece": "ECE"}
+SHOWN = 0.0005  # 0.05 %, or thousandths of a nat: differences below it are rounded away
 _HEAD = "--config.model.classifier=linear --config.model.standardize=True --config.model.head_start=random"
 SAME_HEAD = {  # what trains a head that is much the same as a simple classifier
     "linear, cross-entropy": f"method=ce and {_HEAD}",
@@ -29,15 +31,14 @@ def table(results: dict) -> str:
     shown = _keys(results)
     wide = [max(8, len(HEADS[key]) + 2) for key in shown]
     lines = [" " * 18 + "".join(f"{HEADS[key]:>{width}}" for key, width in zip(shown, wide, strict=True))]
-    same = same_experts(results)
-    for name, cells in columns(results)[: 1 if same else None]:
+    for name, cells in columns(results)[: 1 if coincide(results) else None]:
         lines.append(f"{name:<18}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, wide, strict=True)))
     places = digits_of(results)
-    if means := class_means(results):
-        cells = [f"{name} {_cell(name, means[name], places)}" for name in _groups(means)]
+    if (means := class_means(results)) and groups_of(means):
+        cells = [f"{name} {_cell(name, means[name], places)}" for name in groups_of(means)]
         lines.append("groups as means of classes: " + ", ".join(cells))
-    if same:
-        lines.append(same)
+    if coincide(results):
+        lines.append(why_they_coincide(results))
     elif results.get("disagreement"):
         kl, top1 = results["disagreement"]["kl"], results["disagreement"]["top1"]
         lines.append(_disagreement_line("experts disagree %", top1, 100))
@@ -51,35 +52,19 @@ def table(results: dict) -> str:
     return "\n".join(lines)
 
 
-def same_experts(results: dict) -> str:
-    """A sentence where the experts name the same class for every test image and have the same figures; empty where they
-    do not, and of a single network."""
-    found, experts = results.get("disagreement"), results["experts"]
-    if not found or len(experts) < 2 or found["top1"]["all"] != 0:
-        return ""
-    shown = [[_cell(key, expert.get(key), 1) for key in COLUMNS if key != "nll"] for expert in experts]
-    if any(cells != shown[0] for cells in shown):
-        return ""
-    frozen = results.get("config", {}).get("model", {}).get("freeze", 0) < 0  # models.FROZEN
-    why = (
-        ": on frozen features they learn the same head from the same start; model.num_experts=1 reaches the same for a "
-        "fraction of the training (docs/features.md)"
-    )
-    return f"the {len(experts)} experts give the same answers{why * frozen}"
-
-
 def _keys(results: dict) -> list[str]:
     """The columns: what counts most comes first; means over classes where they are known."""
     known = [key for key in MEANS if _mean(results, 0, key) is not None]
     means_first = results.get("means_first", is_unequal(results))
     first = ["classes", "accuracy"] if "classes" in known and means_first else ["accuracy", "classes"]
-    groups = _groups(results["ensemble"])
+    groups = groups_of(results["ensemble"])
     return [key for key in [*first, "f1", *groups, "nll", "ece"] if key in known or key not in MEANS]
 
 
-def _groups(row: dict) -> list[str]:
-    """The groups of classes that there are."""
-    return [name for name in GROUPED[1:] if row[name] is not None]
+def groups_of(row: dict) -> list[str]:
+    """The groups of classes that have a figure; none where all classes are in one, whose figure is that of all."""
+    known = [name for name in GROUPED[1:] if row.get(name) is not None]
+    return known if len(known) > 1 else []
 
 
 def heads(results: dict) -> list[str]:
@@ -179,7 +164,7 @@ def _baseline_lines(results):
 def baselines(results: dict) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """The heads and the rows, by name, of the simple classifiers on the frozen features, the best first."""
     found, places, leading = results.get("baselines") or {}, digits_of(results), _leading(results)
-    keys = ["classes"] * (leading == "classes") + ["accuracy", *_groups(results["ensemble"])]
+    keys = ["classes"] * (leading == "classes") + ["accuracy", *groups_of(results["ensemble"])]
     rows = {name: row | {"classes": _of_classes(row)} for name, row in found.items()}
     order = sorted(rows, key=lambda name: -(rows[name][leading] or 0))
     return [HEADS[key] for key in keys], [
@@ -234,19 +219,40 @@ def _chance(results, row, key):
 
 
 def predictors(results: dict) -> list[tuple[str, dict]]:
-    """The rows of the table by name: the ensemble, every expert, their mean and the best of them; of a single network
-    its row alone, and that of the ensemble that it learned from."""
+    """The rows of the table by name: the ensemble, every expert, their mean and the best of them; the ensemble alone
+    where its experts coincide; of a single network its row alone, and that of the ensemble that it learned from."""
     rows = [
         row | {key: _mean(results, index, key) for key in MEANS}
         for index, row in enumerate([results["ensemble"], *results["experts"]])
     ]
     ensemble, *experts = rows
+    if coincide(results):
+        return [("ensemble", ensemble)]
     if len(experts) == 1:
         teacher = results.get("teacher")
         return [("student", ensemble), ("its teacher", teacher)] if teacher else [("the network", ensemble)]
     named = [("ensemble", ensemble), *((f"expert {i}", expert) for i, expert in enumerate(experts))]
     best = max(range(len(experts)), key=lambda i: experts[i]["accuracy"])
     return [*named, ("mean expert", mean_expert(experts)), (f"best expert ({best})", experts[best])]
+
+
+def coincide(results: dict) -> bool:
+    """Whether a run has several experts that give the same answers, but for less than a table shows."""
+    differ = results.get("disagreement")
+    if len(results["experts"]) < 2 or not differ:
+        return False
+    return all(differ[kind]["all"] is not None and differ[kind]["all"] < SHOWN for kind in ("kl", "top1"))
+
+
+def why_they_coincide(results: dict) -> str:
+    """A sentence on experts that give the same answers."""
+    frozen = results.get("config", {}).get("model", {}).get("freeze") == FROZEN
+    why = (
+        ": on frozen features all learn the same; model.num_experts=1 reaches the same for a part of the training"
+        if frozen
+        else ""
+    )
+    return f"the {len(results['experts'])} experts give the same answers{why}; the ensemble stands for each of them"
 
 
 def ensemble(results: dict) -> dict:

@@ -107,11 +107,11 @@ def mix_lines(model: Model, found: Estimated) -> list[str]:
     """What is printed about an estimate."""
     shares, prior = found.mix, trust.train_prior(model.facts)
     if shares.refused:
-        return [f"the mix of classes was not estimated: {shares.refused}. The answers are under the run's own prior"]
+        return [f"the mix of classes was not estimated: {shares.refused}. The predictions use the run's own prior"]
     lines = [
         f"mix of classes estimated from {shares.images:,} images: the log-likelihood per image is {shares.gain:.3f} "
-        f"({shares.gain_low:.3f} to {shares.gain_high:.3f}) higher than with the training shares; answers changed by "
-        f"it: {found.changed:,}"
+        f"({shares.gain_low:.3f} to {shares.gain_high:.3f}) higher than with the training shares; changed "
+        f"predictions: {found.changed:,}"
     ]
     for c in mix.movers(shares, prior):
         here = f"{100 * shares.shares[c]:.1f} % here ({100 * shares.low[c]:.1f} to {100 * shares.high[c]:.1f})"
@@ -195,4 +195,4 @@ class Summary:
         shown = ", ".join(f"{label} {number:,}" for label, number in common[:MOST_COUNTED])
         rest = sum(number for _, number in common[MOST_COUNTED:])
         more = f", {len(common) - MOST_COUNTED} other classes {rest:,}" if rest else ""
-        return f"answers by class: {shown or 'none'}{more}"
+        return f"predictions by class: {shown or 'none'}{more}"
