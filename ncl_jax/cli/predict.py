@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, at_least, check_writable, new_file
+from ncl_jax.data.sources.walk import Unused
 from ncl_jax.errors import ConfigError, DataError, Interrupted, WriteError
 from ncl_jax.evaluation import priors
 from ncl_jax.runs import answers, messages, next_steps
@@ -181,7 +182,8 @@ def main(args: argparse.Namespace) -> None:
     """The command."""
     out = _check(args)
     names = [n for name in args.images for n in (read_names() if name == "-" else [name]) if n]
-    files = find_files(names)
+    unused = Unused()
+    files = find_files(names, unused)
     startup.prepare()
     prior = None if args.prior == ESTIMATE else args.prior
     try:
@@ -203,7 +205,8 @@ def main(args: argparse.Namespace) -> None:
     how, found = _scored(args, model, files)
     summary = Summary(model, args.review)
     write_all(model, found, how, out, sorter, summary)
-    _end(summary, len(files), out, sorter)
+    results = None if args.prior else directory.read_results()
+    _end(summary, len(files), out, sorter, unused, results)
 
 
 def _scored(args: argparse.Namespace, model: Model, files: list[str]) -> tuple[How, Iterable[Scored]]:
@@ -223,12 +226,21 @@ def _scored(args: argparse.Namespace, model: Model, files: list[str]) -> tuple[H
     return how._replace(shares=None if estimated.mix.refused else estimated.mix.shares), found
 
 
-def _end(summary: Summary, number: int, out: pathlib.Path | None, sorter: Sorter | None) -> None:
+def _end(
+    summary: Summary,
+    number: int,
+    out: pathlib.Path | None,
+    sorter: Sorter | None,
+    unused: Unused,
+    results: dict | None,
+) -> None:
     """The lines at the end. Raises DataError where files could not be read."""
     error = out is None  # standard output holds the answers
     if out is not None:
         console.say(f"wrote {out}: {number - summary.failed} of {number} files")
-        console.say_lines(next_steps.predicted(summary.failed))
+        console.say_lines(next_steps.predicted(summary.failed, results))
+        for line in unused.lines(pathlib.Path()):
+            console.say(line)
     console.say(summary.counts(), error=error)
     if summary.refused:
         console.say(f"unlike anything in training: {summary.refused:,} of {number - summary.failed:,}", error=error)

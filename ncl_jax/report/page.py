@@ -3,6 +3,7 @@
 from html import escape
 
 from ncl_jax.config.fields import flatten
+from ncl_jax.errors import printable
 from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.evaluation.shown import Pair
 from ncl_jax.report import charts, classes, confusion, galleries, pairs, plots, promises, verdict
@@ -115,7 +116,10 @@ def facts(run: RunContent) -> str:
         "checksum of the training images": str(results.get("rows_checksum", "")),
     }  # fmt: skip
     listed = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items())
-    return f"<h2>The run</h2><dl>{listed}</dl>"
+    notes = [line for line in results.get("data_notes", ()) if not line.startswith("warning: ")]
+    of_data = "".join(f"<li>{escape(printable(line))}</li>" for line in notes)
+    known = f"<h3>Notes on the data</h3><ul>{of_data}</ul>" if notes else ""
+    return f"<h2>The run</h2><dl>{listed}</dl>{known}"
 
 
 def figures(run: RunContent) -> str:

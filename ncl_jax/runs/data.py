@@ -47,14 +47,15 @@ def data_left(config: ml_collections.ConfigDict, directory: RunDir) -> tuple[Spl
 
 
 def new_data(
-    config: ml_collections.ConfigDict, facts: dataset.Facts, place: str, data_dir: str | None
+    config: ml_collections.ConfigDict, directory: RunDir, place: str, data_dir: str | None
 ) -> tuple[Split, list[str]]:
-    """Other images with labels than those of a run, and lines to be shown; files that cannot be read are left out where
-    the run's were (`data.skip_unreadable`).
+    """Other images with labels than those of a run, and lines to be shown, also where the run was trained on some of
+    them; files that cannot be read are left out where the run's were (`data.skip_unreadable`).
 
     Raises:
       DataError: see `labelled.read`.
     """
+    facts = directory.read_facts()
     skip, root = config.data.skip_unreadable, None if data_dir is None else expand("--data_dir", data_dir)
     split, notes = labelled.read(expand("--data", place), facts.class_names, root, skip)
     lost: list[tuple[str, str]] = []
@@ -64,4 +65,13 @@ def new_data(
         raise DataError(f"--data={place}: no image can be read: replace them")
     present = len(set(split.labels.tolist()))
     counts = f"{len(split):,} images of {present:,} of {facts.num_classes:,} classes, from {place}"
-    return split, [counts, *notes, *[f"unreadable images that are left out: {len(lost):,}"] * bool(lost)]
+    unreadable = [f"unreadable images that are left out: {len(lost):,}"] * bool(lost)
+    return split, [counts, *notes, *unreadable, *trained_on(config, directory, split)]
+
+
+def trained_on(config: ml_collections.ConfigDict, directory: RunDir, split: Split) -> list[str]:
+    """A line where a run was trained on some of these images."""
+    root = expand("data.dir", config.data.dir)
+    number = listing.known(directory.read_files(), "train", root, split)
+    text = f"warning: {number:,} of these {len(split):,} images were trained on: the figures are too good for new ones"
+    return [text] * bool(number)

@@ -52,7 +52,7 @@ def opening(
     lines = [
         description(data.facts, config, config.epochs + extend, device, workdir), recipe(config), *pretraining(config),
         *notes,
-        *left_out(data.facts), *data.notes, *scaled(config, noted.get("scaled", {})),
+        *left_out(data.facts), *data.lines(), *scaled(config, noted.get("scaled", {})),
         *ramp(config, length), *extension(config.epochs, extend, rate), "initialising",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -294,7 +294,8 @@ def left_out(facts: Facts) -> list[str]:
             f"{count} of {printable(name)}" for name, count in sorted(classes.items(), key=lambda item: -item[1])[:10]
         )
         lines.append(
-            f"unreadable {split} images that are left out: {sum(classes.values())} ({worst}); skipped.txt lists them"
+            f"left out of {split} (unreadable, or without a label, a file or an image): {sum(classes.values()):,} "
+            f"({worst}); skipped.txt lists them"
         )
     return lines
 

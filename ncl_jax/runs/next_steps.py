@@ -58,10 +58,16 @@ def evaluated(run: str, wrote_page: bool) -> list[str]:
     return [f"the run's page: ncl-jax report {quoted(run)}"]
 
 
-def predicted(unreadable: int) -> list[str]:
-    """After answers were written to a file."""
-    found = ["where classes are as frequent as in training, --prior=train suits better than the default"]
-    return [f"{unreadable} files could not be read: the column error says why", *found] if unreadable else found
+def predicted(unreadable: int, results: dict | None = None) -> list[str]:
+    """After answers were written to a file; `results`: of the run, None where the prior was chosen or they are not
+    known."""
+    moved = (results or {}).get("moved", {}).get("accuracy") or 0.0
+    own = (results or {}).get("ensemble", {}).get("accuracy") or 0.0
+    found = ["where classes are as frequent as in training, --prior=train suits better than the default"] * (
+        moved > own
+    )
+    files = f"{unreadable:,} file{'s' * (unreadable != 1)}"
+    return [f"{files} could not be read: the column error says why", *found] if unreadable else found
 
 
 def reported(runs: Sequence[str], out: str) -> list[str]:
