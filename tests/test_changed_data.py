@@ -9,9 +9,11 @@ from test_features import train
 from test_own_images import make_folder, write_image
 
 from ncl_jax import cli
+from ncl_jax.data import dataset
 from ncl_jax.data.sources.files import Files
-from ncl_jax.data.types import Split
+from ncl_jax.data.types import Request, Split
 from ncl_jax.errors import DataError
+from ncl_jax.runs.data import copies
 from ncl_jax.runs.evaluate import evaluate_run, finish
 from ncl_jax.storage import directory as directories
 from ncl_jax.storage import listing
@@ -226,6 +228,17 @@ def test_a_warning_says_that_images_were_trained_on(trained, tmp_path, capsys):
     evaluate_run(trained / "run", data=str(tmp_path / "new"))
     number = len(list((tmp_path / "new").rglob("*.jpg")))
     assert f"warning: {number - 1} of these {number} images were trained on" in capsys.readouterr().out
+
+
+def test_a_run_says_that_test_images_are_in_train(tmp_path):
+    make_folder(tmp_path, ("train", "test"), {"ant": 4, "bee": 4})
+    for path in tmp_path.glob("test/*/*.jpg"):
+        write_image(path, 500 + int(path.stem) + 9 * (path.parent.name == "ant"))
+    data = dataset.load(Request("folder", tmp_path), size=8)
+    assert copies(data) == []
+    shutil.copy(tmp_path / "train/ant/0.jpg", tmp_path / "test/bee/copy.jpg")
+    (line,) = copies(dataset.load(Request("folder", tmp_path), size=8))
+    assert line.startswith("warning: 1 of 9 test images")
 
 
 UNKNOWN = {  # what is there, and what is said

@@ -7,9 +7,11 @@ from ncl_jax.data import dataset
 from ncl_jax.data.sources import labelled
 from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
-from ncl_jax.runtime.files import expand
+from ncl_jax.runtime.files import expand, name_text
 from ncl_jax.storage import listing
 from ncl_jax.storage.directory import RunDir
+
+MOST_COMPARED = 100_000  # files of train and test of which copies are looked for when a run starts
 
 
 def same_data(config: ml_collections.ConfigDict, directory: RunDir) -> dataset.Data:
@@ -74,4 +76,21 @@ def trained_on(config: ml_collections.ConfigDict, directory: RunDir, split: Spli
     root = expand("data.dir", config.data.dir)
     number = listing.known(directory.read_files(), "train", root, split)
     text = f"warning: {number:,} of these {len(split):,} images were trained on: the figures are too good for new ones"
+    return [text] * bool(number)
+
+
+def copies(data: dataset.Data) -> list[str]:
+    """A line where files of the split that is evaluated seem to be in train too, by their sizes and ends."""
+    test, train = data.test, data.train
+    if (
+        not hasattr(train.images, "names")
+        or not hasattr(test.images, "names")
+        or len(train) + len(test) > MOST_COMPARED
+    ):
+        return []
+    number = listing.known(list(map(name_text, data.listing())), "train", train.images.root, test)
+    text = (
+        f"warning: {number:,} of {len(test):,} {data.facts.split} images seem to be in train too, file for file: the "
+        "figures are too good; ncl-jax inspect names such images, and near copies"
+    )
     return [text] * bool(number)
