@@ -33,6 +33,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import AxisType, Mesh  # noqa: E402
 
+from ncl_jax import models  # noqa: E402
 from ncl_jax.config import build  # noqa: E402
 from ncl_jax.config import files as config_files  # noqa: E402
 from ncl_jax.config import plan as plans  # noqa: E402
@@ -94,14 +95,19 @@ def make_feed(config, facts, mesh):
 
 
 def arguments(plan, train_step, feed):
-    """Shapes and places of what a call of the program takes beside the feed's source: state, history, key; count."""
+    """Shapes and places of what a call of the program takes beside the feed's source: state, history, key; count; and,
+    of adapters, the frozen backbone's variables."""
     state = jax.eval_shape(lambda: plans.initial_state(plan))
     places, whole = plans.state_places(plan, state), replicated(plan.mesh)
     place = lambda leaf, where=whole: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)  # noqa: E731
     key = place(jax.eval_shape(lambda: jax.random.key(0)))
-    history = steps.zero_history(train_step, feed.take, state, key, feed.like(), plan.steps_per_epoch)
+    frozen = None
+    if plan.lower is not None:
+        frozen = jax.tree.map(place, models.shapes_of(plan.trunk, plan.facts.image_shape)[1])
+    given, length = setup.given(frozen), plan.steps_per_epoch
+    history = steps.zero_history(train_step, feed.take, state, key, feed.like(), length, *given)
     count = jax.ShapeDtypeStruct((), np.int32, sharding=whole)
-    return (jax.tree.map(place, state, places), jax.tree.map(place, history), key), count
+    return (jax.tree.map(place, state, places), jax.tree.map(place, history), key), count, given
 
 
 def compile_program(config, facts, mesh):
@@ -109,10 +115,10 @@ def compile_program(config, facts, mesh):
     feed = make_feed(config, facts, mesh)
     plan = build.make_training_plan(config, facts, mesh)
     train_step = plans.train_step(plan, cut=feed.cut)
-    args, count = arguments(plan, train_step, feed)
+    args, count, given = arguments(plan, train_step, feed)
     began = time.perf_counter()
-    program = setup.lower_step(train_step, feed, plan.steps_per_call, args, count).compile()
-    return program, feed, args, time.perf_counter() - began
+    program = setup.lower_step(train_step, feed, plan.steps_per_call, args, count, *given).compile()
+    return program, feed, (*args, *given), time.perf_counter() - began
 
 
 def measure(program, config, mesh, seconds):
@@ -155,9 +161,10 @@ def timed(program, config, facts, mesh, feed, args):
     state = startup.run_once(lambda: plans.initial_state(plan), places)
     per_call = 1 if feed.cut else plan.steps_per_call
     count, seconds = jax.device_put(np.int32(per_call), key.sharding), []
+    frozen = [jax.tree.map(zeros, tree) for tree in args[3:]]
     for _ in range(CALLS + 1):
         began = time.perf_counter()
-        state, history, _ = program(state, history, key, source, count)
+        state, history, _ = program(state, history, key, source, count, *frozen)
         jax.block_until_ready(state)
         seconds.append((time.perf_counter() - began) / per_call)
     return {"step_seconds": statistics.median(seconds[1:]), "steps_per_call": per_call, "calls": CALLS}

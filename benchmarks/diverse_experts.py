@@ -1,12 +1,13 @@
 """Are heads on frozen features better together when each sees something else? Judged on held-out training images.
 
-    python benchmarks/diverse_experts.py --name=NAME --config=CONFIG[:ARGUMENTS] [--rest=IMBALANCE] [--seeds=5]
-        [--config.FIELD=VALUE ...] [--command=... --commit=... --machine=... --date=...]
+    python benchmarks/diverse_experts.py --name=NAME --config=CONFIG[:ARGUMENTS] --imbalance=IMBALANCE [--most=MOST]
+        [--seeds=5] [--config.FIELD=VALUE ...] [--command=... --commit=... --machine=... --date=...]
 
 Three experts learn by the recipe (`config.backbone.ON_FEATURES`) with NCL's individual learning; each row of `WAYS`
-makes them differ in one way, once without and once with NCL's distillation between them. Held out is what
-`held_out.py` holds out. Writes benchmarks/results/runs/NAME.json after every way, and a repeated command continues;
-`python tools/make_tables.py` makes a table of it.
+makes them differ in one way, once without and once with NCL's distillation between them. CONFIG leaves the data as it
+is; they are cut to IMBALANCE here, and judged on what the cut leaves out, at most MOST images of a class. Writes
+benchmarks/results/runs/NAME.json after every way, and a repeated command continues; `python tools/make_tables.py` makes
+a table of it.
 """
 
 # ruff: noqa: E402
@@ -28,14 +29,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from evidence import digits, right
-from held_out import parts
+from evidence_tables import DISTILLED
 
 from ncl_jax import losses
 from ncl_jax.cli.arguments import Parser, add_config, read_config
 from ncl_jax.config import build, build_data, recipes
 from ncl_jax.config import plan as plans
 from ncl_jax.config.plan import TrainingPlan
-from ncl_jax.data import dataset
+from ncl_jax.data import dataset, longtail
 from ncl_jax.data.features.extract import Views
 from ncl_jax.data.types import Split
 from ncl_jax.runs import heads, pretrained, trunk
@@ -91,6 +92,15 @@ class Layers:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.network, name)
 
+    def clone(self, **fields: Any) -> "Layers":
+        """The same with fields of the network changed."""
+        return Layers(self.network.clone(**fields))
+
+    def init_with_output(self, key: jax.Array, images: jax.Array, train: bool) -> tuple[jax.Array, Any]:
+        """Features and variables, as a Flax module's."""
+        variables = self.network.init(key, images, train)
+        return self.apply(variables, images, train), variables
+
     def apply(self, variables: Any, images: jax.Array, train: bool) -> jax.Array:
         """Features of images float32 `[B, H, W, 3]`."""
         names = ("layer6_3", "layer7_0", "layer8_bn")
@@ -101,16 +111,29 @@ class Layers:
         return jnp.concatenate([mean, most, *(x.mean((1, 2)) for x in earlier)], -1)
 
 
+def parted(data: dataset.Data, imbalance: float, most: int) -> dataset.Data:
+    """The data with its training images cut to an imbalance, and others of them, at most so many of a class (0: all),
+    for a test set."""
+    labels, number = data.train.labels, data.facts.num_classes
+    rows = longtail.select(labels, imbalance, number)
+    others = np.random.RandomState(0).permutation(np.setdiff1d(np.arange(len(labels)), rows))
+    each = [others[labels[others] == label][: most or None] for label in range(number)]
+    train, test = data.train.take(rows), data.train.take(np.sort(np.concatenate(each)))
+    facts = data.facts._replace(class_counts=tuple(np.bincount(train.labels, minlength=number).tolist()))
+    return data._replace(facts=facts, train=train, test=test)
+
+
 def featurized(plan: TrainingPlan, variables: Any, data: dataset.Data) -> dataset.Data:
-    """The data with all features `[N, 1 + V, 3072]` of the training images; each layer's are scaled to a mean length
-    of 1, so that those that are seen together count alike."""
+    """The data with all features `[N, 1 + V, 3072]` and `[N, 1, 3072]`; each layer's are scaled to a mean length of 1,
+    so that those that are seen together count alike."""
     plan = dataclasses.replace(plan, trunk=Layers(plan.trunk), input_shape=(sum(LAYERS.values()),))
-    views = Views(plan.loading.cached_views, plan.loading.flip)
-    compute = trunk.make_compute(plan, variables)
-    split = trunk.features(plan, variables, data.train, "training", compute, views)
-    blocks = np.split(split.images, np.cumsum(list(LAYERS.values()))[:-1], axis=-1)
-    scaled = [block / np.linalg.norm(block[:, 0], axis=-1).mean() for block in blocks]
-    return data._replace(train=Split(np.concatenate(scaled, -1), split.labels))
+    views, compute = Views(plan.loading.cached_views, plan.loading.flip), trunk.make_compute(plan, variables)
+    train = trunk.features(plan, variables, data.train, "training", compute, views)
+    test = trunk.features(plan, variables, data.test, "held-out", compute)
+    ends = np.cumsum(list(LAYERS.values()))[:-1]
+    lengths = [np.linalg.norm(block[:, 0], axis=-1).mean() for block in np.split(train.images, ends, axis=-1)]
+    scale = np.repeat(1 / np.array(lengths, np.float32), list(LAYERS.values()))
+    return data._replace(train=Split(train.images * scale, train.labels), test=Split(test.images * scale, test.labels))
 
 
 def columns(way: Way, num_experts: int, seed: int) -> np.ndarray:
@@ -214,23 +237,24 @@ def main() -> None:
     parser = Parser(description=__doc__)
     add_config(parser)
     parser.add_argument("--name", required=True)
-    parser.add_argument("--rest", type=float, default=0.0)
+    parser.add_argument("--imbalance", type=float, required=True)
+    parser.add_argument("--most", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=5)
     for field in ABOUT:
         parser.add_argument(f"--{field}", default="")
     args = parser.read(sys.argv[1:])
     startup.prepare()
     config = read_config(args)
-    data = build_data.data(config)
-    plan = build.make_training_plan(config, data.facts, build.mesh(config))
-    data = parts(config, featurized(plan, pretrained.load(config, plan).trunk, data), args.rest)
+    data = parted(build_data.data(config), args.imbalance, args.most)
     recipes.fit_batch(config, len(data.train))
+    plan = build.make_training_plan(config, data.facts, build.mesh(config))
+    data = featurized(plan, pretrained.load(config, plan).trunk, data)
     path = RESULTS / f"{args.name}.json"
     facts = {"class_counts": list(data.facts.class_counts), "labels": data.test.labels.tolist()}
     results = json.loads(path.read_text()) if path.exists() else facts | {"baselines": {}, "methods": {}}
     results = {field: getattr(args, field) for field in ABOUT} | results
     for name, way in WAYS.items():
-        for ending, weight in (("", 0.0), (", distillation", DISTILLATION)):
+        for ending, weight in (("", 0.0), (DISTILLED, DISTILLATION)):
             if name + ending in results["methods"]:
                 continue
             found = trained(config, data, way, weight, args.seeds)

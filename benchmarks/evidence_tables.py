@@ -1,4 +1,4 @@
-"""The tables of what `benchmarks/evidence.py` and `benchmarks/held_out.py` wrote. Figures are in % or in points."""
+"""The tables of what `evidence.py`, `held_out.py` and `diverse_experts.py` wrote. Figures are in % or in points."""
 
 import numpy as np
 
@@ -22,6 +22,7 @@ PARTS = (
     ("a prior for each expert (BalPoE)", "balpoe", BASE),
 )
 GROUPS = ("many", "medium", "few")
+DISTILLED = ", distillation"  # ends the names of ways with it
 
 
 def about(results: dict) -> str:
@@ -45,11 +46,18 @@ def difference(results: dict, first: str, second: str) -> tuple[pairs.Estimate, 
         [run["ensemble"]["classes"] for run in entry["runs"]] * (number // len(entry["runs"])) for entry in entries
     ]
     shares = [np.array(list(map(int, entry["right"]))) / len(entry["runs"]) for entry in entries]
-    labels = np.array(results["labels"])
-    tested = np.bincount(labels, minlength=len(results["class_counts"])) > 0
     seeds = pairs.over_seeds(*values)
-    found = pairs.both(seeds, pairs.over_images(*shares, labels, tested / tested.sum()))
+    found = pairs.both(seeds, pairs.over_images(*shares, *_strata(results)))
     return found, max(found.p(), seeds.p())
+
+
+def _strata(results):
+    """The classes of the test images and what each counts; those with a single image are one class together, which
+    changes no mean and gives it an error."""
+    labels, number = np.array(results["labels"]), len(results["class_counts"])
+    images = np.bincount(labels, minlength=number)
+    weights, single = (images > 0) / (images > 0).sum(), images == 1
+    return np.where(single[labels], number, labels), np.append(np.where(single, 0, weights), weights[single].sum())
 
 
 def cell(found: pairs.Estimate, corrected: float) -> str:
@@ -123,4 +131,25 @@ def held_out(of_data: dict[str, dict]) -> str:
     for name in next(iter(of_data.values()))["reached"]:
         cells = [spread(results["reached"][name]) for results in of_data.values()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def diverse(results: dict) -> str:
+    """Ways in which experts differ: the ensembles and the mean expert on held-out images, mean ± standard deviation
+    over seeds, and the differences from the first way and by distillation, with Holm's correction over both."""
+    ways = [name for name in results["methods"] if not name.endswith(DISTILLED)]
+    heads = ["held out (%)", "mean of classes", "one expert", "two experts differ on", f"minus {ways[0]} [95 %]"]
+    heads.append("distillation adds [95 %]")
+    keys = [(name, ways[0]) for name in ways[1:]]
+    keys += [(name + DISTILLED, name) for name in ways if name + DISTILLED in results["methods"]]
+    found = {key: difference(results, *key) for key in keys}
+    corrected = dict(zip(found, pairs.holm([p for _, p in found.values()]), strict=True))
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name in ways:
+        runs = results["methods"][name]["runs"]
+        figures = [spread([run[kind]["classes"] for run in runs]) for kind in ("ensemble", "expert")]
+        differ = f"{100 * np.mean([run['disagreement'] for run in runs]):.1f}"
+        both = (name, ways[0]), (name + DISTILLED, name)
+        cells = [cell(found[key][0], corrected[key]) if key in found else "" for key in both]
+        lines.append(f"| {' | '.join([name, *figures, differ, *cells])} |")
     return "\n".join(lines)

@@ -153,11 +153,12 @@ def table(results):
     rows = [row for row in results["rows"] if "images_per_second" in row]
     figures = {(row["what"], row["decoder"]): row for row in rows}
     decoders = list(dict.fromkeys(row["decoder"] for row in rows))
-    lines = [f"| images a second | {' | '.join(f'{name} | a CPU second' for name in decoders)} |"]
+    lines = [f"| images per second | {' | '.join(f'{name} | per CPU second' for name in decoders)} |"]
     lines.append("|---" * (1 + 2 * len(decoders)) + "|")
     for what in dict.fromkeys(row["what"] for row in rows):
         values = [figures.get((what, name), {}).get(key) for name in decoders for key in RATES]
-        lines.append(f"| {' | '.join([what] + ['' if value is None else f'{value:.0f}' for value in values])} |")
+        shown = what.replace("feed", "data loader")
+        lines.append(f"| {' | '.join([shown] + ['' if value is None else f'{value:.0f}' for value in values])} |")
     return "\n".join(lines)
 
 

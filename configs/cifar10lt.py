@@ -12,5 +12,5 @@ from ncl_jax.config import cifar_long_tailed
 
 def get_config(arguments: str | None = None):
     """Arguments: `imbalance` (>= 1), `method` and `semantics` (docs/methods.md), `epochs`, `seed`,
-    `backbone`, `pretrained`, `freeze`, `image_size`."""
+    `backbone`, `pretrained`, `freeze`, `image_size`, `recipe`."""
     return cifar_long_tailed(arguments, "cifar10", num_hard=3)  # authors' number of hard categories

@@ -7,7 +7,7 @@ says that cameras, sites or patients lie above the classes, and group_by=folder 
 images whole in automatic splits.
 
 Photographs take pretrained features where the weights are installed (docs/features.md); backbone=NAME, pretrained=WHAT
-and freeze=N choose others.
+and freeze=N choose others, recipe=lift adapters in a frozen transformer (docs/transformers.md).
 
 What is chosen for the images is printed when the run starts; any of it can be changed with --config.FIELD=VALUE.
 """
@@ -17,5 +17,5 @@ from ncl_jax.config import recipes
 
 def get_config(arguments: str | None = None):
     """Arguments: `dir`, `train`, `val`, `test`, `layout`, `group_by`, `image_size`, `imbalance`, `method`, `semantics`,
-    `epochs`, `seed`, `backbone`, `pretrained`, `freeze`."""
+    `epochs`, `seed`, `backbone`, `pretrained`, `freeze`, `recipe`."""
     return recipes.folder(arguments)

@@ -10,7 +10,7 @@ from ncl_jax.config import recipes
 
 def get_config(arguments: str | None = None):
     """Arguments: `method` and `semantics` (docs/methods.md), `epochs`, `seed`, `backbone`, `pretrained`, `freeze`,
-    `image_size` (docs/transformers.md)."""
+    `image_size`, `recipe` (docs/transformers.md)."""
     return recipes.large(
         arguments,
         "imagenet_lt",

@@ -5,12 +5,12 @@
 backbone=efficientnet_lite0,image_size=128 trains heads on pretrained features instead (docs/features.md).
 """
 
-from ncl_jax.config import base_config, choose_method, parse_arguments, recipes, scale_schedule
+from ncl_jax.config import base_config, parse_arguments, recipes, scale_schedule
 
 
 def get_config(arguments: str | None = None):
     """Arguments: `method` and `semantics` (docs/methods.md), `epochs`, `seed`, `backbone`, `pretrained`, `freeze`,
-    `image_size`."""
+    `image_size`, `recipe`."""
     defaults = {"method": "ncl_supervised", "semantics": "official", "epochs": 20, "seed": 0}
     args = parse_arguments(arguments, **defaults, **recipes.BACKBONE)
     config = base_config()
@@ -30,7 +30,7 @@ def get_config(arguments: str | None = None):
     config.optim.warmup_epochs = 2
     config.optim.milestones = (16, 18)
     config.contrast.queue = 256
-    scale_schedule(config, recipes.epochs_of(args, arguments))
+    scale_schedule(config, recipes.epochs_of(args, arguments, config.data.name))
     recipes.with_backbone(config, args)
-    choose_method(config, args.method, args.semantics)
+    recipes.with_method(config, args, arguments)
     return config

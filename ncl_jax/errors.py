@@ -39,7 +39,7 @@ def _escape(char: str) -> str:
 
 
 def one_line(error: BaseException, most: int = 300) -> str:
-    """The beginning of an error's message, for a line of our own."""
+    """The beginning of an error's message, for a line of this program."""
     return " ".join(str(error).split())[:most]
 
 
@@ -65,7 +65,7 @@ class DataError(NclError):
 
 
 class CheckpointError(NclError):
-    """No checkpoint that could be used; the message says what was tried."""
+    """No checkpoint that could be used; the message lists what was tried."""
 
 
 class ExportError(NclError):

@@ -4,9 +4,10 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
 import sys
 import time
+
+import forks
 
 from ncl_jax import cli
 from ncl_jax.storage.checkpoint import Checkpoints
@@ -44,16 +45,9 @@ def environment(cache):
 
 
 def start(arguments, cache, new_group=False):
-    """Starts a command in the tests' `environment`, in a process group of its own if asked."""
-    return subprocess.Popen(
-        arguments,
-        cwd=ROOT,
-        env=environment(cache),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=new_group,
-    )
+    """Starts a command in the tests' `environment`, in a process group of its own if asked; see forks.py."""
+    assert arguments[0] == sys.executable
+    return forks.start(arguments[1:], environment(cache), ROOT, new_group)
 
 
 def run(arguments, cache, code=0):
@@ -90,10 +84,12 @@ def here(arguments, capsys, code=0):
 def wait_for_epoch(process, workdir, epoch):
     """Returns as soon as the log shows the epoch, or the process has ended."""
     path = pathlib.Path(workdir) / "metrics.jsonl"
-    deadline = time.monotonic() + 300
+    deadline, lines = time.monotonic() + 300, ""
     while process.poll() is None and time.monotonic() < deadline:
-        if path.exists() and f'"kind": "train", "epoch": {epoch},' in path.read_text():
-            return
+        if path.exists() and path.stat().st_size > len(lines):
+            lines = path.read_text()
+            if f'"kind": "train", "epoch": {epoch},' in lines:
+                return
         time.sleep(0.002)
 
 

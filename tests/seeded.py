@@ -20,3 +20,22 @@ def tensor(name, shape):
 def images(side):
     """Two images [2, side, side, 3]."""
     return np.random.default_rng(side).normal(0, 1, (2, side, side, 3)).astype(np.float32)
+
+
+def uint8_images(number, side):
+    """Images uint8 [number, side, side, 3]."""
+    return np.random.default_rng(number).integers(0, 256, (number, side, side, 3), np.uint8)
+
+
+def vit_tensors(depth, width, patch, side):
+    """A vision transformer's tensors by timm's names, for images of a side; twice as many hidden units as numbers of a
+    token."""
+    shapes = {"cls_token": (1, 1, width), "pos_embed": (1, 1 + (side // patch) ** 2, width),
+              "patch_embed.proj.weight": (width, 3, patch, patch), "patch_embed.proj.bias": (width,),
+              "norm.weight": (width,), "norm.bias": (width,)}  # fmt: skip
+    of_block = {"norm1": (width,), "attn.qkv": (3 * width, width), "attn.proj": (width, width), "norm2": (width,),
+                "mlp.fc1": (2 * width, width), "mlp.fc2": (width, 2 * width)}  # fmt: skip
+    for number in range(depth):
+        for name, shape in of_block.items():
+            shapes |= {f"blocks.{number}.{name}.weight": shape, f"blocks.{number}.{name}.bias": shape[:1]}
+    return {name: np.ascontiguousarray(tensor(name, shape)) for name, shape in shapes.items()}

@@ -98,7 +98,7 @@ def test_a_table_is_left_as_it_was_only_where_there_is_one(tmp_path, monkeypatch
     assert "left as it was" not in capsys.readouterr().out and not (tmp_path / "table.md").exists()
     (tmp_path / "table.md").write_text("of before")
     assert cli.attempt("ablate", arguments)[1] == 1
-    assert "table.md is left as it was" in capsys.readouterr().out
+    assert "table.md is not changed" in capsys.readouterr().out
     assert (tmp_path / "table.md").read_text() == "of before"
 
 
@@ -106,7 +106,7 @@ def test_a_table_is_left_as_it_was_only_where_there_is_one(tmp_path, monkeypatch
     ("argument", "message"),
     [
         ("--methods=nlc", "--methods='nlc' .*did you mean"),
-        ("--methods=ce,ncl,ce", "method 'ce' is given twice"),
+        ("--methods=ce,ncl,ce", "method 'ce' .*twice"),
         ("--epochs=3", "unknown argument .--epochs=3"),
         ("--seeds=0", "--seeds=0 must be"),
         ("--jobs=0", "--jobs=0 must be"),

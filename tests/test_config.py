@@ -81,7 +81,7 @@ def test_arguments_take_their_defaults_type():
         ("imbalance", r"'imbalance'.*imbalance=100\.0"),
         ("imbalance=fifty", r"imbalance='fifty'.*float"),
         ("epochs=1.5", r"epochs='1\.5'.*int"),
-        ("epochs=1,epochs=2", r"'epochs' is given twice"),
+        ("epochs=1,epochs=2", r"'epochs' appears twice"),
     ],
 )
 def test_wrong_arguments_are_named_with_the_valid_ones(text, message):
@@ -300,8 +300,8 @@ def test_numbers_and_texts_without_a_bound_are_few():
     assert free == {
         "data.cache", "data.dir", "data.labels", "data.mean", "data.std", "data.list.train", "data.list.val",
         "data.list.test", "data.list.classes", "data.columns.path", "data.columns.label", "data.columns.split",
-        "data.columns.group", "data.group_by", "model.pretrained", "loss.name", "loss.prior_weights",
-        "optim.milestones",
+        "data.columns.group", "data.group_by", "model.pretrained", "model.template", "model.text",
+        "model.class_vectors", "loss.name", "loss.prior_weights", "optim.milestones",
         "teacher.run", "teacher.backbone", "teacher.classifier",
     }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 import sys
 
 import jax
@@ -47,8 +48,10 @@ print(*model.class_names)
 """
     (tmp_path / "program.py").write_text(program)
     shutil.rmtree(old_run)
-    output = programs.run([sys.executable, str(tmp_path / "program.py")], tmp_path)
-    assert "Sandal" in output
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py"], env=programs.environment(tmp_path), capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "Sandal" in done.stdout, done.stderr
     expected = jax.nn.softmax(model(images))
     np.testing.assert_allclose(np.load(tmp_path / "array.npy"), expected, atol=1e-5)
     np.testing.assert_allclose(np.load(tmp_path / "file.npy"), expected[:1], atol=1e-5)

@@ -96,7 +96,7 @@ def test_groups_of_lists_that_were_not_asked_for_are_hinted_at(tmp_path, name):
         lines.append(f"{path(row)},{'ab'[row % 2]}" + f",ST{row % 5}" * column)
     (tmp_path / "list.csv").write_text("\n".join(lines))
     request = Request("list", tmp_path, lists={"train": "list.csv"})
-    hints = [line for line in dataset.load(request, size=8).notes if "stand in train and in test" in line]
+    hints = [line for line in dataset.load(request, size=8).notes if "are both in train and in test" in line]
     assert [bool(re.search(said, line)) for line in hints] == [True] if said else not hints
     if column:
         asked = dataset.load(request._replace(columns={"group": "station"}), size=8)
@@ -154,7 +154,7 @@ def test_groups_in_both_splits_are_reported(tmp_path):
     for split, cameras in (("train", (0, 1)), ("test", (1, 2))):
         make_folder(tmp_path, (split,), {f"CAM0{camera}/{name}": 1 for camera in cameras for name in "ab"})
     data = dataset.load(Request("folder", tmp_path, layout="group/class"), size=8)
-    line = next(line for line in data.notes if "stand in train and in test" in line)
+    line = next(line for line in data.notes if "in train and in test" in line)
     assert "1 (CAM01), with 2 of 4 test images" in line
 
 
@@ -194,7 +194,7 @@ def test_the_folds_that_a_run_keeps_are_those_of_its_groups(tmp_path, monkeypatc
     split = Split(np.zeros((30, 1, 4), np.float32), labels)
     facts = dataset.Facts("x", (8, 8, 3), ("a", "b", "c"), (10, 10, 10), "0")
     data = dataset.Data(facts, split, split, {}, groups={"train": of})
-    monkeypatch.setattr(folds, "_scores", lambda config, plan, data, held, extend: np.zeros((held.sum(), 2, 3)))
+    monkeypatch.setattr(folds, "_scores", lambda config, plan, data, held, *_: np.zeros((held.sum(), 2, 3)))
     directory = RunDir(tmp_path)
     folds.write(directory, None, types.SimpleNamespace(num_experts=2), data, (4, 10))
     kept = np.load(directory.out_of_fold)["folds"]

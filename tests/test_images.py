@@ -136,8 +136,8 @@ def bomb(width, height):
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"hello", "no known image format"),
-        (b"\xff\xd8\xff", "no known image format"),
+        (b"hello", "not a known image format"),
+        (b"\xff\xd8\xff", "not a known image format"),
         (bomb(100_000, 100_000), "its 10,000,000,000 pixels are more than 67,108,864"),
         (bomb(10_000, 10_000), "10000 x 10000 pixels are more than 67,108,864"),
         (encoded(picture(), "JPEG")[:900], "truncated"),

@@ -68,12 +68,12 @@ def test_exit_codes_of_an_earlier_array_do_not_count(slurm, tmp_path):
 def test_an_array_that_is_still_there_is_not_handed_over_again(slurm, tmp_path, monkeypatch):
     slurm().run([job(tmp_path, "true")])
     monkeypatch.setenv("LISTED", "17 all array.sh R")
-    with pytest.raises(NclError, match="job 17 is still at these runs.*scancel 17"):
+    with pytest.raises(NclError, match="job 17 is still running.*scancel 17"):
         slurm().run([job(tmp_path, "true")])
 
 
 def test_what_slurm_says_against_the_options_is_shown(slurm, tmp_path):
-    with pytest.raises(NclError, match="does not take the runs: sbatch: unrecognized option '--nonsense'"):
+    with pytest.raises(NclError, match="refused the runs: sbatch: unrecognized option '--nonsense'"):
         slurm("--nonsense").run([job(tmp_path, "true")])
 
 

@@ -112,5 +112,5 @@ def test_what_cannot_be_converted_or_run_is_said():
 
 def test_packages_that_are_missing_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "jax2onnx", None)
-    with pytest.raises(ConfigError, match=r"pip install 'ncl-jax\[onnx\]'"):
+    with pytest.raises(ConfigError, match=r"pip install 'jax2onnx>=[\d.]+' 'onnxruntime>="):
         onnx.serialize(make_artifact(model__backbone="one_layer", side=28))

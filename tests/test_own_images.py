@@ -143,7 +143,7 @@ def texts_only(root):
 
 
 FOLDERS = {
-    "no such folder": (lambda root: None, "data.dir=.*/data is not a folder: give the one that holds train"),
+    "no such folder": (lambda root: None, "data.dir=.*/data is not a folder: .*holds train"),
     "a file": (lambda root: root.write_text(""), "is not a folder"),
     "no class": (lambda root: root.mkdir(), "has no folder of a class"),
     "no class in train": (lambda root: (root / "train").mkdir(parents=True), "data/train has no folder of a class"),
@@ -297,7 +297,7 @@ def test_a_list_that_cannot_be_parsed(tmp_path, name, content, said):
 def test_lists_that_are_not_there(tmp_path):
     with pytest.raises(DataError, match=r"data\.list\.train is missing"):
         load(tmp_path, "list")
-    with pytest.raises(DataError, match="the list t.txt is neither there nor in"):
+    with pytest.raises(DataError, match="the list t.txt .* neither"):
         load(tmp_path, "list", lists={"train": "t.txt"})
     with pytest.raises(DataError, match="is not a folder"):
         load(tmp_path / "none", "list", lists={"train": "t.txt"})

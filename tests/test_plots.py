@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ncl_jax.config import base_config
+from ncl_jax.methods import terms
 from ncl_jax.report import charts
 
 NAMES = ("T-shirt/top", "Pullover", "Sneaker", "Trouser", "Bag", "Ankle boot", "Dress", "Sandal", "Coat", "Shirt")
@@ -60,7 +61,7 @@ def texts(ax):
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4, 20, 200])
 def test_epochs_are_whole_numbers_and_every_line_has_markers(epochs):
-    figure = charts.curves(metrics(epochs, NCL, every=min(epochs, 4)), balanced=True)
+    figure = charts.curves(metrics(epochs, NCL, every=min(epochs, 4)))
     figure.draw_without_rendering()
     for ax in figure.axes:
         ticks = shown_ticks(ax.xaxis)
@@ -69,41 +70,16 @@ def test_epochs_are_whole_numbers_and_every_line_has_markers(epochs):
     assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [epochs] * 5
 
 
-def test_parts_are_named_in_words_and_in_the_table_s_order():
-    parts = NCL | {"inter": 0.1, "inter_hard": 0.1, "intra": 0.1, "intra_hard": 0.1, "own": 0.3, "unused": 0.0}
-    left, right = charts.curves(metrics(3, parts), balanced=True).axes
-    assert legend(left.get_legend()) == [
-        "individual, all classes",
-        "individual, hard categories",
-        "distillation, all classes",
-        "distillation, hard categories",
-        "between experts, all classes",
-        "between experts, hard categories",
-        "between copies, all classes",
-        "between copies, hard categories",
-        "momentum contrast",
-        "own",
-    ]
+def test_terms_are_named_in_words_and_in_the_table_s_order():
+    left, right = charts.curves(metrics(3, NCL | {"own": 0.3, "unused": 0.0})).axes
+    assert legend(left.get_legend()) == [terms.WORDS[name] for name in terms.WORDS if name in NCL] + ["own"]
     by_label = {line.get_label(): line.get_ydata()[0] for line in left.lines}
-    assert by_label["momentum contrast"] == 14.0 and by_label["individual, all classes"] == 2.0
+    assert by_label[terms.WORDS["contrast"]] == 14.0 and by_label[terms.WORDS["nil"]] == 2.0
     assert legend(right.get_legend()) == ["all", "many", "medium", "few"]
 
 
-@pytest.mark.parametrize(
-    ("parts", "balanced", "expected"),
-    [
-        ({"nil": 2.0, "nbod": 0.0}, False, ["cross-entropy"]),
-        ({"nil": 2.0, "nbod": 0.0}, True, ["individual, all classes"]),
-        ({"nil": 2.0, "nbod": 0.1}, False, ["individual, all classes", "distillation, all classes"]),
-    ],
-)
-def test_plain_cross_entropy_is_called_so(parts, balanced, expected):
-    left, _ = charts.curves(metrics(2, parts), balanced).axes
-    assert legend(left.get_legend()) == expected
-
-
 def test_a_group_without_classes_has_no_curve():
-    _, right = charts.curves(metrics(2, NCL, few=None), balanced=True).axes
+    _, right = charts.curves(metrics(2, NCL, few=None)).axes
     assert legend(right.get_legend()) == ["all", "many", "medium"]
 
 

@@ -90,7 +90,7 @@ def test_names_from_standard_input(trained, capfd, monkeypatch):
     code, printed, _ = predict(capfd, run, "-", "--top=1", "--expert=1", "--step=best")
     assert code == 0 and [line.partition(": ")[0] for line in printed.splitlines()] == [str(name) for name in names]
     code, _, output = predict(capfd, run, "-")
-    assert code == 1 and "no image is named: give files or folders, or names on standard input" in output
+    assert code == 1 and "no image is named" in output
 
 
 def test_names_that_no_encoding_has_letters_for(trained, tmp_path, capfd):
@@ -152,7 +152,7 @@ def test_one_image_and_none(trained):
     run, folder = trained
     model, file = ncl_jax.load(run), folder / "test" / "cat" / "0.jpg"
     np.testing.assert_array_equal(model(Image.open(file)), model([file]))
-    with pytest.raises(ValueError, match="there is no image: give one or more"):
+    with pytest.raises(ValueError, match="there is no image"):
         model([])
 
 
@@ -440,7 +440,7 @@ def test_a_model_takes_paths_pictures_and_arrays_of_any_size(trained, tmp_path):
     logits = np.einsum("ebd,edc->ebc", model.features(fitted), kernel) + np.asarray(bias)[:, None]
     np.testing.assert_allclose(model.experts(fitted), logits, rtol=1e-4, atol=1e-5)
     for wrong in ([np.zeros((4, 4), np.uint8)], [np.zeros((4, 4, 3), np.float32)], np.zeros((1, 0, 4, 3), np.uint8)):
-        with pytest.raises(ValueError, match=r"give uint8 \[H, W, 3\], RGB, a path or a PIL image"):
+        with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\], RGB, a path or a PIL image"):
             model(wrong)
     with pytest.raises(DataError, match="none.jpg cannot be read"):
         model("none.jpg")

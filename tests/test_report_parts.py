@@ -217,9 +217,9 @@ def test_nothing_is_sure_of_a_few_test_images(name):
 
 def test_what_is_known_of_the_data_stands_near_the_verdict():
     labels = np.repeat([0, 1], 20).astype(np.int32)
-    notes = ["warning: groups <b> that stand in train and in test: 2", "semicolons"]
+    notes = ["warning: groups <b> that are both in train and in test: 2", "semicolons"]
     text = said(labels, labels, (300, 20), data_notes=notes, test_groups=3)
-    assert "groups &lt;b&gt; that stand in train and in test: 2" in text and "semicolons" not in text
+    assert "groups &lt;b&gt; that are both in train and in test: 2" in text and "semicolons" not in text
     assert "3 cameras, sites or the like" in text and "too narrow" in text
     plain = said(labels, labels, (300, 20))
     assert "too narrow" not in plain and "doubtful" not in plain
@@ -229,7 +229,7 @@ def test_the_mean_over_classes_leads_where_the_test_set_is_not_balanced():
     labels = np.repeat([0, 1, 2, 3], [90, 10, 8, 2]).astype(np.int32)
     text = said(labels, np.zeros_like(labels), (900, 100, 80, 20))
     assert text.startswith("25.0 % of the images of a class") and text.index("81.8 %") > text.index("25.0 %")
-    assert "always is right for 81.8 % of the images and 25.0 % as a mean" in text
+    assert "is right for 81.8 % of the images and 25.0 % as a mean" in text
     assert "1 class has fewer than 10 test images" in text and "2 classes surely fail" in text
 
 

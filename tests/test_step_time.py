@@ -2,10 +2,10 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
+import programs
 import pytest
 
 SCRIPT = pathlib.Path(__file__).parent.parent / "benchmarks" / "step_time.py"
@@ -27,10 +27,10 @@ def test_pytorch_is_given_all_copies_of_an_image_and_its_key_view(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_step_is_timed_with_augmentation_and_without(tmp_path):
+def test_a_step_is_timed_with_augmentation_and_without(tmp_path, cache):
     out = tmp_path / "times.json"
     small = ["--methods=ce", "--depth=8", "--num_experts=1", "--batch=8", "--repeats=2", "--warmup=0"]
-    subprocess.run([sys.executable, SCRIPT, *small, f"--out={out}"], check=True, capture_output=True, timeout=300)
+    programs.run([sys.executable, str(SCRIPT), *small, f"--out={out}"], cache)
     (record,) = json.loads(out.read_text())["records"]
     assert record["method"] == "ce" and record["seconds"].keys() == {"augmented", "ready"}
     assert all(len(values) == 2 and min(values) > 0 for values in record["seconds"].values())

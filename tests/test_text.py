@@ -12,9 +12,11 @@ import seeded
 from programs import ROOT
 from quick import quick_jit
 
+from ncl_jax import models
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.evaluation.class_vectors import ClassVectors
-from ncl_jax.weights import text_names, tokenizer
+from ncl_jax.trust.neighbours import unit
+from ncl_jax.weights import names, text_names, tokenizer
 
 GOLDEN = ROOT / "tests" / "golden" / "text"
 LENGTHS = {"clip": 77, "siglip": 64}
@@ -37,9 +39,9 @@ def state_dict(figures, kind, writer):
     return tensors
 
 
-def copy(folder, *names, **renamed):
+def copy(folder, *files, **renamed):
     """Vocabulary files in a folder; `renamed`: by their new name without its ending."""
-    for name in names:
+    for name in files:
         shutil.copy(GOLDEN / name, folder)
     for name, source in renamed.items():
         shutil.copy(GOLDEN / source, folder / f"{name}.json")
@@ -59,6 +61,20 @@ def test_features_are_theirs(figures, kind, writer):
         np.testing.assert_array_equal(found.projection, projection)
     else:
         assert found.projection is None
+
+
+def test_zero_shot_scores_are_open_clips(figures):
+    """From images and texts to scores, with both towers of one file."""
+    tensors = state_dict(figures, "clip", "open_clip") | {"logit_scale": figures["clip/open_clip/logit_scale"]}
+    weights = text_names.from_torch(tensors)
+    tokens = figures["clip/numbers"].astype(np.int32)
+    features = np.asarray(quick_jit(weights.tower.apply)(weights.variables, tokens))
+    image = models.make_backbone(backbone="clip_patch16", depth=1, width=128, precision="float32")
+    own = {kind: tree["backbone"] for kind, tree in names.from_torch(tensors).items()}
+    seen = np.asarray(quick_jit(lambda v, x: image.apply(v, x, False))(own, seeded.images(32)))
+    scores = ClassVectors(unit(features), weights.projection, weights.scale).scores(seen)
+    theirs = figures["clip/open_clip/logits"]
+    assert theirs.shape == (2, len(tokens)) and np.abs(scores - theirs).max() <= 1e-5 * np.abs(theirs).max()
 
 
 def test_what_follows_the_end_of_a_text_changes_nothing(figures):
@@ -85,8 +101,8 @@ def test_numbers_are_theirs(figures, tmp_path, form):
     pytest.importorskip("tokenizers")
     if "spiece" in form:
         pytest.importorskip("sentencepiece")
-    kind, names, renamed = FORMS[form]
-    copy(tmp_path, *names, **renamed)
+    kind, given, renamed = FORMS[form]
+    copy(tmp_path, *given, **renamed)
     length, vocabulary = LENGTHS[kind], int(figures[f"{kind}/vocabulary"])
     found = tokenizer.read(tmp_path, kind, length, vocabulary)
     texts, expected = figures["texts"].tolist(), figures[f"{kind}/numbers"]
@@ -108,8 +124,8 @@ BAD = {
     "no JSON": ({"tokenizer.json": "{"}, DataError, "tokenizer.json is damaged, or no vocabulary"),
     "JSON of something else": ({"tokenizer.json": "{}"}, DataError, "tokenizer.json is damaged"),
     "a list": ({"vocab.json": "[]", "merges.txt": ""}, DataError, "vocab.json is damaged"),
-    "no numbers": ({"vocab.json": '{"a": "b"}', "merges.txt": ""}, DataError, "no numbers of tokens"),
-    "no pair": ({"vocab.json": '{"a": 0}', "merges.txt": "a b c\n"}, DataError, "'a b c' is no pair"),
+    "no numbers": ({"vocab.json": '{"a": "b"}', "merges.txt": ""}, DataError, "not numbers of tokens"),
+    "no pair": ({"vocab.json": '{"a": 0}', "merges.txt": "a b c\n"}, DataError, "'a b c' is not a pair"),
     "a merge of unknown tokens": ({"vocab.json": '{"a": 0}', "merges.txt": "a b\n"}, DataError, "is damaged"),
     "no special tokens": ({"vocab.json": '{"a": 0}', "merges.txt": ""}, ConfigError, "of another text tower"),
     "not packed": ({"bpe_simple_vocab_16e6.txt.gz": "text"}, DataError, "is damaged"),

@@ -124,7 +124,7 @@ def test_names_of_the_table_come_from_the_hub(finished, monkeypatch):
     assert asked == [("timm/vit_small_patch14_dinov2.lvd142m", "model.safetensors")]
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     address = "https://huggingface.co/timm/vit_small_patch16_dinov3.lvd1689m/resolve/main/model.safetensors"
-    with pytest.raises(ConfigError, match=rf"pip install 'ncl-jax\[hub\]'; or download {address}"):
+    with pytest.raises(ConfigError, match=rf"pip install 'huggingface_hub.*; or download {address}"):
         pretrained.find("dinov3_small")
 
 

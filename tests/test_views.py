@@ -23,6 +23,7 @@ from ncl_jax.data.augment.operations import (
 )
 from ncl_jax.data.images import transforms
 
+RESIZING = ("moco_key", "imagenet", "places", "resized_flip", "growing_crop")
 KEY_CROP = functools.partial(random_resized_crop, size=32, scale=(0.2, 1.0))
 
 
@@ -128,7 +129,7 @@ def test_the_large_recipes_views():
 @pytest.mark.parametrize("name", views.VIEWS)
 def test_the_hosts_part_is_left_out_on_the_device(name):
     part, images, key = views.host_part(name, 16), batch_of(real_images(), 8), jax.random.key(12)
-    assert (part is None) == (not views.resizes(name)) == (name not in ("moco_key", "imagenet", "places"))
+    assert (part is None) == (not views.resizes(name)) == (name not in RESIZING)
     ours = views.make_view(name, size=32, mean=MEAN, std=STD, cut=True)(key, images)
     if part is None:
         np.testing.assert_allclose(ours, jitted_view(name)(key, images), atol=1e-5)
@@ -142,7 +143,7 @@ def test_the_hosts_part_is_left_out_on_the_device(name):
 
 def test_a_view_gives_images_of_its_size_from_any():
     images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 50, 70, 3)), jnp.uint8)
-    for name in ("moco_key", "imagenet", "places"):
+    for name in RESIZING:
         view = views.make_view(name, size=24, mean=MEAN, std=STD)
         assert jax.eval_shape(view, jax.random.key(0), images).shape == (4, 24, 24, 3)
 

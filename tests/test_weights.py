@@ -250,7 +250,7 @@ def test_other_files(tmp_path):
         with pytest.raises(DataError, match="a pickle, but not of PyTorch"):
             read_weights(tmp_path / name)
     (tmp_path / "text").write_text("hello, this is no file of weights")
-    with pytest.raises(DataError, match="holds no weights: give a file in safetensors or PyTorch's format"):
+    with pytest.raises(DataError, match="holds no weights: .*safetensors or PyTorch's format"):
         read_weights(tmp_path / "text")
     with pytest.raises(DataError, match="cannot be read"):
         read_weights(tmp_path)

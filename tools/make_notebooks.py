@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 class Cell(NamedTuple):
-    """Markdown, or code with a tag for the tests: "setup" is left out there, "parameters" followed by their own."""
+    """Markdown, or code with a tag for the tests: "setup" is skipped there, "parameters" followed by their own."""
 
     kind: str
     source: str
@@ -43,14 +43,16 @@ def read_address() -> str:
 
 
 ADDRESS = read_address()
-COLAB = Site("Colab", ADDRESS.replace("github.com", "colab.research.google.com/github", 1), {"accelerator": "TPU"})
+ON_COLAB = ADDRESS.replace("github.com", "colab.research.google.com/github", 1)
+COLAB, COLAB_TPU = Site("Colab", ON_COLAB, {}), Site("Colab", ON_COLAB, {"accelerator": "TPU"})
 KAGGLE = Site(
     "Kaggle",
     f"https://kaggle.com/kernels/welcome?src={ADDRESS}",
-    {"kaggle": {"accelerator": "tpuV5e8", "isInternetEnabled": True}},
+    {"kaggle": {"accelerator": "none", "isInternetEnabled": True}},
 )
-TPU_ON_COLAB = "Runtime > Change runtime type > TPU; a GPU (`ncl-jax[cuda12]` below) or a CPU (`ncl-jax`) does as well."
+TPU_ON_COLAB = "Runtime > Change runtime type > TPU; a GPU (`ncl-jax[cuda12]` below) or a CPU (`ncl-jax`) works too."
 INSTALL = code(f'%pip install -q "ncl-jax[tpu] @ git+{ADDRESS}"', "setup")
+INSTALL_LITE = code(f'%pip install -q "ncl-jax[lite,hub] @ git+{ADDRESS}"', "setup")
 DRIVE = code("""
 from google.colab import drive
 
@@ -70,6 +72,12 @@ display(Image(f"{run}/curve.png"))
 page = html.escape(pathlib.Path(f"{run}/report.html").read_text())
 HTML(f'<iframe srcdoc="{page}" width="100%" height="900"></iframe>')
 """)
+FEATURES = """
+Training takes a network that was trained on ImageNet (EfficientNet-Lite0, 17 MB) as it is. Its features of your
+photographs are computed once, and classifiers on them train in seconds, so that a CPU is enough: a few thousand
+photographs take minutes in all.
+"""
+ARGUMENTS = 'arguments = "method=ncl_supervised"  # also backbone=dinov2_small, image_size=64, epochs=100, seed=1'
 
 QUICKSTART = [
     text(f"""
@@ -101,7 +109,7 @@ CIFAR100LT = [
     text(f"""
 # NCL on CIFAR-100-LT, continued over several sessions
 
-The run is kept on Google Drive. When the runtime is lost, run all cells again: training goes on at the last checkpoint,
+The run is kept on Google Drive. When the runtime is lost, run all cells again: training resumes at the last checkpoint,
 and ends with what an unbroken run ends with. {TPU_ON_COLAB}
 """),
     INSTALL,
@@ -122,22 +130,32 @@ run = "/content/drive/MyDrive/ncl_jax/cifar100lt"  # the run's directory
 def own_images(train: str) -> list[Cell]:
     """From a folder `images` to an exported model, after the parameters; `train` is said where training begins."""
     return [
-        text("## Look at the images\n\nThe classes, their sizes, files that cannot be read, settings that suit them."),
-        code("""
-from IPython.display import Image
+        text("""
+## Look at the images
 
-!ncl-jax inspect --config="folder:dir={images}" --picture=class_sizes.png --force {fields}
-Image("class_sizes.png")
+The classes and their sizes; below it, files that cannot be read, copies (above all of test images in train), labels
+that may be wrong and images unlike all others.
+"""),
+        code("""
+import html
+import pathlib
+
+from IPython.display import HTML, Image, display
+
+!ncl-jax inspect --config="folder:dir={images}" --out=looked --force {fields}
+display(Image("looked/class_sizes.png"))
+page = html.escape(pathlib.Path("looked/inspect.html").read_text())
+HTML(f'<iframe srcdoc="{page}" width="100%" height="600"></iframe>')
 """),
         text(f"## Train\n\n{train}"),
         code('!ncl-jax train --config="folder:dir={images},{arguments}" --workdir="{run}" {fields}'),
         SHOW,
         text("## Name the classes of new images\n\n`--out=answers.csv` writes a table."),
         code('!ncl-jax predict --run="{run}" "{new}" --top=3'),
-        text(f"""
+        text("""
 ## Take the model along
 
-One file, and a description beside it, which need nothing but JAX, NumPy and Pillow, on CPU, GPU and TPU. {ONE_PROCESS}
+One file, and a description beside it, which need nothing but JAX, NumPy and Pillow, on CPU, GPU and TPU.
 """),
         code('!ncl-jax export --run="{run}" --out="{run}/model.stablehlo" --force'),
         code("""
@@ -152,19 +170,19 @@ for file, probabilities in zip(files, model(files), strict=True):
     ]
 
 
-ON_COLAB = [
+OWN_ON_COLAB = [
     text(f"""
-# NCL on your own images: from a zip file to a model
+# Your own photographs: from a zip file to a model
 
-The zip file holds a folder for each class, or `train/` and `test/` with such folders. {TPU_ON_COLAB}
-"""),
-    INSTALL,
+The zip file holds a folder for each class, or `train/` and `test/` with such folders.
+{FEATURES}"""),
+    INSTALL_LITE,
     DRIVE,
     code(f"""
 archive = "/content/drive/MyDrive/images.zip"
 images = "images"  # where the folders of the classes are once unpacked: images/NAME if the zip file starts with NAME/
 new = "/content/drive/MyDrive/new_images"  # an image or a folder of images to be classified at the end
-arguments = "epochs=30"  # also image_size=64, method=ncl, seed=1
+{ARGUMENTS}
 run = "/content/drive/MyDrive/ncl_jax/own_images"  # the run's directory
 {FIELDS}
 """, "parameters"),
@@ -173,35 +191,35 @@ import shutil
 
 shutil.unpack_archive(archive, "images")
 """),
-    *own_images("When the runtime is lost, run all cells again: training goes on at the last checkpoint."),
+    *own_images("When the runtime is lost, run all cells again: training resumes at the last checkpoint."),
 ]  # fmt: skip
 
-ON_KAGGLE = [
-    text("""
-# NCL on your own images, on Kaggle
+OWN_ON_KAGGLE = [
+    text(f"""
+# Your own photographs, on Kaggle
 
-Settings: Accelerator > TPU, Internet on. Upload > New Dataset takes a zip file and unpacks it; it holds a folder for
-each class, or `train/` and `test/` with such folders. A GPU (`ncl-jax[cuda12]` below) or a CPU does as well.
-"""),
-    INSTALL,
+Settings: Internet on. Upload > New Dataset takes a zip file and unpacks it; it holds a folder for each class, or
+`train/` and `test/` with such folders.
+{FEATURES}"""),
+    INSTALL_LITE,
     code(f"""
 images = "/kaggle/input/images"  # where the folders of the classes are
 new = "/kaggle/input/new-images"  # an image or a folder of images to be classified at the end
-arguments = "epochs=30"  # also image_size=64, method=ncl, seed=1
+{ARGUMENTS}
 run = "/kaggle/working/own_images"  # the run's directory
 {FIELDS}
 """, "parameters"),
     *own_images(
-        "The same cell continues a run that was stopped. Save Version keeps `/kaggle/working`: to go on in another "
+        "The same cell continues a run that was stopped. Save Version keeps `/kaggle/working`: to continue in another "
         "session, add that version's output as an input and copy the run's directory back."
     ),
 ]  # fmt: skip
 
 NOTEBOOKS = {
-    "quickstart": (COLAB, QUICKSTART),
-    "cifar100lt": (COLAB, CIFAR100LT),
-    "own_images": (COLAB, ON_COLAB),
-    "kaggle": (KAGGLE, ON_KAGGLE),
+    "own_images": (COLAB, OWN_ON_COLAB),
+    "kaggle": (KAGGLE, OWN_ON_KAGGLE),
+    "quickstart": (COLAB_TPU, QUICKSTART),
+    "cifar100lt": (COLAB_TPU, CIFAR100LT),
 }
 
 

@@ -189,6 +189,7 @@ KINDS = {
     "origin": evidence_tables.about,
     "accuracy": evidence_tables.accuracy,
     "calibration": evidence_tables.calibration,
+    "diverse": evidence_tables.diverse,
 }
 SEVERAL = {
     "parts": evidence_tables.parts,

@@ -1,9 +1,11 @@
 """Writes tests/golden/text/: small vocabularies, and what open_clip and transformers make of texts with them.
 
     python tools/make_text_figures.py [--out=tests/golden/text]
+    python tools/make_text_figures.py --whole=clip_base --out=FILE.npz
 
 Needs torch, open_clip_torch, transformers and sentencepiece, not ncl_jax. The weights are not kept: tests/seeded.py
-makes them from their names and shapes. Vocabularies are of the sentences below, not of anybody's weights.
+makes them from their names and shapes. With --whole a text tower in its own size and numbers at random, for
+tools/compare_text.py. Vocabularies are of the sentences below, not of anybody's weights.
 """
 
 import argparse
@@ -24,7 +26,7 @@ from open_clip.tokenizer import SimpleTokenizer, canonicalize_text
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests"))
-from seeded import tensor
+from seeded import images, tensor
 
 SENTENCES = (
     """a photo of a cat. a photo of a dog. a photo of an aquarium fish. a blurry photo of the small flowers.
@@ -42,11 +44,18 @@ TEXTS = [
     "...!!!??? (a) [b] {c}", "word " * 100, "x" * 200, "tabs\u00a0and\u2003spaces", "MiXeD CaSe",
     "a photo of a {name}.", "\u0130stanbul \u1e9e",
 ]  # fmt: skip
+# Of text towers in their own size: vocabulary, width, heads, blocks, hidden units, features, length of texts.
+WHOLE = {
+    "clip_base": ("clip", 49408, 512, 8, 12, 2048, 512, 77), "clip_large": ("clip", 49408, 768, 12, 12, 3072, 768, 77),
+    "siglip_base": ("siglip", 32000, 768, 12, 12, 3072, 768, 64),
+    "siglip_so400m": ("siglip", 32000, 1152, 16, 27, 4304, 1152, 16),
+}  # fmt: skip
 WIDTH, HEADS, LAYERS, FEATURES, LENGTH = 128, 2, 2, 24, 64
 
 
 def byte_pairs(out: pathlib.Path) -> int:
-    """Writes CLIP's vocabulary in its three forms; returns the number of tokens."""
+    """Writes CLIP's vocabulary in its three forms; returns the number of tokens. Merges that are as frequent may come
+    in another order each time."""
     found = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
     found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(vocab_size=420, end_of_word_suffix="</w>", show_progress=False)
@@ -110,37 +119,58 @@ def of_open_clip(kind: str, vocabulary: int, numbers: np.ndarray) -> dict[str, n
             act_kwargs={"approximate": "tanh"}, **common,
         )  # fmt: skip
         model = open_clip.CustomTextCLIP(FEATURES, vision, text, init_logit_bias=-10)
-    found = seeded(model)
+    found, tokens = seeded(model), torch.from_numpy(numbers)
     with torch.no_grad():
-        return found | {"features": model.encode_text(torch.from_numpy(numbers)).numpy()}
+        found |= {"features": model.encode_text(tokens).numpy()}
+        if kind == "clip":
+            pixels = torch.from_numpy(images(32)).permute(0, 3, 1, 2)
+            scale = model.logit_scale.numpy()
+            found |= {"logits": model.get_logits(pixels, tokens)[0].numpy(), "logit_scale": scale}
+    return found
 
 
-def of_transformers(kind: str, vocabulary: int, numbers: np.ndarray) -> dict[str, np.ndarray]:
-    """Text features of transformers' tower."""
-    common = {"vocab_size": vocabulary, "hidden_size": WIDTH, "num_attention_heads": HEADS, "num_hidden_layers": LAYERS,
-              "intermediate_size": 4 * WIDTH}  # fmt: skip
+def of_transformers(
+    kind: str, vocabulary: int, numbers: np.ndarray, shape: tuple = (WIDTH, HEADS, LAYERS, 4 * WIDTH, FEATURES)
+) -> dict[str, np.ndarray]:
+    """Text features of transformers' tower; `shape`: width, heads, blocks, hidden units, features."""
+    width, heads, layers, hidden, features = shape
+    common = {"vocab_size": vocabulary, "hidden_size": width, "num_attention_heads": heads, "num_hidden_layers": layers,
+              "intermediate_size": hidden}  # fmt: skip
     image = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "num_hidden_layers": 1, "intermediate_size": 256,
              "image_size": 32, "patch_size": 16}  # fmt: skip
     if kind == "clip":
         text = common | {"max_position_embeddings": 77, "eos_token_id": vocabulary - 1, "bos_token_id": vocabulary - 2}
-        config = transformers.CLIPConfig(text_config=text, vision_config=image, projection_dim=FEATURES)
+        config = transformers.CLIPConfig(text_config=text, vision_config=image, projection_dim=features)
         model = transformers.CLIPModel(config)
     else:
         special = {"bos_token_id": None, "eos_token_id": 1, "pad_token_id": 1}
-        text = common | special | {"max_position_embeddings": LENGTH, "projection_size": FEATURES}
+        text = common | special | {"max_position_embeddings": numbers.shape[1], "projection_size": features}
         config = transformers.SiglipConfig(text_config=text, vision_config=image)
         model = transformers.SiglipModel(config)
     found = seeded(model)
     with torch.no_grad():
-        features = model.get_text_features(input_ids=torch.from_numpy(numbers))
-    return found | {"features": getattr(features, "pooler_output", features).numpy()}
+        made = model.get_text_features(input_ids=torch.from_numpy(numbers))
+    return found | {"features": getattr(made, "pooler_output", made).numpy()}
+
+
+def whole(name: str) -> dict[str, np.ndarray]:
+    """The features of a text tower in its own size, of numbers at random."""
+    kind, vocabulary, *shape, length = WHOLE[name]
+    numbers = np.random.default_rng(0).integers(3, vocabulary - 1, (8, length))
+    if kind == "clip":
+        numbers[np.arange(8), np.arange(8) * 9 + 5] = vocabulary - 1  # the end
+    return of_transformers(kind, vocabulary, numbers, tuple(shape)) | {"numbers": numbers}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("tests/golden/text"))
+    parser.add_argument("--whole", choices=WHOLE, help="this text tower alone")
     args = parser.parse_args()
     out = args.out
+    if args.whole:
+        np.savez_compressed(out, **whole(args.whole))
+        return
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     torch.set_num_threads(2)

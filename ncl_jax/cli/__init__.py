@@ -27,6 +27,7 @@ COMMANDS = {
     "train": Command("ncl_jax.cli.train", "train, or continue a run"),
     "evaluate": Command("ncl_jax.cli.evaluate", "evaluate a checkpoint of a run again"),
     "predict": Command("ncl_jax.cli.predict", "name the classes of image files"),
+    "zero-shot": Command("ncl_jax.cli.zero_shot", "name the classes of image files by their names alone, untrained"),
     "report": Command("ncl_jax.cli.report", "write a page about a run, or one that compares several"),
     "export": Command("ncl_jax.cli.export", "write a run's model as one file"),
     "import": Command("ncl_jax.cli.import_authors", "make a run of a checkpoint of the authors' program"),
@@ -41,13 +42,14 @@ EXAMPLES = """examples:
   ncl-jax train --config=quickstart
   ncl-jax train --config=cifar100lt:imbalance=50,method=nclpp --config.data.dir=DIR
   ncl-jax predict --run=runs/quickstart photo.jpg more_photos/
+  ncl-jax zero-shot --backbone=clip_base photos/
   ncl-jax evaluate --run=runs/quickstart
   ncl-jax report runs/quickstart --out=report.html
   ncl-jax export --run=runs/quickstart --out=quickstart.stablehlo
   ncl-jax distill --run=runs/quickstart
   ncl-jax ablate --config=quickstart --methods=ce,nil,ncl --seeds=3"""
 REPORT = (
-    "This is an error of ncl_jax itself, not of what it was given. Nothing that was reported as saved is lost. Please "
+    "This is a fault in ncl_jax itself, not in its input. Nothing that was reported as saved is lost. Please "
     "report it with the lines above, the command and the run's config.json."
 )
 
@@ -135,7 +137,7 @@ def make_parser(name: str, command: Any) -> Any:
 
 
 def _stop_at_once(number: int, frame: object) -> None:
-    """Ctrl-C where no run is going on that could save its state."""
+    """Ctrl-C while no run is active that could save its state."""
     console.tell("stopped")
     os._exit(130)
 

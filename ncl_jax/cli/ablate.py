@@ -50,7 +50,7 @@ def check(args: argparse.Namespace) -> None:
     for name in args.methods:
         one_of("--methods", name, METHODS)
         if args.methods.count(name) > 1:
-            raise ConfigError(f"method {name!r} is given twice in --methods")
+            raise ConfigError(f"method {name!r} appears twice in --methods")
     for field in args.fields:
         if field.startswith("--config.seed"):
             raise ConfigError(f"argument {field!r}: every run has its own seed; use --seeds={args.seeds}")
@@ -85,7 +85,7 @@ def main(args: argparse.Namespace) -> None:
     text = table(results)
     console.say_text(text)
     if failed and (workdir / "table.md").exists():
-        console.say_text(f"\n{RunDir(workdir)}/table.md is left as it was, because runs failed")
+        console.say_text(f"\n{RunDir(workdir)}/table.md is not changed, because runs failed")
     elif any(results.values()):
         with RunDir(workdir).writing():
             write_together({

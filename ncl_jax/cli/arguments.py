@@ -93,7 +93,7 @@ def add_config(parser: Parser, *, required: bool = True) -> None:
     parser.add_argument(
         "--config", required=required, metavar="CONFIG[:ARGUMENT=VALUE,...]",
         help=f"configuration: {names} (installed), or a file such as configs/cifar100lt.py; a value that "
-        "holds a comma and = stands in double quotes, --config='folder:dir=\"a,b=c\",epochs=30'",
+        "holds a comma and = needs double quotes, --config='folder:dir=\"a,b=c\",epochs=30'",
     )  # fmt: skip
     add_fields(parser)
 

@@ -1,6 +1,6 @@
 """Makes a run of a checkpoint of the authors' PyTorch program.
 
-The configuration says what the checkpoint was trained on and with. The run is then complete: it is evaluated at once,
+The configuration states what the checkpoint was trained on and with. The run is then complete: it is evaluated at once,
 can be loaded and exported, and ncl-jax train with the same --config, --workdir and --extend=N continues it.
 """
 

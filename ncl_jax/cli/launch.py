@@ -54,7 +54,7 @@ def run(launcher: Launcher, jobs: list[Job]) -> list[int | None]:
             signal.signal(number, handle)
     codes = launcher.run(jobs)
     if stopped:
-        raise Interrupted("stopped: the same command goes on", stopped[0])
+        raise Interrupted("stopped: the same command continues", stopped[0])
     return codes
 
 
@@ -154,7 +154,7 @@ class Slurm:
             console.say(f"Slurm's job {self._number} has the {number} runs; their logs: {self._directory}/*.log")
         _, errors = process.communicate()
         if not self._number:
-            raise NclError(f"Slurm does not take the runs: {one_line(RuntimeError(errors))}")
+            raise NclError(f"Slurm refused the runs: {one_line(RuntimeError(errors))}")
 
     def _check_earlier(self):
         earlier = self._directory / "job"
@@ -162,8 +162,8 @@ class Slurm:
             listed, _ = _start(["squeue", "--noheader", f"--jobs={number}"]).communicate()
             if listed.strip():
                 raise NclError(
-                    f"Slurm's job {number} is still at these runs: wait until squeue no longer lists it, or scancel "
-                    f"{number}; the same command then collects what is finished and goes on with the rest"
+                    f"Slurm's job {number} is still running: wait until squeue no longer lists it, or scancel "
+                    f"{number}; the same command then collects what is finished and continues with the rest"
                 )
 
 
@@ -193,5 +193,5 @@ def _start(command):
         )
     except OSError as error:
         raise NclError(
-            f"Slurm is not here ({one_line(error)}): --slurm is for a machine that has {command[0]}"
+            f"Slurm was not found ({one_line(error)}): --slurm is for a machine that has {command[0]}"
         ) from error

@@ -90,7 +90,7 @@ def _show(answer, how):
 
 
 def read_names() -> list[str]:
-    """The names on standard input. Raises DataError for what is no list of names."""
+    """The names on standard input. Raises DataError for what is not a list of names."""
     if sys.stdin is None:
         return []
     content = sys.stdin.buffer.read(MOST_INPUT + 1)

@@ -37,7 +37,7 @@ def arguments(parser: Parser) -> None:
         "runs", nargs="+", metavar="RUN", help="directory of a run, or of a comparison; several are compared"
     )
     parser.add_argument("--out", default="report.html", metavar="FILE", help="file to write; default: report.html")
-    parser.add_argument("--no-images", action="store_true", help="leave the pictures out, for a page that is mailed")
+    parser.add_argument("--no-images", action="store_true", help="omit the pictures, for a page that is sent by e-mail")
     add_force(parser)
 
 

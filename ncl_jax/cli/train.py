@@ -35,10 +35,10 @@ def arguments(parser: Parser) -> None:
     enough = "end within this time, such as 90s, 30m or 2h: a new run gets as many of its epochs as fit"
     parser.add_argument("--time", default="", metavar="DURATION", help=enough)
     add_labels(parser)
-    longer = "train N epochs longer than the configuration says, at its last learning rate"
+    longer = "train N epochs longer than configured, at its last learning rate"
     parser.add_argument("--extend", type=int, default=0, metavar="N", help=longer)
     kept = "also keep, for every training image, scores by heads trained without it (K folds; frozen backbone)"
-    changed = "accept: continue although the data has changed, with what is there now (noted in config.json)"
+    changed = "accept: continue although the data has changed, with the images found now (noted in config.json)"
     parser.add_argument("--data-changed", choices=("accept",), help=changed)
     parser.add_argument("--folds", type=int, default=0, metavar="K", help=kept)
     also = f"where the log goes besides the run's directory: {', '.join(TRACKERS)}"
@@ -151,11 +151,11 @@ def main(args: argparse.Namespace) -> None:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise NclError(
                 f"the devices' memory is full ({one_line(error, 200)}): lower optim.batch_size, or raise "
-                "optim.accumulate, which goes through a batch in parts"
+                "optim.accumulate, which processes a batch in micro-batches"
             ) from error
         if jax.process_count() == 1:
             raise
         raise NclError(
             f"process {jax.process_index()}: {str(error)[:500]}. If that means that another one died: stop what is "
-            "left of them and give the same command again in all; the run continues at its last checkpoint"
+            "left of them and pass the same command again in all; the run continues at its last checkpoint"
         ) from error

@@ -15,7 +15,7 @@ def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigD
     """Reads the arguments of a configuration file, `imbalance=50,method=ncl`, each in its default's type.
 
     Commas separate them; one that begins no argument belongs to the text before it, `dir=red,green`. A text with any
-    commas and equals signs stands in double quotes, `dir="a,b=c"`, in which a quote is written twice.
+    commas and equals signs needs double quotes, `dir="a,b=c"`, in which a quote is written twice.
 
     Raises:
       ConfigError: for an unknown argument (listing the valid ones), a repeated one or a value of another type.
@@ -30,7 +30,7 @@ def parse_arguments(text: str | None, **defaults: Any) -> ml_collections.ConfigD
                 f"{valid}. Commas separate them"
             )
         if name in values:
-            raise ConfigError(f"argument {name!r} is given twice")
+            raise ConfigError(f"argument {name!r} appears twice")
         try:
             values[name] = type(defaults[name])(_unquoted(name, value))
         except ValueError as error:

@@ -11,13 +11,14 @@ import optax
 from jax.sharding import Mesh
 
 from ncl_jax import methods, models
-from ncl_jax.config.plan import Loading, Plan, Teacher, TrainingPlan, by_xla
+from ncl_jax.config import adapted
+from ncl_jax.config.plan import Loading, Plan, Teacher, TrainingPlan
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.types import Preprocessing
 from ncl_jax.errors import ConfigError
 from ncl_jax.methods import momentum
 from ncl_jax.methods.contrast import contrast
-from ncl_jax.models import FROZEN, PACKED, Network, cpu, layers, make_backbone, make_heads, make_network
+from ncl_jax.models import FROZEN, PACKED, Network, cpu, layers, make_backbone, make_heads, make_network, shapes_of
 from ncl_jax.runtime import devices
 from ncl_jax.training import optimizers
 
@@ -61,7 +62,7 @@ def make_training_plan(
         optimizer=optimizer(config, rates, length),
         learning_rates=rates,
         steps_per_epoch=length,
-        steps_per_call=config.run.steps_per_call or (20 if is_frozen(config) else STEPS_PER_CALL.get(computes, 20)),
+        steps_per_call=config.run.steps_per_call or (20 if on_features(config) else STEPS_PER_CALL.get(computes, 20)),
         batch_size=config.optim.batch_size,
         copies=config.loss.copies,
         accumulate=config.optim.accumulate,
@@ -75,7 +76,7 @@ def make_training_plan(
 
 def _common(config, facts, mesh, of_expert, of_all):
     """The fields that both kinds of plan have. Raises ConfigError for images that the backbone does not take."""
-    data = config.data
+    data, below = config.data, adapted.lower(of_all, config.model)
     size = facts.image_shape[0]
     try:
         models.check(config.model.backbone, "image_size", size)
@@ -83,7 +84,7 @@ def _common(config, facts, mesh, of_expert, of_all):
         raise ConfigError(f"model.backbone={config.model.backbone}: data.{error}") from error
     return {
         "facts": facts, "mesh": mesh, "seed": config.seed, "num_experts": config.model.num_experts,
-        "network": of_expert, "trunk": of_all, "input_shape": input_shape(of_all, facts.image_shape),
+        "network": of_expert, "trunk": of_all, "lower": below, "input_shape": input_shape(below or of_all, facts),
         "strategy": strategy(config, mesh),
         "preprocessing": Preprocessing(
             data.resize or size, size, tuple(data.mean), tuple(data.std), data.interpolation
@@ -94,12 +95,9 @@ def _common(config, facts, mesh, of_expert, of_all):
     }  # fmt: skip
 
 
-def input_shape(trunk: nn.Module | None, image_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of one image as an expert sees it: H, W, 3, or the number of a frozen backbone's features."""
-    if trunk is None:
-        return image_shape
-    image = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-    return jax.eval_shape(lambda x: by_xla(trunk).init_with_output(jax.random.key(0), x, False)[0], image).shape[1:]
+def input_shape(trunk: nn.Module | None, facts: Facts) -> tuple[int, ...]:
+    """The shape of one image as an expert sees it: H, W, 3, or of what the frozen `trunk` makes of it."""
+    return facts.image_shape if trunk is None else shapes_of(trunk, facts.image_shape)[0].shape[1:]
 
 
 def prior_power(config: ml_collections.ConfigDict, facts: Facts) -> float:
@@ -161,14 +159,19 @@ def notes(config: ml_collections.ConfigDict, mesh: Mesh | None) -> list[str]:
 
 
 def is_frozen(config: ml_collections.ConfigDict) -> bool:
-    """Whether one frozen backbone serves all experts, which are heads on its features."""
+    """Whether one frozen backbone serves all experts, which are heads, and adapters in its blocks if there are any."""
     return config.model.freeze == FROZEN
+
+
+def on_features(config: ml_collections.ConfigDict) -> bool:
+    """Whether the experts are heads alone, on features that are computed once."""
+    return is_frozen(config) and not adapted.is_adapted(config.model)
 
 
 def has_contrast(config: ml_collections.ConfigDict) -> bool:
     """Whether there is self-supervision by momentum contrast. It trains its projection and what lies before it: of
     heads on a frozen backbone the adapter, and without one nothing that the scores depend on."""
-    return bool(config.contrast.weight) and not (is_frozen(config) and not config.model.adapter)
+    return bool(config.contrast.weight) and not (on_features(config) and not config.model.adapter)
 
 
 def trunk(config: ml_collections.ConfigDict, ops: layers.Operations = layers.XLA) -> nn.Module | None:
@@ -184,22 +187,24 @@ def network(
     ops: layers.Operations = layers.XLA,
     packed: bool = False,
 ) -> Network:
-    """One expert's network: of images, or of the features of a frozen backbone."""
+    """One expert's network: of images, or of what a frozen backbone makes of them."""
     head = {
         **_take(config.model, HEAD), "num_classes": num_classes,
         "projection_dim": config.contrast.dim if has_contrast(config) else 0,
     }  # fmt: skip
-    if is_frozen(config):
+    if on_features(config):
         return make_heads(**head, **_take(config.model, ON_FEATURES))
-    return make_network(
+    is_adapted = adapted.is_adapted(config.model)
+    found = make_network(
         **head,
         **_take(config.model, BACKBONE),
         precision=config.precision,
         operations=ops,
-        freeze=config.model.freeze,
+        freeze=0 if is_adapted else config.model.freeze,
         remat=config.model.remat,
         packed=packed,
     )
+    return adapted.upper(found, config.model, num_classes) if is_adapted else found
 
 
 def _take(section: ml_collections.ConfigDict, names: Sequence[str]) -> dict:

@@ -17,7 +17,7 @@ def data(
     skip_rows: bool = False,
 ) -> dataset.Data:
     """Loads the run's data; `rule` and `pinned` as in `Request`; with `skip_rows`, rows of lists without a label or a
-    file are left out, whatever the configuration says. Raises DataError, see `dataset.load`."""
+    file are skipped, whatever is configured. Raises DataError, see `dataset.load`."""
     fields = config.data
     return dataset.load(
         request(config)._replace(rule=rule, pinned=pinned or {}, skip=skip_rows or fields.skip_unreadable),
@@ -40,9 +40,12 @@ def request(config: ml_collections.ConfigDict) -> Request:
 
 
 def absolute_paths(config: ml_collections.ConfigDict) -> None:
-    """Makes the data's folder and lists independent of the working directory."""
+    """Makes the data's folder and lists, and the text tower's files, independent of the working directory."""
     fields = config.data
     fields.dir = str(expand("data.dir", fields.dir).absolute())
+    for name in ("text", "class_vectors"):
+        if config.model[name] and (file := expand(f"model.{name}", config.model[name])).is_file():
+            config.model[name] = str(file.absolute())
     if fields.labels:
         fields.labels = str(expand("data.labels", fields.labels).absolute())
     for name, path in fields.list.items():

@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from ncl_jax import methods, models
+from ncl_jax.config import adapted
 from ncl_jax.config.fields import fields, flatten
 from ncl_jax.data.sources import folder
 from ncl_jax.errors import ConfigError
@@ -69,6 +70,7 @@ def _check_network(config: ml_collections.ConfigDict) -> None:
     if config.teacher.run:
         _check_architecture("teacher", config.teacher)
     _check_heads(config.model)
+    adapted.check(config.model)
 
 
 def _check_parts(model: ml_collections.ConfigDict) -> None:
@@ -86,14 +88,30 @@ def _check_heads(model: ml_collections.ConfigDict) -> None:
             raise ConfigError(
                 "model.freeze=all needs model.pretrained: the weights of the backbone that is not trained"
             )
-        if model.head_start == "class_mean" and model.classifier == "linear":
+        if model.head_start != "random" and model.classifier == "linear":
             raise ConfigError(
-                "model.head_start=class_mean needs model.classifier=cosine or normed, not linear; or set random"
+                f"model.head_start={model.head_start} needs model.classifier=cosine or normed, not linear; or set "
+                "random"
             )
+        _check_text(model)
         return
+    if model.head_start == "text":
+        raise ConfigError("model.head_start=text needs a frozen backbone: set model.freeze=all, or random")
     for name, none in (("adapter", 0), ("standardize", False)):  # the start of a head is not asked for
         if model[name] != none:
             raise ConfigError(f"model.{name}={model[name]} needs a frozen backbone: set model.freeze=all, or {none}")
+
+
+def _check_text(model: ml_collections.ConfigDict) -> None:
+    """What a start from the classes' names needs."""
+    if "{name}" not in model.template or not all("{name}" in text for text in model.template.split("|")):
+        raise ConfigError(f"model.template={model.template!r} must hold {{name}}, in each of its parts between |")
+    if model.head_start == "text" and model.standardize:
+        raise ConfigError("model.standardize=True: texts have no place among standardised features; set False")
+    if model.class_vectors and model.head_start != "text":
+        raise ConfigError(
+            f"model.class_vectors={model.class_vectors} is for model.head_start=text: set it, or leave it out"
+        )
 
 
 def _check_architecture(name: str, section: ml_collections.ConfigDict) -> None:
@@ -160,6 +178,8 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(f"loss.copies={copies} must be at least 2 for NCL++ (loss.name=nclpp)")
     if name == "ncl" and copies > 1:
         raise ConfigError(f"loss.copies={copies} needs loss.name=nclpp (method=nclpp)")
+    if name == "distilled" and adapted.is_adapted(config.model):
+        raise ConfigError(f"model.adapters={config.model.adapters}: a student has none; set none")
     if name == "distilled" and (copies > 1 or config.contrast.weight):
         raise ConfigError(
             f"loss.copies={copies}, contrast.weight={config.contrast.weight}: loss.name=distilled has neither copies "
@@ -200,8 +220,8 @@ def _check_targets(config: ml_collections.ConfigDict) -> None:
         )
     if config.data.mixup and (loss.copies > 1 or config.contrast.weight):
         raise ConfigError(
-            f"data.mixup={config.data.mixup}: set 0, for neither the copies of nclpp nor self-supervision know images "
-            "that are mixed"
+            f"data.mixup={config.data.mixup}: set 0, because the copies of nclpp and self-supervision cannot use "
+            "mixed images"
         )
 
 
@@ -212,7 +232,7 @@ def _check_schedule(config: ml_collections.ConfigDict) -> None:
     late = [m for m in milestones if m > config.epochs]
     if config.optim.schedule == "step" and late:
         raise ConfigError(
-            f"optim.milestones={milestones} lie behind the last epoch, {config.epochs}: scale the "
+            f"optim.milestones={milestones} are after the last epoch, {config.epochs}: scale the "
             f"whole schedule with the configuration's argument, :epochs={config.epochs}, or set optim.milestones too"
         )
 
@@ -221,7 +241,7 @@ def check_place(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Non
     """Raises ConfigError for a run's directory that would become a part of its data: a class, with plots for images."""
     root = pathlib.Path(config.data.dir).resolve()
     if config.data.name == "folder" and folder.takes(root, workdir.resolve(), config.data.list):
-        raise ConfigError(f"--workdir={workdir} lies among the images of data.dir={root}: give one that lies elsewhere")
+        raise ConfigError(f"--workdir={workdir} lies among the images of data.dir={root}: pass one outside of it")
     cache = config.data.cache
     if cache not in ("", "none") and config.data.name == "folder":
         place = pathlib.Path(cache).expanduser().resolve()

@@ -2,7 +2,8 @@
 
 Everything here is a lower bound, so that nothing is refused that would fit. Counted are, of each device,
 
-- the weights, the running statistics, the optimizer's state, the largest gradient and the method's state;
+- the weights, the running statistics, the optimizer's state, the largest gradient and the method's state; with
+  adapters the frozen backbone;
 - the images that are kept on the devices;
 - the larger of what training and evaluation add: the network's inputs for one batch and, in training, the output of
   every convolution of one expert for one micro-batch, which its gradient needs (none where blocks are computed again or
@@ -30,7 +31,7 @@ from ncl_jax.data.feeds.resident import LARGEST_RESIDENT, stored_bytes
 from ncl_jax.data.images import parallel
 from ncl_jax.errors import ConfigError
 from ncl_jax.field import LARGEST
-from ncl_jax.models import layers
+from ncl_jax.models import layers, shapes_of
 from ncl_jax.runtime import limits
 from ncl_jax.training.steps import TrainState
 
@@ -62,7 +63,7 @@ def check(plan: TrainingPlan, config: ml_collections.ConfigDict, data: dataset.D
     _check_parts(plan, config, data, images)
     _check_pixels(plan)
     shapes = state_shapes(plan)
-    kept, outputs = of_state(plan, config, shapes), of_convolutions(plan, shapes)
+    kept, outputs = [*of_state(plan, config, shapes), *of_frozen(plan)], of_convolutions(plan, shapes)
     _check_parts(plan, config, data, [*kept, *images, outputs])
     _check_parts(plan, config, data, [*kept, images[0], of_evaluation(plan, data)])
     return shapes
@@ -135,6 +136,15 @@ def of_state(plan: TrainingPlan, config: ml_collections.ConfigDict, shapes: Trai
     ]
 
 
+def of_frozen(plan: TrainingPlan) -> list[Part]:
+    """What a device holds of a frozen backbone that the steps need, for adapters in its blocks."""
+    if plan.lower is None or plan.trunk is None:
+        return []
+    leaves = jax.tree.leaves(shapes_of(plan.trunk, plan.facts.image_shape)[1])
+    size = sum(_size(leaf.shape, leaf.dtype) for leaf in leaves)
+    return [Part("the frozen backbone", size, {"model.width": 2, "model.depth": 1})]
+
+
 def of_images(plan: TrainingPlan, data: dataset.Data) -> Part:
     """What a device holds of the images that are not streamed."""
     train, test = _stored(plan, data)
@@ -191,6 +201,8 @@ def of_host(plan: TrainingPlan, data: dataset.Data) -> list[Part]:
     parts = [Part("an image before its centre is cut out", 3 * pixels.resize**2, {"data.resize": 2})]
     if platform(plan.mesh) != "cpu":
         parts.append(Part("the decoded images", sum(filter(None, stored)), IMAGES))
+    if plan.on_features and not _on_devices(plan, size := _features(plan, data)):
+        parts.append(Part("the features of the training images", size, {"data.cached_views": 1}))
     if None in stored:
         threads = (loading.threads or parallel.cores()) * max(loading.workers, 1)
         batch = plan.batch_size // jax.process_count() * 3 * pixels.size**2
@@ -204,16 +216,25 @@ def of_host(plan: TrainingPlan, data: dataset.Data) -> list[Part]:
 def _stored(plan, data):
     """Bytes of the training and of the test images that are kept, see `stored_bytes`; with a frozen backbone of their
     features."""
-    if plan.trunk is not None:
-        one = _size(plan.input_shape)
-        train = len(data.train) * (1 + plan.loading.cached_views) * one
-        return train if train <= LARGEST_RESIDENT * _spread(plan) else 0, len(data.test) * one
+    if plan.on_features:
+        train = _features(plan, data)
+        return train if _on_devices(plan, train) else 0, len(data.test) * _size(plan.input_shape)
     size, feed = plan.preprocessing.size, plan.loading.feed
     resizes = all(views.resizes(name) for name in plan.views)
     return (
         stored_bytes(data.train, feed=feed, size=size, resizes=resizes),
         stored_bytes(data.test, feed=feed, size=size, resizes=False),
     )
+
+
+def _features(plan, data):
+    """Bytes of the training images' features, all views."""
+    return len(data.train) * (1 + plan.loading.cached_views) * _size(plan.input_shape)
+
+
+def _on_devices(plan, size):
+    """Whether features of so many bytes are kept on the devices, see `training_features`."""
+    return size <= LARGEST_RESIDENT * _spread(plan)
 
 
 def _image(plan):

@@ -11,6 +11,7 @@ from ncl_jax.data.sources import SOURCES
 from ncl_jax.data.sources.levels import LAYOUTS
 from ncl_jax.field import Field
 from ncl_jax.models import BACKBONES, FROZEN, HEADS
+from ncl_jax.models.adapters import ADAPTERS, NONE
 from ncl_jax.models.experts import STRATEGIES
 from ncl_jax.training.optimizers import OPTIMIZERS, SCHEDULES
 
@@ -24,7 +25,7 @@ MAY_CHANGE = ("version", "extend", "prior_power", "pixels", "scaled", "split_rul
 # never begin, or its tables, one row an epoch, would be what fills the memory.
 EPOCHS = 10**6
 MINUTES = 10**6  # between evaluations or checkpoints
-SIDE, CHANNELS = 2**14, 2**14  # pixels; channels of the first stage, numbers of a projected feature
+SIDE, CHANNELS = 2**14, 2**14  # pixels; channels of the first stage, size of a projected feature
 LAYERS = 1202  # the deepest of He et al. 2016
 EXPERTS, COPIES = 32, 32  # each is a part of the program
 
@@ -101,7 +102,7 @@ MODEL = {
                          "for resnext; 0, the variant, for efficientnet_lite; 18 or 36 for convnext; blocks of a "
                          "transformer", AUTHORS, at_least=0, at_most=LAYERS),
     "model.width": Field(16, "channels of the first stage: 16 for cifar_resnet, 64 for resnet, 32 for "
-                         "efficientnet_lite, 96 for convnext; numbers of a transformer's token", "He et al. 2016",
+                         "efficientnet_lite, 96 for convnext; size of a transformer's token", "He et al. 2016",
                          at_least=1, at_most=CHANNELS),
     "model.classifier": Field("linear", "classifier; normed is cosine without a bias", AUTHORS, choices=HEADS),
     "model.cosine_scale": Field(16.0, "factor of a cosine or normed classifier's scores", "authors, ImageNet-LT",
@@ -116,10 +117,25 @@ MODEL = {
                           words={"all": FROZEN}),
     "model.adapter": Field(0, "hidden units of each expert's residual adapter on the features of a frozen backbone; 0: "
                            "no adapter", "Houlsby et al. 2019", at_least=0, at_most=CHANNELS),
+    "model.adapters": Field(NONE, "what each expert trains in the last blocks of a frozen vision transformer, beside "
+                            "its head: adaptformer, lora, vpt (prompts), bitfit (biases), layernorm; none: nothing",
+                            "LIFT, arXiv 2309.10019", choices=(NONE, *ADAPTERS)),
+    "model.adapted_blocks": Field(0, "blocks of the transformer, the last ones, that have adapters; the others run "
+                                  "once for all experts; 0: all have", at_least=0, at_most=LAYERS),
+    "model.adapter_width": Field(0, "hidden units of an adapter in a block, its rank (lora) or its number of prompts; "
+                                 "0: by LIFT's rule from the number of classes, 10 prompts", "LIFT", at_least=0,
+                                 at_most=CHANNELS),
     "model.standardize": Field(False, "standardise the features of a frozen backbone by the training set's means and "
                                "deviations"),
-    "model.head_start": Field("random", "how a cosine or normed classifier on a frozen backbone starts: at random, or "
-                              "at the means of the classes", choices=("random", "class_mean")),
+    "model.head_start": Field("random", "how a cosine or normed classifier on a frozen backbone starts: at random, at "
+                              "the means of the classes, or at the classes' names as CLIP's or SigLIP's text tower "
+                              "sees them", choices=("random", "class_mean", "text")),
+    "model.template": Field("a photo of a {name}.", "text about a class, for head_start=text; several, whose vectors "
+                            "are averaged, with | between them", "CLIP, LIFT"),
+    "model.text": Field("", "weights of the text tower, a file with its vocabulary beside it, or ORG/NAME of the hub; "
+                        "empty: those of model.pretrained"),
+    "model.class_vectors": Field("", "for head_start=text: a file with a vector for every class, [C, d], .npy, .npz or "
+                                 ".safetensors, in place of a text tower"),
     "model.remat": Field(False, "compute blocks again for the gradient: less memory, more time, the same numbers"),
 }  # fmt: skip
 LOSS = {
@@ -154,7 +170,7 @@ CONTRAST = {
     "contrast.momentum": Field(0.999, "momentum of the key encoder, per step", AUTHORS, at_least=0, below=1),
     "contrast.queue": Field(1024, "keys per expert in the queue", "authors, CIFAR", at_least=1, at_most=2**24),
     "contrast.temperature": Field(0.2, "temperature of the contrastive scores", AUTHORS, above=0),
-    "contrast.dim": Field(64, "numbers of a projected feature", "authors, CIFAR", at_least=1, at_most=CHANNELS),
+    "contrast.dim": Field(64, "size of a projected feature", "authors, CIFAR", at_least=1, at_most=CHANNELS),
 }  # fmt: skip
 TEACHER = {
     "teacher.run": Field("", "run whose ensemble one network learns from; ncl-jax distill sets this section"),
@@ -171,17 +187,17 @@ OPTIM = {
     "optim.batch_size": Field(64, "images per step, over all devices", AUTHORS, at_least=1, at_most=2**20),
     "optim.accumulate": Field(1, "micro-batches that a batch is processed in, if it does not fit in memory; each has "
                               "its own batch statistics", at_least=1, at_most=1024),
-    "optim.name": Field("sgd", "optimizer: sgd with Nesterov momentum (authors), or adamw", AUTHORS,
-                        choices=OPTIMIZERS),
+    "optim.name": Field("sgd", "optimizer: sgd with Nesterov momentum (authors), momentum (sgd with the plain one), "
+                        "adamw", AUTHORS, choices=OPTIMIZERS),
     "optim.learning_rate": Field(0.1, "base learning rate", AUTHORS, above=0),
-    "optim.schedule": Field("step", "learning-rate schedule: step (authors) or cosine (arXiv 2412.15477)", AUTHORS,
-                            choices=SCHEDULES),
+    "optim.schedule": Field("step", "learning-rate schedule: step (authors), cosine (arXiv 2412.15477), or annealing "
+                            "(cosine from the base rate to 0, LIFT)", AUTHORS, choices=SCHEDULES),
     "optim.warmup_epochs": Field(5, "epochs of linear warm-up from a third of the base rate", AUTHORS, at_least=0),
     "optim.milestones": Field((320, 360), "epochs at which schedule=step divides the rate by 10", AUTHORS),
     "optim.backbone_scale": Field(1.0, "the backbone's learning rate over that of the rest", at_least=0),
-    "optim.momentum": Field(0.9, "Nesterov momentum of sgd", AUTHORS, at_least=0, below=1),
-    "optim.weight_decay": Field(2e-4, "weight decay of every trained parameter: coupled (an L2 penalty) with sgd, "
-                                "decoupled with adamw", AUTHORS, at_least=0),
+    "optim.momentum": Field(0.9, "momentum of sgd and momentum", AUTHORS, at_least=0, below=1),
+    "optim.weight_decay": Field(2e-4, "weight decay of every trained parameter: decoupled with adamw, coupled (an "
+                                "L2 penalty) with the others", AUTHORS, at_least=0),
 }  # fmt: skip
 DEVICES = {
     "run.conv": Field("auto", "convolutions on one CPU: xla, native (our own kernels) or auto (native if available)",

@@ -16,10 +16,10 @@ from ncl_jax.data.types import Split
 
 
 def training_feed(plan: TrainingPlan, data: dataset.Data, key: jax.Array) -> Feed:
-    """Where the training batches come from; `key` is that of a resident feed's order. With a frozen backbone the images
-    of `data` are its features, float32 [N, 1 + V, D]."""
+    """Where the training batches come from; `key` is that of a resident feed's order. Of heads on a frozen backbone
+    the images of `data` are its features, float32 [N, 1 + V, D]."""
     assert plan.mesh is not None
-    if plan.trunk is not None:
+    if plan.on_features:
         number = plan.copies + len(plan.views) - 1  # one more for the key encoder
         images, labels = data.train
         return training_features(images, labels, key, plan.seed, plan.batch_size, plan.mesh, number)
@@ -38,7 +38,7 @@ def training_feed(plan: TrainingPlan, data: dataset.Data, key: jax.Array) -> Fee
     of_copies, *of_keys = [views.host_part(name, pixels.size) for name in plan.views]
     parts = [of_copies] * (plan.copies if of_copies else 1) + of_keys  # every copy has its own crop
     cut = stream.Cut(parts if any(parts) else [None], pixels.resize, pixels.size, pixels.interpolation)
-    order = stream.Shuffled(plan.seed, len(data.train), batch_size)
+    order = stream.Shuffled(plan.seed, len(data.train), batch_size, len(plan.learning_rates))
     return _stream(plan, functools.partial(stream.Batches, data.train, order, cut, plan.seed), batch_size)
 
 
@@ -49,13 +49,13 @@ def _stream(plan, batches, batch_size):
 
 
 def test_feed(plan: Plan, split: Split, name: str) -> Feed:
-    """Where the batches of a split come from that is evaluated; `name` is that of the split. With a frozen backbone its
-    images are features, float32 [N, 1, D], unless the plan is `with_crops`."""
+    """Where the batches of a split come from that is evaluated; `name` is that of the split. Of heads on a frozen
+    backbone its images are features, float32 [N, 1, D], unless the plan is `with_crops`."""
     assert plan.mesh is not None
     pixels, devices = plan.preprocessing, plan.mesh.shape["data"]
     # Not more than there are, but a number that the devices can share.
     most = -(-min(plan.loading.eval_batch, len(split)) // devices) * devices
-    if plan.trunk is not None and not plan.crop:
+    if plan.on_features and not plan.crop:
         return ResidentTest(split.images[:, 0], split.labels, most, plan.mesh)
     text = f"decoding the {name} images"
     images = stored(

@@ -19,7 +19,7 @@ from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation import crops, priors
 from ncl_jax.evaluation.predictor import Predictor, embedding
 from ncl_jax.methods import Objective
-from ncl_jax.models import Network, experts
+from ncl_jax.models import Network, experts, shapes_of, with_operations
 from ncl_jax.models.layers import GROUPED, XLA
 from ncl_jax.runtime import devices
 from ncl_jax.training import steps
@@ -67,14 +67,16 @@ class Plan:
       mesh: the devices; None: one of the default kind.
       seed: of the run.
       num_experts: E.
-      network: one expert's; with a `trunk`, on its features.
+      network: one expert's; with a `trunk`, on its features, or on the tokens of its first blocks.
       trunk: the frozen backbone that all experts share, images to features `[B, D]`; None: each has its own.
-      input_shape: of one image as an expert sees it: H, W, 3 or, with a trunk, D.
+      input_shape: of one image as an expert sees it: H, W, 3 or, with a trunk, D, or of tokens N, D.
       strategy: how the experts are applied, see `experts.apply_experts`.
       preprocessing: from an image file to what the network sees.
       loading: see `Loading`.
       prior_power: gives what the scores are meant for, see `methods.Objective`; only called where a prior is asked for.
       crop: side of the five crops of an image whose scores are averaged, see `crops.with_crops`; 0: the image itself.
+      lower: the trunk's first blocks, images to tokens `[B, N, D]`, which the experts' adapted blocks follow; None: the
+        experts have no adapters.
     """
 
     facts: Facts
@@ -89,6 +91,12 @@ class Plan:
     loading: Loading
     prior_power: Callable[[], float]
     crop: int = 0
+    lower: nn.Module | None = None
+
+    @property
+    def on_features(self) -> bool:
+        """Whether the experts see features of the trunk, which are computed once, rather than images."""
+        return self.trunk is not None and self.lower is None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,7 +146,9 @@ def predictor(
     apply = experts.make_apply(plan.network, plan.strategy, plan.mesh)
     if on_features:
         return Predictor(apply, lambda features: features, adjust, temperature)
-    if plan.trunk is not None:
+    if plan.lower is not None:
+        apply = experts.on_trunk(plan.lower, apply, shared=True)
+    elif plan.trunk is not None:
         apply = experts.on_trunk(plan.trunk, apply)
     if plan.crop:
         apply = crops.averaged(apply, plan.crop)
@@ -195,22 +205,17 @@ def _initial_experts(plan, key, network, num_experts):
 
 def _by_xla(network):
     """A network with XLA's operations."""
-    return network.clone(backbone=by_xla(network.backbone))
-
-
-def by_xla(backbone: nn.Module) -> nn.Module:
-    """A backbone with XLA's operations: its initial variables and all its shapes are the same."""
-    return _by(backbone, XLA)
-
-
-def _by(backbone, operations):
-    return backbone.clone(operations=operations) if hasattr(backbone, "operations") else backbone
+    return network.clone(backbone=with_operations(network.backbone, XLA))
 
 
 def on_every_platform(plan: Plan) -> Plan:
     """The plan with operations that do not differ between platforms."""
-    network = plan.network.clone(backbone=_by(plan.network.backbone, GROUPED))
-    return dataclasses.replace(plan, network=network, trunk=plan.trunk and _by(plan.trunk, GROUPED))
+    network, parts = (
+        plan.network.clone(backbone=with_operations(plan.network.backbone, GROUPED)),
+        (plan.trunk, plan.lower),
+    )
+    trunk, lower = (part and with_operations(part, GROUPED) for part in parts)
+    return dataclasses.replace(plan, network=network, trunk=trunk, lower=lower)
 
 
 def initial_state(plan: TrainingPlan) -> steps.TrainState:
@@ -248,6 +253,9 @@ def _outputs(plan, start):
     images = jax.ShapeDtypeStruct((batch, *plan.input_shape), jnp.float32)
     apply = experts.make_apply(_by_xla(plan.network), "vmap")
     variables = {"params": start.params, "batch_stats": start.batch_stats}
+    if plan.lower is not None:
+        assert plan.trunk is not None
+        variables |= {"trunk": shapes_of(plan.trunk, plan.facts.image_shape)[1]}
     shapes = jax.eval_shape(lambda v, x: apply(v, x, True)[0], variables, images)
     return shapes | ({"keys": shapes["projection"]} if "projection" in shapes else {})
 
@@ -259,7 +267,7 @@ def state_places(plan: TrainingPlan, state: steps.TrainState) -> Any:
 
 
 def train_step(plan: TrainingPlan, *, cut: bool = False) -> Callable:
-    """The run's training step, `(state, key, batch) -> (state, metrics by name)`; `cut` is the feed's."""
+    """The run's training step, see `steps.make_train_step`; `cut` is the feed's."""
     augment, *of_keys = [view(plan, name, cut=cut) for name in plan.views]
     return steps.make_train_step(
         plan.step_network,
@@ -274,13 +282,21 @@ def train_step(plan: TrainingPlan, *, cut: bool = False) -> Callable:
         key_augment=of_keys[0] if of_keys else None,
         teacher=_teacher(plan),
         mesh=plan.mesh,
+        lower=plan.lower,
+        progress=functools.partial(share_done, plan) if any(map(views.changes, plan.views)) else None,
     )
+
+
+def share_done(plan: TrainingPlan, step: jax.Array) -> jax.Array:
+    """The share of the epochs that are done, 0 in the first one and 1 in the last one."""
+    last = len(plan.learning_rates) - 1
+    return jnp.minimum(step // plan.steps_per_epoch, last) / max(last, 1)
 
 
 def view(plan: Plan, name: str, *, cut: bool = False) -> views.View:
     """An augmentation pipeline by name, with the run's normalisation; `cut`: the feed has done the host's part."""
-    if plan.trunk is not None:
-        return lambda key, features: features
+    if plan.on_features:
+        return lambda key, features, *done: features
     pixels = plan.preprocessing
     return views.make_view(name, size=pixels.size, mean=pixels.mean, std=pixels.std, cut=cut)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import ml_collections
 import numpy as np
 
-from ncl_jax.config import backbone, build_data
+from ncl_jax.config import backbone, build_data, lift
 from ncl_jax.config.arguments import parse_arguments
 from ncl_jax.config.choose import choose_method
 from ncl_jax.config.fields import base_config
@@ -20,7 +20,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HARD_SHARE = 0.3  # hard categories of all (authors)
 LARGEST_SMALL = 64  # pixels: up to it the CIFAR ResNet and its views
 # Arguments with their defaults: of a named backbone (`with_backbone`), and of a recipe for own images.
-BACKBONE = {"backbone": "", "pretrained": "", "freeze": "all", "image_size": 0}
+BACKBONE = {"backbone": "", "pretrained": "", "freeze": "all", "image_size": 0, "recipe": ""}
 OWN = BACKBONE | {
     "imbalance": 0.0, "method": "ncl_supervised", "semantics": "official", "epochs": 30, "seed": 0, "group_by": "",
 }  # fmt: skip
@@ -51,9 +51,9 @@ def large(arguments: str | None, name: str, method: str, **fields: object) -> ml
     defaults = {"method": method, "semantics": "official", "epochs": config.epochs, "seed": 0}
     args = parse_arguments(arguments, **defaults, **BACKBONE)
     config.seed = args.seed
-    shorten(config, epochs_of(args, arguments))
+    shorten(config, epochs_of(args, arguments, name))
     with_backbone(config, args)
-    choose_method(config, args.method, args.semantics)
+    with_method(config, args, arguments)
     return config
 
 
@@ -67,10 +67,10 @@ def folder(arguments: str | None) -> ml_collections.ConfigDict:
         0 for the one of 32, 64, 128 and 224 that suits the images; `imbalance` to cut the data to a profile, 0 for the
         data as it is; `method`, `semantics`, `epochs`, `seed`; `backbone`, a name of `models.named.NAMED`, and
         `pretrained` and `freeze`, see `backbone.use`: photographs take the pretrained backbone `named.DEFAULT` if its
-        weights are installed.
+        weights are installed; `recipe`, a name of `lift.RECIPES`.
     """
     args = parse_arguments(arguments, dir="", train="", val="", test="", layout="auto", **OWN)
-    return _own_images("folder", args, {name: args[name] for name in ("train", "val", "test")})
+    return _own_images("folder", args, arguments, {name: args[name] for name in ("train", "val", "test")})
 
 
 def listed(arguments: str | None) -> ml_collections.ConfigDict:
@@ -82,12 +82,12 @@ def listed(arguments: str | None) -> ml_collections.ConfigDict:
     """
     columns = {f"{name}_column": "" for name in COLUMNS}
     args = parse_arguments(arguments, dir="", train="", val="", test="", classes="", **columns, **OWN)
-    return _own_images("list", args, {name: args[name] for name in ("train", "val", "test", "classes")})
+    return _own_images("list", args, arguments, {name: args[name] for name in ("train", "val", "test", "classes")})
 
 
-def _own_images(name, args, lists):
+def _own_images(name, args, arguments, lists):
     if not args.dir:
-        raise ConfigError(f"the folder of the images is missing: give --config={name}:dir=DIR")
+        raise ConfigError(f"the folder of the images is missing: pass --config={name}:dir=DIR")
     config = base_config()
     config.update_from_flattened_dict({
         "data.name": name, "data.dir": args.dir, "data.imbalance": args.imbalance, "data.group_by": args.group_by,
@@ -110,7 +110,7 @@ def _own_images(name, args, lists):
         every = np.concatenate([split.labels for split in source.splits.values()])
         number -= int(holdout.stratified(every, num_classes, request.test_share).sum()) - len(source.splits["test"])
     size = args.image_size or suitable_size(train)
-    named = args.backbone or _default_backbone(size, args.pretrained)
+    named = args.backbone or (lift.DEFAULT if args.recipe else _default_backbone(size, args.pretrained))
     if args.freeze != "all" and (not named or args.pretrained == backbone.NONE):
         raise ConfigError(f"freeze={args.freeze} is for pretrained weights: add backbone={DEFAULT}, or leave it out")
     config.seed = args.seed
@@ -120,11 +120,11 @@ def _own_images(name, args, lists):
         "loss.num_hard": num_hard(num_classes), "optim.schedule": "cosine",
         **(_small() if size <= LARGEST_SMALL else _photographs(size, number)),
     })  # fmt: skip
-    shorten(config, args.epochs)
+    shorten(config, epochs_of(args, arguments, name))
     if named:
-        backbone.use(config, named, pretrained=args.pretrained, image_size=args.image_size, freeze=args.freeze)
+        _use_backbone(config, named, args)
     fit_batch(config, number)
-    choose_method(config, args.method, args.semantics)
+    with_method(config, args, arguments)
     return config
 
 
@@ -157,7 +157,7 @@ def fit_batch(config: ml_collections.ConfigDict, num_images: int) -> None:
     further where there are fewer images than 8."""
     while config.optim.batch_size > min(8, num_images) and num_images < 10 * config.optim.batch_size:
         config.optim.batch_size //= 2
-        if config.optim.name == "sgd":
+        if config.optim.name != "adamw":
             config.optim.learning_rate /= 2
     config.contrast.queue = min(config.contrast.queue, 16 * config.optim.batch_size)
 
@@ -167,7 +167,7 @@ def suitable_size(train: Split, sample: int = 200) -> int:
     rows = np.linspace(0, len(train) - 1, min(sample, len(train))).astype(int)
     sizes = parallel.sizes(train.take(rows), "reading the images' sizes", unreadable=(0, 0))
     if not sizes.any():
-        raise ConfigError("none of the images can be read, so that their size is not known: give it, image_size=64")
+        raise ConfigError("none of the images can be read, so that their size is not known: pass it, image_size=64")
     return size_for(sizes)
 
 
@@ -197,15 +197,30 @@ def cifar_long_tailed(arguments: str | None, name: str, num_hard: int) -> ml_col
     config = base_config()
     config.seed = args.seed
     config.data.name, config.data.imbalance, config.loss.num_hard = name, args.imbalance, num_hard
-    shorten(config, epochs_of(args, arguments))
+    shorten(config, epochs_of(args, arguments, name))
     with_backbone(config, args)
-    choose_method(config, args.method, args.semantics)
+    with_method(config, args, arguments)
     return config
 
 
-def epochs_of(args: ml_collections.ConfigDict, arguments: str | None) -> int:
-    """The epochs that are asked for; of a backbone, where nothing is, those of heads on its features."""
-    return HEAD_EPOCHS if args.backbone and "epochs=" not in (arguments or "") else args.epochs
+def epochs_of(args: ml_collections.ConfigDict, arguments: str | None, data: str) -> int:
+    """The epochs that are asked for; where nothing is, those of a recipe for data of that name, or those of
+    heads on a backbone's features."""
+    own = lift.epochs(args.recipe, data) if args.recipe else HEAD_EPOCHS if args.backbone else args.epochs
+    return args.epochs if _is_given("epochs", arguments) else own
+
+
+def with_method(config: ml_collections.ConfigDict, args: ml_collections.ConfigDict, arguments: str | None) -> None:
+    """Sets the fields of the method that is asked for; where none is, of a recipe's own."""
+    if args.recipe:
+        method = args.method if _is_given("method", arguments) else ""
+        lift.choose_method(config, args.recipe, method, args.semantics)
+    else:
+        choose_method(config, args.method, args.semantics)
+
+
+def _is_given(name: str, arguments: str | None) -> bool:
+    return f",{name}=" in f",{arguments or ''}"
 
 
 def with_backbone(config: ml_collections.ConfigDict, args: ml_collections.ConfigDict) -> None:
@@ -215,16 +230,23 @@ def with_backbone(config: ml_collections.ConfigDict, args: ml_collections.Config
       ConfigError: arguments without a backbone; or ImageNet-LT with weights that have seen all of ImageNet's labels.
     """
     given = {name: args[name] for name in BACKBONE if name != "backbone"}
-    if not args.backbone:
+    name = args.backbone or (lift.DEFAULT if args.recipe else "")
+    if not name:
         if any(given[name] != BACKBONE[name] for name in given):
             raise ConfigError(f"pretrained, freeze and image_size belong to a backbone: add backbone={DEFAULT}")
         return
-    if config.data.name == "imagenet_lt" and not args.pretrained and args.backbone in SEEN_IMAGENET:
+    if config.data.name == "imagenet_lt" and not args.pretrained and name in SEEN_IMAGENET:
         raise ConfigError(
-            f"backbone={args.backbone}: its weights were trained on all of ImageNet with its labels, the rare classes "
+            f"backbone={name}: its weights were trained on all of ImageNet with its labels, the rare classes "
             "included, so that ImageNet-LT would measure nothing: add pretrained=none, or pretrained=FILE with others"
         )
-    backbone.use(config, args.backbone, **given)
+    _use_backbone(config, name, args)
+
+
+def _use_backbone(config, name, args):
+    backbone.use(config, name, pretrained=args.pretrained, image_size=args.image_size, freeze=args.freeze)
+    if args.recipe:
+        lift.use(config, args.recipe, pretrained=args.pretrained, freeze=args.freeze)
 
 
 def shorten(config: ml_collections.ConfigDict, epochs: int) -> None:

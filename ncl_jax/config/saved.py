@@ -25,7 +25,7 @@ def read(stored: Any) -> ml_collections.ConfigDict:
     """The configuration that a run's file holds; a field that it lacks takes its default.
 
     Raises:
-      ValueError, TypeError: it is no configuration, naming the key.
+      ValueError, TypeError: it is not a configuration, naming the key.
       ConfigError: a value that no run can have, naming the field.
     """
     _NOTED(stored, "")
@@ -55,7 +55,7 @@ def _check_names(section: dict, name: str) -> None:
 
 
 def _names_in(name: str) -> set[str]:
-    """The fields and sections of a section, and what stands beside them."""
+    """The fields and sections of a section, and what is beside them."""
     if not name:
         return {*base_config().keys(), *NOTES}
     prefix = f"{name}."

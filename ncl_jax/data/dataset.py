@@ -48,7 +48,7 @@ class Facts(NamedTuple):
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> "Facts":
-        """From what `to_json` wrote, read; what only later versions know is left out."""
+        """From what `to_json` wrote, read; what only later versions know is ignored."""
         known: dict[str, Any] = {name: value for name, value in content.items() if name in cls._fields}
         return cls(**known | {name: tuple(v) for name, v in known.items() if isinstance(v, list)})
 
@@ -139,7 +139,7 @@ def load(
             splits[name], good, lines = readable(splits[name], source.class_names, name)
             skipped[name] = [*skipped.get(name, ()), *lines]
             if not len(good):
-                raise DataError(f"no image of {name} can be read: replace them; ncl-jax inspect says what is wrong")
+                raise DataError(f"no image of {name} can be read: replace them; ncl-jax inspect shows what is wrong")
             rows = good if name == "train" else rows
     train = splits.pop("train")
     if not source.imbalance and imbalance:

@@ -50,7 +50,7 @@ def held_out(
       names: of the images, [N].
       share: of each class, or of the groups, in [0, 1).
       purpose: the split that they become: a test and a val split are chosen independently of each other.
-      groups: the group of each image, [N]; each is held out whole or not at all, and a class that stands in one group
+      groups: the group of each image, [N]; each is held out whole or not at all, and a class that is in one group
         alone is kept.
       rule: 1, or 2 or 3.
       pinned: the splits that images have in a run, by their names: they stay there.
@@ -87,7 +87,7 @@ def lowest(values: np.ndarray, share: float) -> np.ndarray:
 
 
 def _whole_groups(values: np.ndarray, places: np.ndarray, labels: np.ndarray, share: float) -> np.ndarray:
-    """The mask of the groups that are held out: `lowest`; then each class is trained on, and then, where it stands in
+    """The mask of the groups that are held out: `lowest`; then each class is trained on, and then, where it is in
     two groups and no other class loses its last one, held out too."""
     held = lowest(values, share)
     pairs = np.unique(np.stack([labels, places]), axis=1)

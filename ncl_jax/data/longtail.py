@@ -27,14 +27,14 @@ def class_counts(num_max: int, imbalance: float, num_classes: int) -> np.ndarray
       ValueError: an argument is out of its range, or the last class would be left without an image.
     """
     if not imbalance >= 1:
-        raise ValueError(f"imbalance is {imbalance}, but it is the largest class over the smallest: give 1 or more")
+        raise ValueError(f"imbalance is {imbalance}, but it is the largest class over the smallest: pass 1 or more")
     if num_classes < 2:
         raise ValueError(f"num_classes is {num_classes}, but a profile over classes needs 2 or more")
     counts = [int(num_max * imbalance ** (-c / (num_classes - 1))) for c in range(num_classes)]
     if counts[-1] < 1:
         raise ValueError(
             f"imbalance {imbalance} leaves class {counts.index(0)} without an image when the largest "
-            f"class has {num_max}: give an imbalance of at most {num_max}"
+            f"class has {num_max}: pass an imbalance of at most {num_max}"
         )
     return np.array(counts, np.int64)
 
@@ -79,7 +79,7 @@ def count_labels(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Images of each class: labels [N] -> int64 [C]. Raises ValueError for a label outside [0, num_classes)."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"labels are {labels.dtype} of shape {labels.shape}: give integers of shape [N]")
+        raise ValueError(f"labels are {labels.dtype} of shape {labels.shape}: pass integers of shape [N]")
     outside = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if outside.size:
         raise ValueError(
@@ -114,5 +114,5 @@ def groups(class_counts: np.ndarray, convention: str) -> dict[str, np.ndarray]:
     elif convention == "authors":
         many, few = counts >= 100, counts <= 20
     else:
-        raise ValueError(f"convention is {convention!r}: give one of {', '.join(CONVENTIONS)}")
+        raise ValueError(f"convention is {convention!r}: use one of {', '.join(CONVENTIONS)}")
     return {"many": many, "medium": ~(many | few), "few": few}

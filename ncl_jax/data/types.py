@@ -24,7 +24,7 @@ class Request(NamedTuple):
       group_by: how images are grouped: `folder`, `column`, a regular expression of paths, or `none`; empty: by folder
         where the layout has groups.
       columns: names of a table's columns for `path`, `label`, `split` and `group`, where they are not the usual ones.
-      skip: whether rows of lists without a label or a file are left out, instead of an error.
+      skip: whether rows of lists without a label or a file are skipped, instead of an error.
       rule: by which images are held out, see `holdout`.
       pinned: splits that images of a run have, see `holdout.held_out`.
     """

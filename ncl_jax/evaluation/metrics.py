@@ -122,7 +122,7 @@ def summarize(sums: Sums, groups: dict[str, dict[str, np.ndarray]]) -> dict:
     Args:
       sums: of the whole test set.
       groups: masks `[C]` by convention and name, see `longtail.groups`: the first convention's many, medium and few
-        stand beside the accuracy; further conventions under their own name.
+        are beside the accuracy; further conventions under their own name.
 
     Returns:
       `ensemble` and `experts` (a list): each with `accuracy`, `many`, `medium`, `few`, a dictionary for every further

@@ -21,7 +21,7 @@ def weights(class_counts: Sequence[int], ratio: float, backward: bool) -> np.nda
 
 
 def accuracies(per_class: Sequence[float | None], class_counts: Sequence[int]) -> dict[str, float]:
-    """The accuracy on every set, `forward-50` to `backward-50`; classes without test images are left out."""
+    """The accuracy on every set, `forward-50` to `backward-50`; classes without test images are skipped."""
     values = np.array([np.nan if value is None else value for value in per_class], float)
     known = ~np.isnan(values)
     sets = [(f"forward-{ratio}", ratio, False) for ratio in RATIOS] + [("uniform", 1, False)]

@@ -16,6 +16,7 @@ from ncl_jax.data.images.decode import prepare
 from ncl_jax.data.types import Request
 from ncl_jax.errors import ConfigError, ExportError, one_line
 from ncl_jax.export.artifact import Artifact
+from ncl_jax.runtime import extras
 
 OPSET = 21
 BATCHES = (1, 5)  # images in each comparison
@@ -25,7 +26,7 @@ MOST = 1e-4  # that a log-probability may be off
 def serialize(artifact: Artifact) -> bytes:
     """The graph: `images` uint8 `[batch, H, W, 3]` in, `probabilities` float32 `[batch, C]` out.
 
-    What must be known to use it is in `metadata_props`, as JSON where it is no text.
+    What must be known to use it is in `metadata_props`, as JSON where it is not text.
 
     Raises:
       ConfigError: the packages are not installed.
@@ -43,7 +44,7 @@ def convert(artifact: Artifact) -> bytes:
         import jax2onnx
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"--format=onnx needs packages ({error}): pip install 'ncl-jax[onnx]'") from error
+        raise ConfigError(f"--format=onnx needs packages ({error}): {extras.install('onnx')}") from error
     images = jax.ShapeDtypeStruct(("batch", *artifact.image_shape), jnp.uint8)
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["probabilities"], "model_name": "ncl_jax"}
     try:

@@ -1,4 +1,4 @@
-"""Self-supervision by momentum contrast: the queue of keys is the method's memory."""
+"""Self-supervision by momentum contrast: the queue of keys is the method's state."""
 
 from typing import Any
 

@@ -92,6 +92,20 @@ def make_backbone(
     return backbones[backbone](depth, width, jnp.dtype(precision), operations, **more)
 
 
+def with_operations(backbone: nn.Module, operations: Operations) -> nn.Module:
+    """A backbone with other operations, if it has any: its initial variables and all its shapes are the same."""
+    return backbone.clone(operations=operations) if hasattr(backbone, "operations") else backbone
+
+
+def shapes_of(backbone: nn.Module, image_shape: tuple[int, ...]) -> tuple[jax.ShapeDtypeStruct, Any]:
+    """The shapes of a backbone's features of one image `[1, ...]`, and of its variables."""
+    image, found = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32), with_operations(backbone, XLA)
+    shapes: tuple[jax.ShapeDtypeStruct, Any] = jax.eval_shape(
+        lambda x: found.init_with_output(jax.random.key(0), x, False), image
+    )
+    return shapes
+
+
 def make_network(
     *, classifier: str, cosine_scale: float, num_classes: int, projection_dim: int, **backbone: Any
 ) -> Network:

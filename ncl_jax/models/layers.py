@@ -115,7 +115,7 @@ class Conv(nn.Module):
 
 class Patches(nn.Module):
     """A convolution whose stride is its kernel's side, without padding, as one matrix product: `[B, H, W, I]` gives
-    `[B, H / size, W / size, features]`; rows and columns of pixels that fill no patch are left out."""
+    `[B, H / size, W / size, features]`; rows and columns of pixels that fill no patch are ignored."""
 
     features: int
     size: int
@@ -231,7 +231,7 @@ class Everywhere(NamedTuple):
     sums: Sums = sums
 
     def keep(self, x: jax.Array) -> jax.Array:
-        """`x` with zeros for what is left out."""
+        """`x` with zeros in place of what is dropped."""
         return x
 
     def numbers(self, x: jax.Array) -> float:

@@ -2,6 +2,7 @@
 towers of CLIP and SigLIP. What tells them apart at one depth and width is a `Form`."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ncl_jax.models.adapters import ADAPTERS, NONE
 from ncl_jax.models.layers import XLA, Dtype, Operations, Parts, Patches, layer_norm, make_block, truncated
 
 Rotation = tuple[np.ndarray, np.ndarray]  # cosines and sines, float32 [N, d] both
@@ -44,6 +46,14 @@ def rotation(rows: int, columns: int, size: int, prefix: int) -> Rotation:
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
+def unturned(by: Rotation, number: int) -> Rotation:
+    """The positions with a number of tokens before them that have none."""
+    return tuple(
+        np.concatenate([np.full((number, part.shape[1]), value, np.float32), part])
+        for part, value in zip(by, (1, 0), strict=True)
+    )  # type: ignore[return-value]
+
+
 def rotate(x: jax.Array, by: Rotation) -> jax.Array:
     """Queries or keys `[B, N, heads, d]` with their positions."""
     first, second = jnp.split(x.astype(jnp.float32), 2, -1)
@@ -74,10 +84,20 @@ def _heads(x: jax.Array, number: int, size: int) -> list[jax.Array]:
 
 class Block(nn.Module):
     """Attention and two layers, both on normalised inputs and added: float32 `[B, N, D]` to the same. Products are in
-    `dtype`, sums, normalisations and the softmax in float32."""
+    `dtype`, sums, normalisations and the softmax in float32. An `adapter` of `ADAPTERS` gives tokens before those of
+    the block, what is added to queries, keys and values, or what is added beside the two layers."""
 
     form: Form
     dtype: Dtype = jnp.float32
+    adapter: str = NONE
+    adapter_width: int = 0
+
+    def _adapted(self, place: str, x: jax.Array) -> jax.Array | None:
+        """What the adapter makes of `x` at a place; None where it has nothing there."""
+        kind = ADAPTERS.get(self.adapter)
+        if kind is None or kind.module is None or kind.place != place:
+            return None
+        return kind.module(self.adapter_width, self.dtype, name="adapter")(x)
 
     def _add(self, x: jax.Array, y: jax.Array, name: str) -> jax.Array:
         y = y.astype(jnp.float32)
@@ -88,14 +108,23 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, positions: Rotation | None = None) -> jax.Array:
         form, dtype, width = self.form, self.dtype, x.shape[-1]
+        if (prompts := self._adapted("tokens", x)) is not None:
+            x = jnp.concatenate([prompts, x], 1)
+            positions = positions and unturned(positions, prompts.shape[1])
         y = layer_norm(form.epsilon, dtype, "norm1")(x)
-        queries, keys, values = _heads(_dense(3 * width, dtype, "qkv")(y), 3, form.head)
+        together = _dense(3 * width, dtype, "qkv")(y)
+        if (more := self._adapted("attention", y)) is not None:
+            together = together + more
+        queries, keys, values = _heads(together, 3, form.head)
         if positions is not None:
             queries, keys = rotate(queries, positions), rotate(keys, positions)
         y = jax.nn.dot_product_attention(queries, keys, values).reshape(x.shape)
         x = self._add(x, _dense(width, dtype, "proj")(y), "scale1")
         y = layer_norm(form.epsilon, dtype, "norm2")(x)
-        return self._add(x, _mlp(y, int(width * form.hidden), form.quick, dtype), "scale2")
+        y = self._add(x, _mlp(y, int(width * form.hidden), form.quick, dtype), "scale2")
+        if (more := self._adapted("layers", x)) is not None:
+            y = y + more
+        return y if prompts is None else y[:, prompts.shape[1] :]
 
 
 class Pool(nn.Module):
@@ -118,7 +147,13 @@ class Pool(nn.Module):
 
 class VisionTransformer(nn.Module):
     """ViT of `depth` blocks: `[B, H, W, channels]` gives features `[B, width]`; `freeze`: see `layers.Parts`; `remat`:
-    see `layers.make_block`. A class token's own position is a part of `class_token`."""
+    see `layers.make_block`. A class token's own position is a part of `class_token`.
+
+    Attributes:
+      until: the number of blocks after which it gives the tokens, float32 `[B, N, D]`; None: all, and features.
+      since: the number of blocks that the input, which is tokens then, has passed; None: it is images.
+      adapter, adapter_width: of every block that it has, see `adapters.ADAPTERS`.
+    """
 
     depth: int = 12
     width: int = 768
@@ -126,6 +161,10 @@ class VisionTransformer(nn.Module):
     operations: Operations = XLA
     freeze: int = 0
     remat: bool = False
+    until: int | None = None
+    since: int | None = None
+    adapter: str = NONE
+    adapter_width: int = 0
 
     form = Form()
     num_parts = STAGES + 1  # the patches and four quarters of the blocks
@@ -144,16 +183,25 @@ class VisionTransformer(nn.Module):
 
     @classmethod
     def check_image_size(cls, size: int) -> None:
-        """Raises ValueError for a side that is no whole number of patches."""
+        """Raises ValueError for a side that is not a whole number of patches."""
         if size % (patch := cls.form.patch) or not size:
             near = max(size // patch, 1) * patch
             raise ValueError(f"image_size={size} must be a multiple of {patch}, the side of a patch, such as {near}")
 
+    def trains(self, path: tuple[str, ...]) -> bool:
+        """Whether a parameter is trained, by its path: with adapters not the rest of their blocks."""
+        of_block = path[0].rpartition("_")[2].isdecimal()
+        return self.adapter == NONE or (of_block and ADAPTERS[self.adapter].trains(path[1:]))
+
     def _tokens(self, x: jax.Array) -> tuple[jax.Array, Rotation | None]:
         """The tokens that the blocks see, float32 `[B, N, D]`, and their rotary positions."""
         form, width = self.form, self.width
+        prefix = 0 if form.pools else 1 + form.registers
+        if self.since is not None:  # of a square
+            side = math.isqrt(x.shape[1] - prefix)
+            return x, rotation(side, side, form.head, prefix) if form.rotary else None
         x = Patches(width, form.patch, self.dtype, name="patch")(x).astype(jnp.float32)
-        (batch, rows, columns), prefix = x.shape[:3], 0 if form.pools else 1 + form.registers
+        batch, rows, columns = x.shape[:3]
         x = x.reshape(batch, rows * columns, width)
         if not form.rotary:
             x = x + self.param("position", truncated, (rows * columns, width))
@@ -167,13 +215,17 @@ class VisionTransformer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         form, parts = self.form, Parts(self.freeze, train)
-        block_type = functools.partial(make_block(Block, self.remat), form, self.dtype)
+        block = functools.partial(
+            make_block(Block, self.remat), form, self.dtype, adapter=self.adapter, adapter_width=self.adapter_width
+        )
         x, positions = self._tokens(x)
         x = parts.leave(0, x)
-        for number in range(self.depth):
-            part, following = (1 + block * STAGES // self.depth for block in (number, number + 1))
-            x = block_type(name=f"layer{part}_{number}")(x, parts.trains(part), positions)
+        for number in range(self.since or 0, self.depth if self.until is None else self.until):
+            part, following = (1 + place * STAGES // self.depth for place in (number, number + 1))
+            x = block(name=f"layer{part}_{number}")(x, parts.trains(part), positions)
             x = parts.leave(part, x) if part != following else x
+        if self.until is not None:
+            return x
         x = layer_norm(form.epsilon, jnp.float32, f"layer{STAGES}_norm")(x if form.pools else x[:, 0])
         return parts.leave(STAGES, Pool(form, self.dtype, name=f"layer{STAGES}_pool")(x) if form.pools else x)
 

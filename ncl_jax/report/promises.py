@@ -21,7 +21,7 @@ def section(results: dict) -> Html:
     return Html("".join([
         "<h2>What it promises</h2>", *_sets(found), *_selective(found["selective"]), *_unlike(found["unlike"]),
         paragraph("The shares are measured on the test images. The promise over all images is for the mix of classes "
-                  "in training: where the test images have another one, it need not be kept on them (docs/trust.md)."),
+                  "in training: where the test images have another one, it may not hold for them (docs/trust.md)."),
     ]))  # fmt: skip
 
 

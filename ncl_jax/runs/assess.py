@@ -51,7 +51,7 @@ def assess(loaded: Loaded, data: Data, features: Data | None = None) -> Assessed
         raise
     except DataError as error:
         if loaded.directory.out_of_fold.exists():
-            console.say(f"note: the report goes without prediction sets ({one_line(error)})")
+            console.say(f"note: the report has no prediction sets ({one_line(error)})")
         return None
 
 
@@ -59,7 +59,8 @@ def _assess(loaded: Loaded, data: Data, features: Data | None) -> Assessed:
     facts, labels = loaded.plan.facts, np.asarray(data.test.labels)
     found, prior = trust.calibration(loaded, None), trust.train_prior(facts)
     own = priors.own(facts.class_counts, loaded.plan.prior_power())
-    scores = scores_of(loaded, data.test if features is None else features.test, facts.split)
+    seen = features if features is not None and loaded.plan.on_features else data
+    scores = scores_of(loaded, seen.test, facts.split)
     table = trust.probabilities(scores, found.temperature, facts, loaded.plan.prior_power())
     groups = facts.groups()["papers"]
     rules = {promise: sets.calibrate(found.true, found.labels, prior, COVERAGE, promise) for promise in sets.PROMISES}

@@ -76,7 +76,7 @@ def fit(
       begin: `setup.restore_or_start`, of plan, configuration and inputs.
       between: see `setup.prepare`.
     """
-    if run.is_frozen:  # whose heads need seconds, whatever the features took
+    if run.on_features:  # whose heads need seconds, whatever the features took
         run.pace.limit = max(run.pace.limit, run.pace.spent() + (1 - FEATURES) * run.pace.limit)
     measure(run, between)
     epoch_seconds = run.length * (run.pace.step or 0.0)

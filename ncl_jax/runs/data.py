@@ -52,7 +52,7 @@ def new_data(
     config: ml_collections.ConfigDict, directory: RunDir, place: str, data_dir: str | None
 ) -> tuple[Split, list[str]]:
     """Other images with labels than those of a run, and lines to be shown, also where the run was trained on some of
-    them; files that cannot be read are left out where the run's were (`data.skip_unreadable`).
+    them; files that cannot be read are skipped where the run's were (`data.skip_unreadable`).
 
     Raises:
       DataError: see `labelled.read`.
@@ -67,7 +67,7 @@ def new_data(
         raise DataError(f"--data={place}: no image can be read: replace them")
     present = len(set(split.labels.tolist()))
     counts = f"{len(split):,} images of {present:,} of {facts.num_classes:,} classes, from {place}"
-    unreadable = [f"unreadable images that are left out: {len(lost):,}"] * bool(lost)
+    unreadable = [f"unreadable images that are skipped: {len(lost):,}"] * bool(lost)
     return split, [counts, *notes, *unreadable, *trained_on(config, directory, split)]
 
 

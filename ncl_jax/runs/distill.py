@@ -4,7 +4,7 @@ import pathlib
 
 import ml_collections
 
-from ncl_jax.config import build
+from ncl_jax.config import adapted, build
 from ncl_jax.config.fields import base_config
 from ncl_jax.errors import ConfigError
 from ncl_jax.models import FROZEN
@@ -18,6 +18,11 @@ def student(run: str | pathlib.Path) -> ml_collections.ConfigDict:
     config = own_config(directory)
     if directory.read_results() is None:
         raise ConfigError(f"--run={run} has no results yet: let the run end before a student learns from it")
+    if adapted.is_adapted(config.model):
+        raise ConfigError(
+            f"--run={run}: experts with adapters (model.adapters={config.model.adapters}) cannot teach a student yet; "
+            "export one of them, --expert=0, or train with model.num_experts=1"
+        )
     config.teacher.run = str(directory.path.absolute())
     config.teacher.update({name: config.model[name] for name in (*build.ARCHITECTURE, "num_experts")})
     config.model.update({"num_experts": 1, "pretrained_expert": -1})

@@ -80,7 +80,7 @@ def cause(
     if not names and step:
         return _slower(config)
     fed = ", ".join(f"{name}={given[name]}" for name in names) or f"loss.name={config.loss.name}"
-    return f"It begins with the loss term {term}, which {fed} feeds: change that"
+    return f"The first loss term that is not finite is {term}, which depends on {fed}: change that"
 
 
 def _pixels(config):

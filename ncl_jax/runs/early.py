@@ -20,8 +20,8 @@ def check(config: ml_collections.ConfigDict, data: dataset.Data) -> None:
     """Raises ConfigError where a run is to stop early and has no val split to stop by."""
     if config.run.patience and "val" not in data.others:  # where the run is evaluated on val it is the test set
         raise ConfigError(
-            f"run.patience={config.run.patience} needs a val split, for test images are not to choose anything: "
-            "--config.data.val_share=0.1 holds a part of the training images out, or set 0"
+            f"run.patience={config.run.patience} needs a val split, because test images must not be used to choose "
+            "anything: --config.data.val_share=0.1 holds a part of the training images out, or set 0"
         )
 
 
@@ -36,9 +36,9 @@ def make_validate(plan: TrainingPlan, config: ml_collections.ConfigDict, data: d
     split = data.splits()["val"]
     if config.data.skip_unreadable and data.facts.split != "val":
         split = dataset.readable(split, data.facts.class_names, "val")[0]
-    if frozen is not None:
+    if plan.on_features:
         split = trunk.features(plan, frozen, split, "val", trunk.make_compute(plan, frozen))
-    predictor = plans.predictor(plan, on_features=frozen is not None)
+    predictor = plans.predictor(plan, on_features=plan.on_features)
     return make_evaluate(predictor, loading.test_feed(plan, split, "val"), plan.mesh)
 
 

@@ -49,7 +49,7 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> bool:
     run.progress["images_per_second"].append(speed)
     run.log.write("train", record)
     run.log.print(messages.epoch_line(record, run.epochs, seconds, expected(run, epoch + 1).seconds))
-    collapsed = None if run.is_frozen else messages.collapse_warning(record)
+    collapsed = None if run.on_features or run.frozen is not None else messages.collapse_warning(record)
     for warning in filter(None, (collapsed, messages.wait_warning(record))):
         run.log.print(warning)
     return True

@@ -21,6 +21,7 @@ from ncl_jax.export.artifact import Artifact
 from ncl_jax.export.formats import FORMATS
 from ncl_jax.export.load import VERSION, description_of
 from ncl_jax.models.experts import without_trunk
+from ncl_jax.models.named import NAMED
 from ncl_jax.runs import trust
 from ncl_jax.runs.restore import Loaded, restore
 from ncl_jax.runs.temperature import find_temperature
@@ -70,11 +71,6 @@ def export(
     if expert is not None and not 0 <= expert < loaded.plan.num_experts:
         raise ConfigError(f"--expert={expert}: the run has experts 0 to {loaded.plan.num_experts - 1}")
     divide = find_temperature(loaded, expert, temperature)
-    if form == "safetensors" and loaded.plan.trunk is not None:
-        raise ConfigError(
-            "--format=safetensors is for experts with backbones of their own: this run's frozen one is "
-            f"{directory.backbone}; choose stablehlo or onnx, which hold backbone and heads"
-        )
     if form == "onnx":  # ONNX Runtime convolves no bfloat16, and jax2onnx knows no batch of networks
         config.precision, config.run.strategy = "float32", "unroll"
     plan = with_crops(build.make_plan(config, directory.read_facts()), crops)
@@ -85,6 +81,7 @@ def export(
     chosen = variables if expert is None else one_expert(variables, expert)
     predict = lambda images: jax.nn.softmax(model.scores(chosen, images))  # noqa: E731
     about = describe(config, plan, loaded.step) | {"format": form, "expert": expert, "prior": prior}
+    about |= backbone_of(loaded)
     about |= {"temperature": divide, "sets": set_rules(loaded, expert, adjust, divide) if crops == 1 else None}
     content = FORMATS[form](Artifact(predict, plan.facts.image_shape, variables, expert, about))
     about |= {"sha256": hashlib.sha256(content).hexdigest()}
@@ -92,6 +89,19 @@ def export(
         write_together({path: content, description_of(path): json.dumps(about, indent=1).encode() + b"\n"})
     except OSError as error:
         raise WriteError(f"--out={path} cannot be written: {error}") from error
+
+
+def backbone_of(loaded: Loaded) -> dict[str, Any]:
+    """Of experts that share a frozen backbone: which one, what identifies its weights, and the adapters in its blocks,
+    as JSON; nothing of others."""
+    if loaded.plan.trunk is None:
+        return {}
+    model, source = loaded.config.model, loaded.progress.get("pretrained") or {}
+    found = {name: model[name] for name in ("backbone", "depth", "width", "adapters", "adapted_blocks")}
+    found["adapter_width"] = getattr(loaded.plan.network.backbone, "adapter_width", 0)
+    found |= {name: source[name] for name in ("file", "sha256", "license") if name in source}
+    found |= {"name": model.pretrained} if model.pretrained in NAMED else {}
+    return {"backbone": found | {"variables_sha256": loaded.progress.get("trunk", "")}}
 
 
 def form_of(path: pathlib.Path) -> str:

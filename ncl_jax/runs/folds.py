@@ -20,7 +20,8 @@ from ncl_jax.data.sources import groups
 from ncl_jax.data.sources.groups import ALWAYS
 from ncl_jax.data.types import Split
 from ncl_jax.errors import ConfigError
-from ncl_jax.runs import heads
+from ncl_jax.evaluation.class_vectors import ClassVectors
+from ncl_jax.runs import class_vectors, heads
 from ncl_jax.runs.setup import Run, compile_step, is_first
 from ncl_jax.runtime import startup
 from ncl_jax.runtime.devices import replicated
@@ -34,8 +35,11 @@ MOST_BYTES = 2**32  # of the scores
 
 def check(config: ml_collections.ConfigDict, folds: int) -> None:
     """Raises ConfigError where there can be no folds."""
-    if folds and not build.is_frozen(config):
-        raise ConfigError(f"--folds={folds} needs a frozen backbone (model.freeze=all): others would train for hours")
+    if folds and not build.on_features(config):
+        raise ConfigError(
+            f"--folds={folds} needs heads on a frozen backbone (model.freeze=all, model.adapters=none): others would "
+            "train for hours; --config.data.val_share=0.1 holds images out instead"
+        )
     if folds and config.run.patience:
         raise ConfigError(
             f"--folds={folds} and run.patience={config.run.patience}: the folds' heads would train longer than the run "
@@ -67,7 +71,9 @@ def keep(run: Run, plan: TrainingPlan, folds: int, extend: int, between: Callabl
     if are_there(run.directory, *about):
         return
     run.log.print(f"training {folds} sets of heads for out-of-fold scores")
-    write(run.directory, run.config, plan, run.inputs, about, extend, between)
+    by_text = run.config.model.head_start == "text"
+    vectors = class_vectors.of_run(run.directory, run.progress) if by_text else None
+    write(run.directory, run.config, plan, run.inputs, about, extend, between, vectors)
     run.log.print(f"out-of-fold scores: {run.directory.out_of_fold}")
 
 
@@ -94,6 +100,7 @@ def write(
     about: tuple[int, int],
     extend: int = 0,
     between: Callable[[str], None] = lambda doing: None,
+    vectors: ClassVectors | None = None,
 ) -> None:
     """Trains K sets of heads and keeps their scores in the run's directory (`RunDir.out_of_fold`): `logits` float32
     `[N, E, C]`, NaN for images of the fold `ALWAYS`, `labels` and `folds` int `[N]`, `about`.
@@ -105,8 +112,9 @@ def write(
       about: K, and the steps of the run.
       extend: epochs beyond the configuration's.
       between: see `setup.prepare`.
+      vectors: that the heads start from, see `heads.start`.
     """
-    logits, of_image = scores(config, plan, data, about[0], extend, between)
+    logits, of_image = scores(config, plan, data, about[0], extend, between, vectors)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, logits=logits, labels=data.train.labels, folds=of_image, about=np.array(about))
     if is_first():
@@ -121,6 +129,7 @@ def scores(
     folds: int,
     extend: int = 0,
     between: Callable[[str], None] = lambda doing: None,
+    vectors: ClassVectors | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The out-of-fold scores, float32 `[N, E, C]`, and the fold of every training image, int [N], see `assign`; images
     of the fold `ALWAYS` have NaN. Arguments: see `write`."""
@@ -130,12 +139,12 @@ def scores(
     for fold in range(folds):
         held = of_image == fold
         if held.any():
-            logits[held] = _scores(config, plan, data, held, extend)
+            logits[held] = _scores(config, plan, data, held, extend, vectors)
             between("training heads for out-of-fold scores, which begins again")
     return logits, of_image
 
 
-def _scores(config, plan, data, held, extend) -> np.ndarray:
+def _scores(config, plan, data, held, extend, vectors) -> np.ndarray:
     """The scores `[n, E, C]` of the test views of the images that are held out, by heads of all others."""
     rest = Split(data.train.images[~held], data.train.labels[~held])
     counts = np.bincount(rest.labels, minlength=data.facts.num_classes)
@@ -144,18 +153,20 @@ def _scores(config, plan, data, held, extend) -> np.ndarray:
     config.optim.batch_size = min(config.optim.batch_size, len(rest))
     own = build.make_training_plan(config, facts, plan.mesh)
     rest_of = data._replace(facts=facts, train=rest)
-    state = trained(own, rest_of, config.model.head_start == "class_mean", extend)
+    state = trained(own, rest_of, config.model.head_start == "class_mean", extend, vectors)
     predict = jax.jit(plans.predictor(own, on_features=True).logits)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     return np.asarray(predict(variables, data.train.images[held][:, 0])).swapaxes(0, 1)
 
 
-def trained(plan: TrainingPlan, data: dataset.Data, means: bool, extend: int = 0) -> steps.TrainState:
+def trained(
+    plan: TrainingPlan, data: dataset.Data, means: bool, extend: int = 0, vectors: ClassVectors | None = None
+) -> steps.TrainState:
     """The state after all epochs of a run's plan on features; nothing of it is written."""
     assert plan.mesh is not None
     place, initial = replicated(plan.mesh), lambda: plans.initial_state(plan)
     state = startup.run_once(initial, plans.state_places(plan, jax.eval_shape(initial)))
-    state = heads.start(plan, state, data.train.images, data.train.labels, means)
+    state = heads.start(plan, state, data.train.images, data.train.labels, means, vectors)
     keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
     feed = loading.training_feed(plan, data, keys.order)
     train_step = plans.train_step(plan, cut=feed.cut)
@@ -170,4 +181,4 @@ def trained(plan: TrainingPlan, data: dataset.Data, means: bool, extend: int = 0
             served, left = served - done, left - done
         if not left:
             return state
-    raise AssertionError("a feed never ends")
+    raise AssertionError("a data loader never ends")

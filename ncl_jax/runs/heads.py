@@ -5,20 +5,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.baselines import BASELINES
+from ncl_jax.evaluation.class_vectors import ClassVectors
 from ncl_jax.training.steps import TrainState
 from ncl_jax.trust.gaussian import class_means
 from ncl_jax.trust.neighbours import unit
 
+ZERO_SHOT = "zero-shot"  # the row of the classes' names, which needs no training image
 LEAST = 1e-6  # deviation of a feature that is divided by
 MOST_SCORES = 5 * 10**7  # training images times classes: more would take minutes
 
 
-def start(plan: TrainingPlan, state: TrainState, features: np.ndarray, labels: np.ndarray, means: bool) -> TrainState:
+def start(
+    plan: TrainingPlan,
+    state: TrainState,
+    features: np.ndarray,
+    labels: np.ndarray,
+    means: bool,
+    vectors: ClassVectors | None = None,
+) -> TrainState:
     """The state at step 0 with what follows from the training features.
 
     Args:
@@ -27,6 +37,7 @@ def start(plan: TrainingPlan, state: TrainState, features: np.ndarray, labels: n
       features: float32 `[N, 1 + V, D]`.
       labels: int32 `[N]`.
       means: whether the classifier's weights start at the means of the classes.
+      vectors: of the classes' names, at which they start otherwise; None: at random.
     """
     mean, deviation = np.zeros(1, np.float32), np.ones(1, np.float32)
     if "backbone" in state.batch_stats:
@@ -35,24 +46,48 @@ def start(plan: TrainingPlan, state: TrainState, features: np.ndarray, labels: n
         state = state._replace(batch_stats={"backbone": _like(state.batch_stats["backbone"], stats)})
     if means:
         of_class = class_means((features.mean(1) - mean) / deviation, labels, plan.facts.num_classes)
-        kernel = unit(of_class).T
-        classifier = state.params["classifier"]
-        started = classifier | _like({"kernel": classifier["kernel"]}, {"kernel": kernel})
-        state = state._replace(params=state.params | {"classifier": started})
-    return state
+        return _with_kernel(state, unit(of_class).T)
+    return state if vectors is None else _with_kernel(state, vectors.kernel())
 
 
-def baselines(data: dataset.Data) -> dict[str, dict[str, Any]]:
-    """The accuracy, over all and by group, of every classifier of `BASELINES`; empty where they would take minutes.
+def with_copies(state: TrainState, frozen: Any) -> TrainState:
+    """The state at step 0 of experts that train numbers of a frozen backbone's blocks: each begins with a copy.
+
+    Args:
+      state: with random ones, beside what is theirs alone.
+      frozen: the backbone's variables.
+    """
+    of_trunk, own = flatten_dict(frozen["params"]), flatten_dict(state.params["backbone"])
+    copies = {path: _like(leaf, of_trunk[path]) if path in of_trunk else leaf for path, leaf in own.items()}
+    return state._replace(params=state.params | {"backbone": unflatten_dict(copies)})
+
+
+def are_affordable(facts: dataset.Facts) -> bool:
+    """Whether simple classifiers take seconds for data of this size."""
+    return facts.num_train * facts.num_classes <= MOST_SCORES
+
+
+def _with_kernel(state: TrainState, kernel: np.ndarray) -> TrainState:
+    """The state with a classifier's weights `[D, C]`, the same for every expert."""
+    classifier = state.params["classifier"]
+    started = classifier | _like({"kernel": classifier["kernel"]}, {"kernel": kernel})
+    return state._replace(params=state.params | {"classifier": started})
+
+
+def baselines(data: dataset.Data, vectors: ClassVectors | None = None) -> dict[str, dict[str, Any]]:
+    """The accuracy, over all and by group, of every classifier of `BASELINES`, without them where they would take
+    minutes; and of `ZERO_SHOT`.
 
     Args:
       data: with features for images, see `trunk.featurize`.
+      vectors: of the classes' names; None: there are none.
     """
     facts = data.facts
-    if facts.num_train * facts.num_classes > MOST_SCORES:
-        return {}
     train, test = data.train.images[:, 0], data.test.images[:, 0]
-    return {
+    found = {} if vectors is None else {ZERO_SHOT: _figures(vectors.scores(test), data.test.labels, facts)}
+    if not are_affordable(facts):
+        return found
+    return found | {
         name: _figures(make(train, data.train.labels, test, facts.num_classes), data.test.labels, facts)
         for name, make in BASELINES.items()
     }

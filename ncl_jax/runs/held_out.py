@@ -106,7 +106,7 @@ def check_apart(train: Split, val: Split) -> None:
     if shared > MOST_SHARED * len(val):
         raise DataError(
             f"{shared} of {len(val)} images of the val split are training images, so that nothing can be calibrated on "
-            "them: give other files for val, or leave it out and train with --config.data.val_share=0.1"
+            "them: pass other files for val, or leave it out and train with --config.data.val_share=0.1"
         )
 
 

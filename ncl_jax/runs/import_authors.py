@@ -47,7 +47,7 @@ def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathl
     choose.note_method(config)
     directory.check_name()
     if directory.config.exists():
-        raise ConfigError(f"{directory} holds a run already: give another --workdir")
+        raise ConfigError(f"{directory} holds a run already: pass another --workdir")
     file = expand("--checkpoint", checkpoint)
     tensors = read_weights(file)
     data = build_data.data(config)
@@ -118,6 +118,6 @@ def _queue(tensors, state, file) -> KeyQueue:
             f"and contrast.dim={their_dim}"
         )
     if position.size != 1 or not 0 <= position.item() < length:
-        raise ConfigError(f"{file} has a MOCO.0.queue_ptr that is no position in a queue of {length} keys")
+        raise ConfigError(f"{file} has a MOCO.0.queue_ptr that is not a position in a queue of {length} keys")
     keys = np.stack([queue.T for queue in queues]).astype(np.float32)
     return KeyQueue(jnp.asarray(keys), jnp.int32(position.item()))

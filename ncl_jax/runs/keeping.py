@@ -19,10 +19,8 @@ def check_place(run: Run) -> None:
         return
     if place is None:
         replaced = " and replaced by another one" if run.directory.path.exists() else ""
-        raise CheckpointError(
-            f"{run.directory} was deleted{replaced} while its run was going on: nothing more can be saved there"
-        )
-    where = f"{run.directory} was moved to {place} while its run was going on"
+        raise CheckpointError(f"{run.directory} was deleted{replaced} during its run: nothing more can be saved there")
+    where = f"{run.directory} was moved to {place} during its run"
     again = f"the same command with --workdir={place} continues the run"
     if jax.process_count() > 1:
         raise CheckpointError(f"{where}: {again} at its last checkpoint there")
@@ -39,10 +37,10 @@ def restore_deleted(run: Run) -> None:
     To be called before a checkpoint is saved.
     """
     for path in [*run.directory.rewrite_missing(), *run.log.rewrite_missing()]:
-        run.log.print(f"warning: {path} was deleted or changed while the run was going on; it is written again")
+        run.log.print(f"warning: {path} was deleted or changed during the run; it is written again")
     if steps := run.checkpoints.forget_deleted(run.progress):
         listed = ", ".join(map(str, steps))
         run.log.print(
-            f"warning: checkpoints deleted in {run.checkpoints.path} while the run was going on: {listed}. Step "
+            f"warning: checkpoints deleted in {run.checkpoints.path} during the run: {listed}. Step "
             f"{int(run.state.step)} is saved now; until it is, the run cannot continue at those"
         )

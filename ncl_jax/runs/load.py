@@ -126,7 +126,7 @@ class Model:
         return trust.probabilities(raw, fitted, self.facts, self._plan.prior_power())
 
     def known(self, images: Images) -> np.ndarray:
-        """How like the training images an image is, a p-value for each, float32 `[B]`: below 0.05 it is unlike anything
+        """How like the training images images are: p-values, float32 `[B]`: below 0.05 it is unlike anything
         in training at the 5 % level; docs/trust.md. Images as for a call.
 
         Raises:

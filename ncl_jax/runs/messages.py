@@ -6,15 +6,17 @@ from typing import Any
 import jax
 import ml_collections
 
-from ncl_jax.config import backbone, build, recipes
+from ncl_jax.config import adapted, backbone, build, recipes
 from ncl_jax.config.fields import flatten
 from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.images import decode, pixels
 from ncl_jax.errors import printable
 from ncl_jax.methods.ncl import WEIGHTS
+from ncl_jax.methods.terms import WORDS, in_words
 from ncl_jax.models.named import DEFAULT, NAMED
 from ncl_jax.report import tables
 from ncl_jax.runs.timing import Estimate, Pace
+from ncl_jax.runtime import extras
 
 # Features whose share of dead ones is above, or whose mean is below, carry next to nothing: docs/short_schedules.md.
 COLLAPSED_DEAD, COLLAPSED_MEAN = 0.5, 0.02
@@ -24,14 +26,6 @@ RECIPE = (
     "optim.batch_size", "optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "loss.ramp_steps",
 )  # fmt: skip
 SOON, LONG = 20, 30 * 60  # seconds: shorter runs are not estimated, for longer ones it is said what is faster
-# The terms of the losses in short words; others are shown by their names.
-TERMS = {
-    "nil": "all classes", "nil_hard": "hard classes", "nbod": "agreement of the experts",
-    "nbod_hard": "agreement on hard classes", "inter": "agreement of the experts",
-    "inter_hard": "agreement of the experts on hard classes", "intra": "agreement of the copies",
-    "intra_hard": "agreement of the copies on hard classes", "contrast": "self-supervision",
-    "ldam": "all classes, with margins", "diversity": "difference between the experts",
-}  # fmt: skip
 RAMPED = ("ncl", "nclpp", "distilled", "dbm")  # what grows its WEIGHTS over loss.ramp_steps
 UNREAD_ON_FEATURES = ("data.augment",)
 SHOWN_CLASSES = 200  # of larger sets the first and the last are shown
@@ -64,19 +58,19 @@ def description(facts: Facts, config: ml_collections.ConfigDict, epochs: int, de
     shown = [str(count) for count in counts]
     if len(shown) > SHOWN_CLASSES:
         shown = [*shown[: SHOWN_CLASSES // 2], "...", *shown[-SHOWN_CLASSES // 2 :]]
-    frozen = " (frozen, one for all)" if build.is_frozen(config) else ""
-    network = f"{config.model.num_experts} experts, {config.model.backbone}-{config.model.depth}{frozen}"
+    of_all = f"{config.model.backbone}-{config.model.depth}{adapted.describe(config.model)}"
     return (
         f"{facts.name}: {facts.num_train} training images in {facts.num_classes} classes, the largest with "
         f"{max(counts)}, the smallest with {min(counts)} (checksum of the chosen images: {facts.rows_checksum})\n"
         f"images per class: {' '.join(shown)}\n"
-        f"{network}; {epochs} epochs, batch {config.optim.batch_size}; {device}; run directory {workdir}"
+        f"{config.model.num_experts} experts, {of_all}; {epochs} epochs, batch {config.optim.batch_size}; {device}; "
+        f"run directory {workdir}"
     )
 
 
 def pretraining(config: ml_collections.ConfigDict) -> list[str]:
     """What a frozen backbone means, or that photographs would be better off with one."""
-    if build.is_frozen(config):
+    if build.on_features(config):
         what = f"{config.model.backbone} from model.pretrained={config.model.pretrained}"
         return [
             f"frozen backbone: {what}. Its features are computed once, kept in the cache (ncl-jax cache list) and used "
@@ -95,7 +89,7 @@ def pretraining(config: ml_collections.ConfigDict) -> list[str]:
 
 def recipe(config: ml_collections.ConfigDict) -> str:
     """The fields that people change most and that the run reads, as they would be passed."""
-    fields, unread = flatten(config), UNREAD_ON_FEATURES if build.is_frozen(config) else ()
+    fields, unread = flatten(config), UNREAD_ON_FEATURES if build.on_features(config) else ()
     shown = " ".join(f"{name}={fields[name]}" for name in RECIPE if name not in unread)
     return f"recipe: {shown} (any field: --config.FIELD=VALUE)"
 
@@ -115,27 +109,27 @@ def ramp(config: ml_collections.ConfigDict, steps_per_epoch: int) -> list[str]:
     if not steps or not grow or config.loss.name not in RAMPED:
         return []
     return [
-        f"over the first {steps} steps ({steps / max(steps_per_epoch, 1):.2g} epochs) the terms of the loss for hard "
-        "classes and for agreement between the experts are switched on little by little (ramp): the loss rises "
-        "meanwhile, and that is no fault"
+        f"over the first {steps} steps ({steps / max(steps_per_epoch, 1):.2g} epochs) the loss terms for hard "
+        "categories and for distillation between experts are switched on gradually (ramp): the loss rises meanwhile, "
+        "which is expected"
     ]
 
 
 def loss_terms(names: Collection[str]) -> str:
     """What a loss is the sum of, in words with the terms' names in `metrics.jsonl`."""
-    terms = [f"{TERMS[name]} ({name})" if name in TERMS else name for name in in_order(names)]
+    terms = [f"{WORDS[name]} ({name})" if name in WORDS else name for name in in_order(names)]
     return f"the loss, the smaller the better, is the sum of: {', '.join(terms)}"
 
 
 def in_order(names: Collection[str]) -> list[str]:
     """The names of loss terms as they are shown: those that have words first."""
-    return [*filter(names.__contains__, TERMS), *(name for name in names if name not in TERMS)]
+    return [*filter(names.__contains__, WORDS), *(name for name in names if name not in WORDS)]
 
 
 def epoch_line(record: dict, epochs: int, seconds: float, left: float) -> str:
     """The epoch on the console; `seconds` it took, `left` for what follows."""
     shown = [name for name in in_order(record["parts"]) if record["parts"][name]]
-    parts = ", ".join(f"{TERMS.get(name, name)} {record['parts'][name]:.3f}" for name in shown)
+    parts = ", ".join(f"{in_words(name)} {record['parts'][name]:.3f}" for name in shown)
     return (
         f"epoch {record['epoch']}/{epochs}: loss {record['loss']:.3f} ({parts}), "
         f"learning rate {record['learning_rate']:.4g}, {record['images_per_second']:.0f} images/s, {seconds:.1f} s"
@@ -160,7 +154,7 @@ def estimate(found: Estimate, config: ml_collections.ConfigDict) -> list[str]:
 def shorter(config: ml_collections.ConfigDict) -> list[str]:
     """What would make a run shorter, the most useful first; each in another --workdir."""
     named, own = NAMED[DEFAULT], config.data.name in ("folder", "list")
-    frozen, size = build.is_frozen(config), config.data.image_size
+    frozen, size = build.on_features(config), config.data.image_size
     found = [
         (own and not frozen, f"pretrained features, in minutes: backbone={DEFAULT} ({named.install})"),
         (True, "a new run with --time=30m, which chooses the number of epochs"),
@@ -208,7 +202,7 @@ def stopped_early(best: dict, epoch: int, patience: int) -> str:
 
 def time_up(epoch: int, epochs: int) -> str:
     """Why a run ended before its last epoch."""
-    return f"the time is up after epoch {epoch} of {epochs}: what follows is of this state; the same command continues"
+    return f"the time is up after epoch {epoch} of {epochs}: the figures are of this state; the same command continues"
 
 
 def duration(seconds: float) -> str:
@@ -222,7 +216,7 @@ def duration(seconds: float) -> str:
 def extension(epochs: int, extend: int, rate: float) -> list[str]:
     """What extending a run does to its schedule."""
     text = f"extended by {extend} epochs, from {epochs} to {epochs + extend}: they are trained at the schedule's last "
-    return [text + f"learning rate, {rate:.4g}; all before is as without"] if extend else []
+    return [text + f"learning rate, {rate:.4g}; everything before stays the same"] if extend else []
 
 
 def other_machine(before: dict, now: dict) -> list[str]:
@@ -282,19 +276,19 @@ def wait_warning(record: dict) -> str | None:
     return (
         f"the steps waited for data in {100 * record['waited']:.0f} % of the time: more cores or data.workers, or "
         "smaller image files (docs/data.md)"
-        + (', or pip install "ncl_jax[jpeg]" for a faster decoder' if decode.simplejpeg is None else "")
+        + (f", or a faster decoder: {extras.install('jpeg')}" if decode.simplejpeg is None else "")
     )
 
 
 def left_out(facts: Facts) -> list[str]:
-    """A line for each split that files were left out of."""
+    """A line for each split with skipped files."""
     lines = []
     for split, classes in facts.skipped.items():
         worst = ", ".join(
             f"{count} of {printable(name)}" for name, count in sorted(classes.items(), key=lambda item: -item[1])[:10]
         )
         lines.append(
-            f"left out of {split} (unreadable, or without a label, a file or an image): {sum(classes.values()):,} "
+            f"skipped in {split} (unreadable, or without a label, a file or an image): {sum(classes.values()):,} "
             f"({worst}); skipped.txt lists them"
         )
     return lines

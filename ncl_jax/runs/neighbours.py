@@ -39,7 +39,7 @@ def finder(plan: Plan, variables: Any, data: Data, features: Data | None = None)
         except Interrupted:
             raise
         except Exception as error:  # of files that have gone, of devices that are full
-            console.say(f"note: the report goes without the training images nearest to mistakes ({one_line(error)})")
+            console.say(f"note: the report does not show the training images nearest to mistakes ({one_line(error)})")
             return None
 
     return nearest

@@ -67,7 +67,7 @@ def predicted(unreadable: int, results: dict | None = None) -> list[str]:
         moved > own
     )
     files = f"{unreadable:,} file{'s' * (unreadable != 1)}"
-    return [f"{files} could not be read: the column error says why", *found] if unreadable else found
+    return [f"{files} could not be read: the column error gives the reason", *found] if unreadable else found
 
 
 def reported(runs: Sequence[str], out: str) -> list[str]:
@@ -103,7 +103,7 @@ def distilled(teacher: str, student: str) -> list[str]:
 
 
 def unfinished(run: str, epoch: int, epochs: int) -> list[str]:
-    """What is to be known of answers by a run that has not come to its end."""
+    """What is to be known of answers by a run that has not ended."""
     if epoch >= epochs:
         return []
     return [f"note: unfinished, epoch {epoch} of {epochs}: ncl-jax train --resume={quoted(run)} continues the run"]

@@ -38,7 +38,7 @@ def find_files(names: Sequence[str], unused: Unused | None = None) -> list[str]:
             raise DataError(f"{path} holds no image file")
         found += inside
     if not found:
-        raise DataError("no image is named: give files or folders, or names on standard input")
+        raise DataError("no image is named: pass files or folders, or names on standard input")
     return found
 
 

@@ -9,10 +9,13 @@ import ml_collections
 import numpy as np
 import optax
 
-from ncl_jax.config.plan import Plan, by_xla, initial_model
+from ncl_jax.config.plan import Plan, initial_model
 from ncl_jax.errors import ConfigError, did_you_mean, one_line
+from ncl_jax.evaluation.class_vectors import ClassVectors
+from ncl_jax.models import shapes_of
 from ncl_jax.models.named import NAMED
 from ncl_jax.runs.restore import restore
+from ncl_jax.runtime import extras
 from ncl_jax.runtime.files import expand
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.training.steps import TrainState
@@ -30,6 +33,7 @@ class Start(NamedTuple):
     note: str  # the same, to be shown
     teacher: Any = None  # {"params", "batch_stats"} of the ensemble that a student learns from
     trunk: Any = None  # {"params", "batch_stats"} of the frozen backbone of all experts
+    vectors: ClassVectors | None = None  # of the classes' names
 
 
 def load(config: ml_collections.ConfigDict, plan: Plan) -> Start | None:
@@ -46,9 +50,7 @@ def load(config: ml_collections.ConfigDict, plan: Plan) -> Start | None:
 def trunk_shapes(plan: Plan) -> Any:
     """The shapes of the variables of the frozen backbone, under the name "backbone" of each kind."""
     assert plan.trunk is not None
-    images = jax.ShapeDtypeStruct((1, *plan.facts.image_shape), np.float32)
-    trunk = by_xla(plan.trunk)
-    shapes = jax.eval_shape(lambda x: trunk.init(jax.random.key(0), x, False), images)
+    _, shapes = shapes_of(plan.trunk, plan.facts.image_shape)
     return {kind: {"backbone": tree} for kind, tree in shapes.items()}
 
 
@@ -122,19 +124,21 @@ def find(name: str) -> Path:
 
 def from_hub(name: str) -> Path:
     """The file of a model on the Hugging Face hub, downloaded or from its cache. Raises ConfigError."""
-    if name.startswith(("/", ".", "~")) or name.count("/") != 1:
+    if name.startswith(("/", ".", "~")) or name.count("/") not in (1, 2):
         near = did_you_mean(name, NAMED)
-        raise ConfigError(f"model.pretrained={name} is no file, no run's directory and no ORG/NAME of the hub{near}")
-    address = f"https://huggingface.co/{name}/resolve/main/{HUB_FILE}"
+        raise ConfigError(f"model.pretrained={name} is not a file, a run's directory or ORG/NAME of the hub{near}")
+    organisation, model, *file = name.split("/")
+    wanted = file[0] if file else HUB_FILE
+    address = f"https://huggingface.co/{organisation}/{model}/resolve/main/{wanted}"
     try:
         import huggingface_hub
     except ImportError as error:
         raise ConfigError(
-            f"model.pretrained={name} is no file or run here, and to get it from the hub needs a package: pip install "
-            f"'ncl-jax[hub]'; or download {address} and pass the file: pretrained=FILE"
+            f"model.pretrained={name} is not a file or a run, and the hub needs a package: {extras.install('hub')}; "
+            f"or download {address} and pass the file: pretrained=FILE"
         ) from error
     try:
-        return Path(huggingface_hub.hf_hub_download(name, HUB_FILE))
+        return Path(huggingface_hub.hf_hub_download(f"{organisation}/{model}", wanted))
     except Exception as error:  # of many packages below it
         raise ConfigError(
             f"model.pretrained={name} is not available from the hub ({one_line(error)}): download {address} and pass "
@@ -158,7 +162,7 @@ def _from_run(config, plan, path) -> Start:
     number = len(jax.tree.leaves(variables)[0])
     if expert >= number or (expert < 0 and (number != wanted or plan.trunk is not None)):
         raise ConfigError(
-            f"model.pretrained_expert={expert}: {path} has {number} experts and model.num_experts={wanted}; give the "
+            f"model.pretrained_expert={expert}: {path} has {number} experts and model.num_experts={wanted}; pass the "
             f"one that all start from, 0 to {number - 1}"
         )
     if expert >= 0:

@@ -24,7 +24,7 @@ def suggestions(config: ml_collections.ConfigDict, data: Data, sizes: np.ndarray
         "loss.num_hard": recipes.num_hard(data.facts.num_classes),
         "optim.batch_size": fitted.optim.batch_size,
     }
-    frozen = build.is_frozen(config)
+    frozen = build.on_features(config)
     if not isinstance(data.train.images, np.ndarray) and not frozen:
         sizes = sizes[sizes.min(1) > 0]
         size = recipes.size_for(sizes) if len(sizes) else 0
@@ -52,7 +52,7 @@ def problems(config: ml_collections.ConfigDict, data: Data, examined: dict[str, 
     for name, part in examined.items():
         if name != "train" and (pairs := examine.shared(examined["train"], part)):
             places = _places(data, "train", name, pairs)
-            found.append(Remark(f"images that stand in train and in {name}: {len(pairs)} of {name}", places))
+            found.append(Remark(f"images that are both in train and in {name}: {len(pairs)} of {name}", places))
     found += map(Remark, data.faults)
     if data.left_out and not config.data.skip_unreadable:
         found.append(Remark(_skipped(data), data.left_out))
@@ -84,7 +84,7 @@ def remarks(config: ml_collections.ConfigDict, data: Data, examined: dict[str, E
     same, other = (_of_two_files(data, pairs) for pairs in examine.repeated(data.train, examined["train"]))
     if other:
         places = _places(data, "train", "train", other)
-        found.append(Remark(f"training images that stand in two classes: {len(other)}", places))
+        found.append(Remark(f"training images that are in two classes: {len(other)}", places))
     if same:
         places = _places(data, "train", "train", same)
         found.append(Remark(f"training images that repeat an earlier one of their class: {len(same)}", places))

@@ -36,7 +36,7 @@ def read(directory: RunDir) -> RunContent:
     found = predictions_file.read(directory.predictions, facts.num_classes, 1 + len(results["experts"]))
     if found is None and os.path.lexists(directory.predictions):
         console.say(
-            f"note: {directory.predictions} is damaged or not this run's: the page goes without its sections on single "
+            f"note: {directory.predictions} is damaged or not this run's: the page has no sections on single "
             f"images; ncl-jax evaluate --run={directory} --finish writes the file again"
         )
     return _content(directory, whole, facts, read_metrics(directory.metrics), found)
@@ -90,7 +90,7 @@ def write(
       nearest: see `predictions.make`.
       assessed: see `assess.assess`.
     """
-    config, facts = directory.read_config(), directory.read_facts()
+    facts = directory.read_facts()
     records = read_metrics(directory.metrics)
     found = predictions.make(metrics.join(answers), data.test, data.train, facts.num_classes, nearest)
     if assessed is not None:
@@ -101,7 +101,7 @@ def write(
     content = _content(directory, results, facts, records, found)
     figures = classes.figures(found, facts.class_counts)
     write_together({
-        directory.curve: png(charts.curves(records, config.loss.balanced)),
+        directory.curve: png(charts.curves(records)),
         directory.per_class: png(charts.per_class(results, facts.class_names)),
         directory.predictions: predictions_file.packed(found),
         directory.classes: valid_utf8(spreadsheet.classes(content, found, figures)),

@@ -19,7 +19,7 @@ from ncl_jax.data.feeds.feed import Feed
 from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
-from ncl_jax.runs import heads, messages, pretrained, trunk
+from ncl_jax.runs import class_vectors, heads, messages, pretrained, trunk
 from ncl_jax.runs.timing import Pace
 from ncl_jax.runtime import console, startup
 from ncl_jax.runtime.devices import replicated
@@ -31,13 +31,17 @@ from ncl_jax.training import steps
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes and speaks; the others only compute and save their part."""
+    """Whether this process is the one that writes and prints; the others only compute and save their part."""
     return jax.process_index() == 0
 
 
 @dataclasses.dataclass
 class Run:
-    """What the epochs share. The last ten change."""
+    """What the epochs share. The last ten change.
+
+    `frozen`: the variables of a frozen backbone in whose blocks the experts have adapters, on the devices; None: the
+    experts have no such backbone, or see its features.
+    """
 
     config: ml_collections.ConfigDict
     directory: RunDir
@@ -62,20 +66,22 @@ class Run:
     history: steps.Metrics  # [length] each: the metrics of the running epoch's steps
     known_from: int  # the first of them whose metrics are known
     progress: dict  # the host's record, saved with the state
+    frozen: Any = None
     is_estimated: bool = False  # whether it was said how long the run will take
     evaluation: metrics.Evaluation | None = None  # that the devices are still at
     results: dict | None = None  # of the newest one that is done
     answers: list[metrics.Answers] = dataclasses.field(default_factory=list)  # likewise
 
     @property
-    def is_frozen(self) -> bool:
+    def on_features(self) -> bool:
         """Whether the experts see the features of a frozen backbone."""
         return self.inputs is not self.data
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The weights as a model takes them."""
-        return {"params": self.state.params, "batch_stats": self.state.batch_stats}
+        """The weights as a model takes them; of heads alone, of features."""
+        own = {"params": self.state.params, "batch_stats": self.state.batch_stats}
+        return own if self.frozen is None else own | {"trunk": self.frozen}
 
 
 def prepare(
@@ -108,12 +114,10 @@ def prepare(
     device = records.device_name(list(plan.mesh.devices.flat))
     if is_first():
         console.say_text(messages.opening(config, data, build.notes(config, plan.mesh), noted, device, str(directory)))
-    frozen = trunk_of(plan, directory, checkpoints, start)
-    inputs = (
-        data
-        if frozen is None
-        else trunk.featurize(plan, frozen, data, functools.partial(between, "computing features"))
-    )
+    frozen, inputs = trunk_of(plan, directory, checkpoints, start), data
+    if plan.on_features:
+        inputs = trunk.featurize(plan, frozen, data, functools.partial(between, "computing features"))
+    shared = None if plan.lower is None else jax.device_put(frozen, place)
     state, progress, lines = restore_or_start(plan, config, checkpoints, shapes, start, inputs)
     step, length = int(state.step), plan.steps_per_epoch
     if step > epochs * length:
@@ -131,16 +135,17 @@ def prepare(
     keys = jax.jit(plans.keys, static_argnums=0, out_shardings=place)(plan.seed)
     feed = loading.training_feed(plan, inputs, keys.order)
     train_step = jax.jit(plans.train_step(plan, cut=feed.cut), inline=True)  # traced once for its metrics and itself
-    zeros = steps.zero_history(train_step, feed.take, state, keys.step, feed.like(), length)
+    zeros = steps.zero_history(train_step, feed.take, state, keys.step, feed.like(), length, *given(shared))
     known, known_from = restore_history(zeros, progress.pop("history", {}), step % length)
     history = jax.device_put(known, place)
     began = time.perf_counter()
-    advance = compile_step(train_step, feed, plan.steps_per_call, place, (state, history, keys.step))
+    arguments = (state, history, keys.step)
+    advance = compile_step(train_step, feed, plan.steps_per_call, place, arguments, *given(shared))
     pace.compilation = time.perf_counter() - began
     log.print(f"compiled the training step in {pace.compilation:.1f} s")
     log.print(messages.loss_terms(zeros["parts"]))
     test = loading.test_feed(plan, inputs.test, plan.facts.split)
-    predictor = plans.predictor(plan, on_features=frozen is not None)
+    predictor = plans.predictor(plan, on_features=plan.on_features)
     return Run(
         config=config, directory=directory, facts=plan.facts, data=data, inputs=inputs, device=device,
         checkpoints=checkpoints, log=log, length=length, epochs=epochs,
@@ -150,8 +155,13 @@ def prepare(
         validate=make_validate(plan, config, data, frozen) if make_validate else None,
         are_finite=jax.jit(steps.are_finite, out_shardings=place, compiler_options=startup.QUICK),
         term_fields=plan.objective.fields, pace=pace,
-        state=state, history=history, known_from=known_from, progress=progress,
+        state=state, history=history, known_from=known_from, progress=progress, frozen=shared,
     )  # fmt: skip
+
+
+def given(frozen: Any) -> tuple:
+    """What a training step takes beside state, key and batch: a frozen backbone's variables, where there are any."""
+    return () if frozen is None else (frozen,)
 
 
 def with_extension(rates: np.ndarray, extend: int) -> np.ndarray:
@@ -174,7 +184,8 @@ def replan(run: Run, plan: TrainingPlan, config: ml_collections.ConfigDict, note
     run.progress |= {"config": config.to_dict() | noted}
     train_step = jax.jit(plans.train_step(plan, cut=run.feed.cut), inline=True)
     arguments = (run.state, run.history, run.key)
-    run.advance = compile_step(train_step, run.feed, plan.steps_per_call, replicated(plan.mesh), arguments)
+    place = replicated(plan.mesh)
+    run.advance = compile_step(train_step, run.feed, plan.steps_per_call, place, arguments, *given(run.frozen))
 
 
 def trunk_of(plan: TrainingPlan, directory: RunDir, checkpoints: Checkpoints, start: pretrained.Start | None) -> Any:
@@ -182,9 +193,13 @@ def trunk_of(plan: TrainingPlan, directory: RunDir, checkpoints: Checkpoints, st
     if plan.trunk is None:
         return None
     if start is None:
-        return trunk.read(directory, (checkpoints.peek() or {}).get("trunk", ""))
+        record = checkpoints.peek() or {}
+        class_vectors.of_run(directory, record)  # refused before it is needed
+        return trunk.read(directory, record.get("trunk", ""))
     if is_first():
         trunk.write(directory, start.trunk)
+        if start.vectors is not None:
+            class_vectors.write(directory, start.vectors)
     return start.trunk
 
 
@@ -220,8 +235,7 @@ def restore_or_start(
         if start is None:
             return state, progress, []
         if start.trunk is not None:
-            means = config.model.head_start == "class_mean"
-            state = heads.start(plan, state, inputs.train.images, inputs.train.labels, means)
+            state = started(plan, config, state, start, inputs)
             progress |= {"trunk": trunk.digest(start.trunk)}
         return pretrained.apply(state, start), progress | {"pretrained": start.record}, [start.note]
     checkpoints.set_aside(after=restored.step)
@@ -230,6 +244,23 @@ def restore_or_start(
         records.new_progress() | restored.progress,
         [*restored.skipped, f"continuing at step {restored.step}"],
     )
+
+
+def started(
+    plan: TrainingPlan,
+    config: ml_collections.ConfigDict,
+    state: steps.TrainState,
+    start: pretrained.Start,
+    inputs: dataset.Data,
+) -> steps.TrainState:
+    """The state at step 0 with what follows from the frozen backbone's variables, its training features and the
+    vectors of the classes' names."""
+    means, train = config.model.head_start == "class_mean", inputs.train
+    vectors = start.vectors if config.model.head_start == "text" else None
+    if plan.lower is not None:
+        state = heads.with_copies(state, start.trunk)
+        train = trunk.of_training(plan, start.trunk, inputs) if means else train
+    return heads.start(plan, state, train.images, train.labels, means, vectors)
 
 
 def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps.Metrics, int]:
@@ -247,20 +278,25 @@ def restore_history(zeros: steps.Metrics, saved: dict, done: int) -> tuple[steps
     ), 0
 
 
-def compile_step(train_step: Callable, feed: Feed, limit: int, place: NamedSharding, arguments: tuple) -> Callable:
+def compile_step(
+    train_step: Callable, feed: Feed, limit: int, place: NamedSharding, arguments: tuple, *frozen: Any
+) -> Callable:
     """`advance(state, history, key, source, left) -> (state, history, last metrics, steps done)`, compiled.
 
-    One call does up to `limit` steps, fewer where fewer are `left`. `arguments` are the first state, history and key.
+    One call does up to `limit` steps, fewer where fewer are `left`. `arguments` are the first state, history and key;
+    `frozen`: see `given`.
     """
     counts = [jax.device_put(np.int32(n), place) for n in range(limit + 1)]
-    program = lower_step(train_step, feed, limit, arguments, counts[1]).compile()
+    program = lower_step(train_step, feed, limit, arguments, counts[1], *frozen).compile()
     costs.check_program(program, place.addressable_devices, "training step")
-    return lambda *rest: (*program(*rest[:-1], counts[min(limit, rest[-1])]), min(limit, rest[-1]))
+    return lambda *rest: (*program(*rest[:-1], counts[min(limit, rest[-1])], *frozen), min(limit, rest[-1]))
 
 
-def lower_step(train_step: Callable, feed: Feed, limit: int, arguments: tuple, count: Any) -> jax.stages.Lowered:
-    """The program of `compile_step` before compilation; `arguments` and the `count` of steps may be shapes."""
+def lower_step(
+    train_step: Callable, feed: Feed, limit: int, arguments: tuple, count: Any, *frozen: Any
+) -> jax.stages.Lowered:
+    """The program of `compile_step` before compilation; `arguments`, the `count` and `frozen` may be shapes."""
     advance = steps.make_advance(train_step, feed.take, several=limit > 1)
     places = jax.tree.map(lambda leaf: leaf.sharding, arguments[0])
     outputs = (places, count.sharding, count.sharding)
-    return jax.jit(advance, donate_argnums=(0, 1), out_shardings=outputs).lower(*arguments, feed.like(), count)
+    return jax.jit(advance, donate_argnums=(0, 1), out_shardings=outputs).lower(*arguments, feed.like(), count, *frozen)

@@ -14,7 +14,7 @@ from ncl_jax.data import dataset
 from ncl_jax.evaluation import metrics
 from ncl_jax.field import Field
 from ncl_jax.report import tables
-from ncl_jax.runs import budget, early, heads, keeping, messages, neighbours, pretrained, trunk
+from ncl_jax.runs import budget, class_vectors, early, heads, keeping, messages, neighbours, pretrained, trunk
 from ncl_jax.runs import folds as out_of_fold
 from ncl_jax.runs.assess import assess
 from ncl_jax.runs.data import copies
@@ -44,7 +44,7 @@ def train(
     """Trains, or continues what `workdir` holds, and returns the content of `results.json`.
 
     The continued run equals one that was never stopped, bit for bit on the same hardware: the state holds the weights,
-    the optimizer, the running statistics, the method's memory and the step; order and augmentation follow from seed
+    the optimizer, the running statistics, the method's state and the step; order and augmentation follow from seed
     and step. A finished run is answered from its directory.
 
     Args:
@@ -55,7 +55,7 @@ def train(
       folds: K of the out-of-fold scores that are kept with a run on frozen features, see `folds.write`; 0: none.
       limit: seconds that the run may take, evaluations included; 0: any number. A new run gets as many of its epochs as
         fit (`budget.fit`), which its directory keeps; any run ends where its time is up, with results, and continues
-        when it is given again.
+        when it is passed again.
       accept_data: continue although the data has changed, with what is there now; an epoch keeps its number of steps.
 
     Raises:
@@ -109,8 +109,8 @@ def train(
     plan = build.make_training_plan(config, data.facts, mesh, noted.get("steps_per_epoch", 0))
     noted |= {"extend": extend, "prior_power": plan.prior_power(), "split_rule": rule, **scaled}
     shapes = costs.check(plan, config, data, extend)
-    start = None if directory.has_checkpoints() else pretrained.load(config, plan)
-    if limit and stored is None and start is not None and start.trunk is not None:
+    start = None if directory.has_checkpoints() else class_vectors.added(pretrained.load(config, plan), config, plan)
+    if limit and stored is None and start is not None and plan.on_features:
         config = budget.fewer_views(plan, start.trunk, config, data, pace)
         plan = build.make_training_plan(config, data.facts, mesh)
         noted |= schedule.noted(given, config)
@@ -215,8 +215,9 @@ def finish(run: Run, plan: TrainingPlan) -> dict:
     newest = run.results if run.results and run.results["step"] == step else None
     figures = newest or evaluate(run, step // run.length)
     results = records.final(figures, run.facts, run.progress, run.device, run.config.to_dict())
-    if run.is_frozen:
-        results["baselines"] = heads.baselines(run.inputs)
+    features = features_of(run, plan)
+    if features is not None:
+        results["baselines"] = heads.baselines(features, class_vectors.of_run(run.directory, run.progress))
     if "best_on_val" in run.progress:
         results["best_on_val"] = run.progress["best_on_val"] | {"patience": run.config.run.patience}
     results |= run.progress["teacher"]
@@ -224,13 +225,21 @@ def finish(run: Run, plan: TrainingPlan) -> dict:
     keeping.check_place(run)
     if is_first():
         with run.directory.writing():
-            inputs = run.inputs if run.is_frozen else None
-            nearest = neighbours.finder(plan, run.variables, run.data, inputs)
-            assessed = assess(loaded(run, plan), run.data, inputs)
+            nearest = neighbours.finder(plan, run.variables, run.data, features)
+            assessed = assess(loaded(run, plan), run.data, features)
             write(run.directory, results, run.answers, run.data, nearest, assessed)
     run.log.finish({name: value for name, value in results.items() if name != "config"})
     run.log.print(f"\n{results['dataset']}: {run.directory}\n{tables.table(results)}")
     return results
+
+
+def features_of(run: Run, plan: TrainingPlan) -> dataset.Data | None:
+    """The run's data with the features of the backbone that the experts share: what simple classifiers reach on them is
+    the least that adapters must be worth. None without such a backbone, or where they would take minutes."""
+    if run.on_features:
+        return run.inputs
+    can = run.frozen is not None and heads.are_affordable(run.facts)
+    return trunk.featurize(plan, run.frozen, run.data) if can else None
 
 
 def loaded(run: Run, plan: TrainingPlan) -> Loaded:

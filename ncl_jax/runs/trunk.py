@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from ncl_jax.config.build import input_shape
 from ncl_jax.config.loading import test_feed
 from ncl_jax.config.plan import Plan, TrainingPlan, normalize, predictor
 from ncl_jax.data import dataset
@@ -78,13 +79,28 @@ def featurize(
     plan: Plan, variables: Any, data: dataset.Data, after_shard: Callable[[], None] = lambda: None
 ) -> dataset.Data:
     """The run's data with features for images: of training images, the test view and V training views
-    `[N, 1 + V, D]`, of the others the test view `[N, 1, D]`."""
-    loading, compute = plan.loading, make_compute(plan, variables)
-    views, test = Views(loading.cached_views, loading.flip), data.facts.split
+    `[N, 1 + V, D]` (V is 0 where the experts see images), of the others the test view `[N, 1, D]`."""
+    compute, test = make_compute(plan, variables), data.facts.split
     return data._replace(
-        train=features(plan, variables, data.train, "training", compute, views, after_shard),
+        train=of_training(plan, variables, data, compute, after_shard),
         test=features(plan, variables, data.test, test, compute, after_shard=after_shard),
     )
+
+
+def of_training(
+    plan: Plan,
+    variables: Any,
+    data: dataset.Data,
+    compute: Compute | None = None,
+    after_shard: Callable[[], None] = lambda: None,
+) -> Split:
+    """The training images of a run with their features, see `featurize`; `compute`: see `make_compute`."""
+    compute = compute or make_compute(plan, variables)
+    return features(plan, variables, data.train, "training", compute, _training_views(plan), after_shard)
+
+
+def _training_views(plan: Plan) -> Views:
+    return Views(plan.loading.cached_views if plan.on_features else 0, plan.loading.flip)
 
 
 def features(
@@ -141,8 +157,7 @@ def test_views(plan: Plan, variables: Any, split: Split, name: str) -> np.ndarra
     Of training images those that are cached with their training views, where they are.
     """
     if name == "train":
-        views = Views(plan.loading.cached_views, plan.loading.flip)
-        known = _kept(plan, variables, split, "training", views)
+        known = _kept(plan, variables, split, "training", _training_views(plan))
         if known is not None:
             return known[:, 0].copy()
     return features(plan, variables, split, name, make_compute(plan, variables)).images[:, 0]
@@ -160,7 +175,8 @@ def _shards(plan: Plan, variables: Any, split: Split, name: str, views: Views, k
         "preprocessing": list(pixels), "pixels": pixels.size, "rule for pixels": VERSION, "views": list(views),
         "computed by": jax.default_backend() + (", kernels" if by_kernels else ""),  # rounding differs
     }  # fmt: skip
-    return Shards(cache(plan.loading.cache), about, (len(split), views.each, plan.input_shape[0]))
+    size = input_shape(plan.trunk, plan.facts)[0]
+    return Shards(cache(plan.loading.cache), about, (len(split), views.each, size))
 
 
 def _kept(plan: Plan, variables: Any, split: Split, name: str, views: Views) -> np.ndarray | None:
@@ -234,7 +250,7 @@ def evaluated(
 ) -> tuple[Predictor, Feed, Any]:
     """What scores the images of a split, its batches, of images or, with a frozen backbone, of their features, and the
     variables that it scores them with. Crops are computed from images each time."""
-    if plan.trunk is None or plan.crop:
+    if not plan.on_features or plan.crop:
         return predictor(plan, adjust, temperature), test_feed(plan, split, name), variables
     if not are_features(split):
         split = features(plan, variables["trunk"], split, name, make_compute(plan, variables["trunk"]))

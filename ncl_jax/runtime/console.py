@@ -22,7 +22,7 @@ def survive_closed_streams() -> None:
 
 
 def say(line: str, *, error: bool = False) -> None:
-    """Prints a line; where that is not possible the program goes on without that output."""
+    """Prints a line; where that is not possible the program continues without that output."""
     say_text(printable(line), error=error)
 
 

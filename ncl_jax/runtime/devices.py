@@ -20,7 +20,8 @@ def devices() -> list[jax.Device]:
     except RuntimeError as error:
         raise ConfigError(
             f"JAX finds no devices ({one_line(error)}): change or unset JAX_PLATFORMS="
-            f"{os.environ.get('JAX_PLATFORMS', '')}, or install the extra for them (cuda12, cuda13 or tpu)"
+            f"{os.environ.get('JAX_PLATFORMS', '')}, or install JAX for them: "
+            "pip install 'jax[cuda12]', 'jax[cuda13]' or 'jax[tpu]'"
         ) from error
 
 
@@ -34,7 +35,7 @@ def make_mesh(data: int = 0, expert: int = 1) -> Mesh:
     found = devices()
     data = data or len(found) // expert
     if not 1 <= data * expert <= len(found):
-        raise ValueError(f"a mesh of {data} x {expert} devices does not fit the {len(found)} that there are")
+        raise ValueError(f"a mesh of {data} x {expert} devices does not match the {len(found)} available")
     return _mesh(data, expert, found[: data * expert])
 
 
@@ -98,8 +99,8 @@ def constrain_batch(mesh: Mesh | None) -> Callable[[jax.Array], jax.Array]:
 def state_shardings(mesh: Mesh, state: Any, num_experts: int, memory_spec: Any) -> Any:
     """Where each leaf of a `TrainState` of shapes lives: stacked leaves `[E, ...]` over the mesh's expert axis.
 
-    Stacked are the parameters, the running statistics and all of the optimizer's state that is not a scalar. The
-    method's memory says itself where it lives (`Objective.memory_spec`); everything else is on every device.
+    Stacked are the parameters, the running statistics and all of the optimizer's state that is not a scalar. Of
+    the method's state `Objective.memory_spec` decides; everything else is on every device.
     """
 
     def place(leaf: Any) -> NamedSharding:

@@ -33,7 +33,7 @@ def expand(name: str, path: str | pathlib.Path) -> pathlib.Path:
 
 
 def name_text(name: str) -> str:
-    """A file's name as text that is always valid UTF-8, and from which the name can be had back.
+    """A file's name as text that is always valid UTF-8, and from which the name can be restored.
 
     A name that is UTF-8 stays as it is. In one that is not, every byte that is not UTF-8 becomes `\\xNN` and every
     backslash two; so they do in the rare name that holds `\\x` itself. `printable` writes such bytes in the same way.

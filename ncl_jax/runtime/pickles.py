@@ -1,4 +1,4 @@
-"""Pickles of others, read by an interpreter of our own that can make plain values and nothing else.
+"""Pickles of others, read by a restricted interpreter that can make plain values and nothing else.
 
 Python's unpickler lets a pickle set the state of whatever it holds, hash what takes for ever to hash, and name memory
 that it does not have. This one knows the opcodes that files of weights and CIFAR's archives are made of. What stands
@@ -164,7 +164,7 @@ class _Machine:
 
     def find(self, module: Any, name: Any) -> Any:
         if type(module) is not str or type(name) is not str:
-            raise TypeError("a name is no text")
+            raise TypeError("a name is not text")
         if (module, name) not in self.allowed:
             text = f"{module}.{name}"[:MOST_NAME]
             raise DataError(f"refused to unpickle {text if text.isprintable() else ascii(text)}: {self.reason}")
@@ -172,12 +172,12 @@ class _Machine:
 
     def call(self, function: Any, arguments: Any) -> Any:
         if id(function) not in self.callable or type(arguments) is not tuple:
-            raise DataError("refused to unpickle a call of something that is no name")
+            raise DataError("refused to unpickle a call of something that is not a name")
         # What is called may copy what it is given, and the memo can give one thing again and again.
         self.copied_items += sum(len(value) for value in arguments if isinstance(value, list | tuple | dict))
         self.copied_text += sum(len(value) for value in arguments if isinstance(value, str | bytes))
         if self.copied_items > self.steps or self.copied_text > self.file.tell() - self.start:
-            raise DataError("refused to unpickle more values than stand in it")
+            raise DataError("refused to unpickle more values than it holds")
         return function(*arguments)
 
     def build(self, state: Any) -> None:

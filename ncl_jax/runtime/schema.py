@@ -52,7 +52,7 @@ def parse(content: bytes, *, finite: bool = True) -> Any:
       finite: whether the words NaN and Infinity, which Python writes and JSON does not know, are refused.
 
     Raises:
-      ValueError: it is no such text, has a key twice, or is too deep or too large to be what a run writes.
+      ValueError: it is not such a text, has a key twice, or is too deep or too large to be what a run writes.
     """
     containers = content.count(b"[") + content.count(b"{")
     if containers > MOST_CONTAINERS:

@@ -159,8 +159,8 @@ class Checkpoints:
             saved = f"the newest good one is step {self.steps()[-1]}" if self.steps() else "there is none yet"
             what = f"checkpoint {step}" if step is not None else "the newest checkpoint"
             raise CheckpointError(
-                f"{what} could not be saved in {self.path} ({_one_line(error)}); {saved}. Make room or mend the "
-                "folder, and give the same command again: the run continues there"
+                f"{what} could not be saved in {self.path} ({_one_line(error)}); {saved}. Free disk space or fix the "
+                "folder, and pass the same command again: the run continues there"
             ) from error
 
     def peek(self) -> dict | None:
@@ -199,8 +199,8 @@ class Checkpoints:
             raise CheckpointError(f"{skipped[0]}; there are also: {[s for s in self.steps() if s != step]}")
         if skipped:
             raise CheckpointError(
-                f"none of the {len(skipped)} checkpoints in {self.path} can be read: {'; '.join(skipped)}. Bring one "
-                "back from a copy, or start again in another --workdir"
+                f"none of the {len(skipped)} checkpoints in {self.path} can be read: {'; '.join(skipped)}. Restore one "
+                "from a backup, or start again in another --workdir"
             )
         return None
 
@@ -247,7 +247,7 @@ def agree(what: str, value: Any) -> None:
     digest = zlib.crc32(json.dumps(value, sort_keys=True).encode())
     if jax.process_count() > 1 and len(set(multihost_utils.process_allgather(np.uint32(digest)).tolist())) > 1:
         raise CheckpointError(
-            f"the processes of this run differ in {what}: give the same command in all, and a --workdir on a file "
+            f"the processes of this run differ in {what}: pass the same command in all, and a --workdir on a file "
             f"system that all share (process {jax.process_index()}: {str(value)[:300]})"
         )
 

@@ -45,7 +45,7 @@ class RunDir(place.Names):
         """Raises ConfigError if the directory holds another run than of this configuration and these data; `accept`s
         other images of the same classes.
 
-        A run that ended before its first checkpoint has nothing to go on from: another may take its place. `saved` is
+        A run that ended before its first checkpoint has nothing to resume from: another may take its place. `saved` is
         what the newest checkpoint says its configuration was, for a directory without `config.json`.
         """
         stored = self.stored(saved)
@@ -58,7 +58,7 @@ class RunDir(place.Names):
                 if accept:
                     return
                 advice = (
-                    "Restore the files, pass another --workdir, or continue with what is there now: "
+                    "Restore the files, pass another --workdir, or continue with the images found now: "
                     "--data-changed=accept. ncl-jax evaluate works with the test images that are left"
                 )
             differing.append(f"the data: {changed}")
@@ -128,8 +128,8 @@ class RunDir(place.Names):
             yield
         except OSError as error:
             raise WriteError(
-                f"cannot write to --workdir={self} ({error}): make room, mend it or give another one; the same command "
-                "then continues the run at its last checkpoint"
+                f"cannot write to --workdir={self} ({error}): free disk space, fix it or pass another one; the same "
+                "command then continues the run at its last checkpoint"
             ) from error
 
     def read_config(self) -> ml_collections.ConfigDict:
@@ -254,7 +254,7 @@ class RunDir(place.Names):
         return max((int(path.name) for path in self.checkpoints.glob("[0-9]*") if path.name.isdecimal()), default=0)
 
     def has_checkpoints(self) -> bool:
-        """Whether there is anything to go on from."""
+        """Whether there is anything to resume from."""
         return any(self.checkpoints.glob("[0-9]*"))
 
     def has_begun(self) -> bool:

@@ -42,7 +42,7 @@ def read(path: Path) -> list[str]:
 
 
 def rows(lines: Sequence[str]) -> list[Row]:
-    """What `RunDir.read_files` returns, with names as the file system has them; lines that are damaged are left out."""
+    """What `RunDir.read_files` returns, with names as the file system has them; lines that are damaged are skipped."""
     cells = [_plain(line).split("\t") for line in lines]
     return [Row(*row[:4]) for row in cells if len(row) >= 4 and row[3].isdecimal()]
 

@@ -1,4 +1,4 @@
-"""What a run writes while it goes on: console, progress bar, and writers: JSON lines, TensorBoard events."""
+"""What a run writes while it trains: console, progress bar, and writers: JSON lines, TensorBoard events."""
 
 import contextlib
 import itertools
@@ -181,7 +181,7 @@ class RunLog:
 
     @contextlib.contextmanager
     def _surviving(self) -> Iterator[None]:
-        """The run goes on without its bar where the terminal has gone."""
+        """The run continues without its bar where the terminal has gone."""
         try:
             yield
         except (OSError, ValueError):
@@ -225,7 +225,7 @@ def scalars(record: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
 
 
 def read_metrics(path: pathlib.Path) -> list[dict]:
-    """The objects of a `metrics.jsonl` that charts can show; lines that are none, cut off or damaged, are left out.
+    """The objects of a `metrics.jsonl` that charts can show; lines that are none, cut off or damaged, are skipped.
 
     Raises:
       ConfigError: it is not a file that a run writes: a pipe, a folder, or larger than any log.
@@ -273,5 +273,5 @@ def _drop_after(path, step):
     if (logged := max((r["step"] for r in records), default=0)) > step:
         notes.append(f"the log reached step {logged}: steps {step + 1} to {logged} are computed again")
     if damaged:
-        notes.append(f"{damaged} lines of {path} could not be read and were left out (cut off or damaged)")
+        notes.append(f"{damaged} lines of {path} could not be read and were skipped (cut off or damaged)")
     return notes

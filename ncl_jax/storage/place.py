@@ -25,6 +25,7 @@ class Names:
         self.files, self.checkpoints = self.path / "files.tsv.gz", self.path / "checkpoints"
         self.skipped = self.path / "skipped.txt"  # files and rows of lists that were left out, a line each
         self.damaged = self.path / "damaged-checkpoints"
+        self.class_vectors = self.path / "class_vectors.safetensors"  # of the classes' names, where there are any
         self.backbone, self.out_of_fold = self.path / "backbone.safetensors", self.path / "out_of_fold.npz"
         self.metrics, self.events = self.path / "metrics.jsonl", self.path / "tensorboard"
         self.predictions, self.report = self.path / "predictions.npz", self.path / "report.html"

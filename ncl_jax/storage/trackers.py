@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from ncl_jax.config.fields import flatten
 from ncl_jax.errors import ConfigError, one_line
 from ncl_jax.field import one_of
+from ncl_jax.runtime import extras
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.storage.log import Writer, scalars
 
@@ -45,7 +46,7 @@ class Wandb(Writer):
 
 
 class Mlflow(Writer):
-    """MLflow. What an interrupted run logged after its last checkpoint stands there twice, with the same values."""
+    """MLflow. What an interrupted run logged after its last checkpoint is there twice, with the same values."""
 
     def __init__(self, directory: RunDir):
         import mlflow
@@ -83,13 +84,11 @@ def check(name: str) -> None:
     try:
         importlib.import_module(name)
     except ImportError as error:
-        raise ConfigError(
-            f"--tracker={name} needs its library ({one_line(error)}): pip install 'ncl-jax[{name}]'"
-        ) from error
+        raise ConfigError(f"--tracker={name} needs its library ({one_line(error)}): {extras.install(name)}") from error
 
 
 class Guarded(Writer):
-    """A tracker that may fail: a line then says so, and the run goes on without it.
+    """A tracker that may fail: a line then says so, and the run continues without it.
 
     Args:
       name: one of `TRACKERS`.
@@ -121,4 +120,4 @@ class Guarded(Writer):
         except Exception as error:  # of a library and of servers that are not ours
             self._writer = Writer()
             what = f"{type(error).__name__}: {one_line(error)}"
-            self._say(f"warning: --tracker={self._name} failed ({what}); the run goes on without it")
+            self._say(f"warning: --tracker={self._name} failed ({what}); the run continues without it")

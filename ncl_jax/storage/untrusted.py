@@ -54,7 +54,7 @@ def check_size(folder: pathlib.Path, target: Any) -> None:
 
 
 def check_description(folder: pathlib.Path) -> None:
-    """Raises CheckpointError for a list of arrays, `_METADATA`, that is no JSON or nested too deep."""
+    """Raises CheckpointError for a list of arrays, `_METADATA`, that is not JSON or nested too deep."""
     read_item(folder / "_METADATA", MOST_DESCRIPTION, mapping(anything))
 
 

@@ -1,4 +1,4 @@
-"""The optimizers and their learning rate: Nesterov SGD with coupled weight decay, or AdamW; one rate per epoch."""
+"""The optimizers and their learning rate: SGD with coupled weight decay, or AdamW; one rate per epoch."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,18 @@ import optax
 
 from ncl_jax.models.layers import part_of
 
-SCHEDULES = ("step", "cosine")
-OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("step", "cosine", "annealing")
+OPTIMIZERS = ("sgd", "momentum", "adamw")
 
 
 def make_optimizer(
     name: str, learning_rate: optax.ScalarOrSchedule, *, momentum: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """An optimizer of `OPTIMIZERS`; `momentum` is that of sgd, AdamW has its usual 0.9 and 0.999."""
+    """An optimizer of `OPTIMIZERS`: "sgd" with Nesterov's momentum, "momentum" with the plain one, or AdamW, which has
+    its usual 0.9 and 0.999 for `momentum`."""
     if name == "adamw":
         return optax.adamw(learning_rate, weight_decay=weight_decay)
-    return sgd(learning_rate, momentum=momentum, weight_decay=weight_decay)
+    return sgd(learning_rate, momentum=momentum, weight_decay=weight_decay, nesterov=name == "sgd")
 
 
 def learning_rates(
@@ -35,8 +36,10 @@ def learning_rates(
 
     Epochs count from 1. With a warm-up of w epochs, epoch t < w uses `base * (1/3 * (1 - t/w) + t/w)`. Afterwards
     "step" uses `base * 0.1 ** (number of milestones <= t)`,
-    "cosine" `final + (base - final) * (1 + cos(pi t / epochs)) / 2`.
-    Equivalent to the authors' schedules (their Networks start at a third of the rate, not at 0).
+    "cosine" `final + (base - final) * (1 + cos(pi t / epochs)) / 2`,
+    "annealing" `base * (1 + cos(pi (t - 1) / epochs)) / 2`, as PyTorch's `CosineAnnealingLR`: the first epoch has the
+    base rate, and the last one is not 0.
+    The first two are equivalent to the authors' schedules (their Networks start at a third of the rate, not at 0).
 
     Raises:
       ValueError: for an unknown schedule.
@@ -46,6 +49,8 @@ def learning_rates(
         rates = base * 0.1 ** np.sum(t[:, None] >= np.asarray(milestones, np.float64), axis=1)
     elif schedule == "cosine":
         rates = final + (base - final) * (1 + np.cos(np.pi * t / epochs)) / 2
+    elif schedule == "annealing":
+        rates = base * (1 + np.cos(np.pi * (t - 1) / epochs)) / 2
     else:
         raise ValueError(f"schedule={schedule!r} must be one of {SCHEDULES}")
     share = t / max(warmup_epochs, 1)
@@ -78,12 +83,14 @@ def scaled_backbone(optimizer: optax.GradientTransformation, scale: float, freez
     return optax.chain(optimizer, optax.partition(shares, groups))
 
 
-def sgd(learning_rate: optax.ScalarOrSchedule, *, momentum: float, weight_decay: float) -> optax.GradientTransformation:
-    """Nesterov SGD with `weight_decay` times the parameter added to every gradient (coupled L2).
+def sgd(
+    learning_rate: optax.ScalarOrSchedule, *, momentum: float, weight_decay: float, nesterov: bool = True
+) -> optax.GradientTransformation:
+    """SGD with `weight_decay` times the parameter added to every gradient (coupled L2).
 
-    Equivalent to `torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=True)`: BatchNorm
+    Equivalent to `torch.optim.SGD(parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov)`: BatchNorm
     parameters and biases decay too, as in the authors' recipe.
     """
     return optax.chain(
-        optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum=momentum, nesterov=True)
+        optax.add_decayed_weights(weight_decay), optax.sgd(learning_rate, momentum=momentum, nesterov=nesterov)
     )

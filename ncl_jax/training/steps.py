@@ -1,5 +1,6 @@
 """The training step: a pure function of one state, one key and one batch, compiled by the caller."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,10 +14,10 @@ from jax.sharding import Mesh
 from ncl_jax import losses
 from ncl_jax.data.feeds.feed import Batch
 from ncl_jax.methods import Objective
-from ncl_jax.models.experts import apply_experts, make_apply
+from ncl_jax.models.experts import apply_experts, make_apply, on_trunk, with_shared
 from ncl_jax.runtime.devices import constrain_batch
 
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
+Augment = Callable[..., jax.Array]
 Metrics = dict[str, Any]
 
 
@@ -52,8 +53,11 @@ def make_train_step(
     key_augment: Augment | None = None,
     teacher: Callable[[Any, jax.Array], jax.Array] | None = None,
     mesh: Mesh | None = None,
-) -> Callable[[TrainState, jax.Array, Batch], tuple[TrainState, Metrics]]:
-    """Makes `train_step(state, key, batch) -> (state, metrics by name)`.
+    lower: nn.Module | None = None,
+    progress: Callable[[jax.Array], jax.Array] | None = None,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Makes `train_step(state, key, batch) -> (state, metrics by name)`; of experts that share a frozen backbone
+    `train_step(state, key, batch, frozen)`, with its variables.
 
     The step takes the run's random `key`, of which step s uses `fold_in(key, s)` and nothing else, so that a resumed
     run is the same run. The metrics are scalars: `loss`, its `parts` by name, and diagnostics.
@@ -74,8 +78,11 @@ def make_train_step(
       teacher: `(variables, views) -> raw scores [1, B, C]`, of a network that stays as it is; its variables are the
         memory's `teacher`. The objective finds its scores among the outputs; None: there is no teacher.
       mesh: the devices that batch and experts are spread over; None: one device.
+      lower: the first blocks of the frozen backbone that the experts share, which run once for all of them.
+      progress: step -> the share of the epochs that are done, which the views take as well; None: they do not.
     """
     apply, constrain = make_apply(model, strategy, mesh), constrain_batch(mesh)
+    apply = apply if lower is None else on_trunk(lower, apply, shared=True)
 
     def compute(outputs, targets, share, step, memory):
         """The objective; of mixed views its parts for both targets [B, 2], averaged, and its memory after the first."""
@@ -84,11 +91,11 @@ def make_train_step(
         (own, new), (others, _) = [objective.compute(outputs, labels, step, memory) for labels in targets.T]
         return jax.tree.map(lambda a, b: share * a + (1 - share) * b, own, others), new
 
-    def gradients(state, batch_stats, share, views, targets, fixed):
+    def gradients(state, frozen, batch_stats, share, views, targets, fixed):
         """Of one part of the batch: the gradients, and (statistics, memory, metrics, outputs)."""
 
         def loss_of(params):
-            variables = {"params": params, "batch_stats": batch_stats}
+            variables = {"params": params, "batch_stats": batch_stats, **_trunk(frozen)}
             outputs, new_stats = apply(variables, constrain(views), True)
             outputs |= fixed
             parts, memory = compute(outputs, targets, share, state.step, state.memory)
@@ -98,26 +105,29 @@ def make_train_step(
 
         return jax.grad(loss_of, has_aux=True)(state.params)
 
-    def train_step(state: TrainState, key: jax.Array, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, key: jax.Array, batch: Batch, frozen: Any = None) -> tuple[TrainState, Metrics]:
         images, targets = constrain(batch.images), jnp.tile(batch.labels, copies)
         view_key, key_key = jax.random.split(jax.random.fold_in(key, state.step))
+        done = () if progress is None else (progress(state.step),)
         with jax.named_scope("augment"):
-            views, share = augment(view_key, _copy_major(images, copies)), None
+            views, share = augment(view_key, _copy_major(images, copies), *done), None
             if mixup:
                 views, targets, share = _mix(jax.random.fold_in(view_key, 1), views, targets, mixup)
         fixed = {}  # outputs without a gradient
         if key_augment is not None:
             with jax.named_scope("augment"):
-                key_views = constrain(key_augment(key_key, images[:, -1]))
+                key_views = constrain(key_augment(key_key, images[:, -1], *done))
             with jax.named_scope("keys"):
-                fixed["keys"] = _encode_keys(model, state, key_views, strategy, mesh)
+                seen = key_views if lower is None else lower.apply(frozen, key_views, False)
+                fixed["keys"] = _encode_keys(model, state, seen, frozen, strategy, mesh)
         if teacher is not None:
             fixed["teacher"] = teacher(state.memory["teacher"], constrain(views))
+        of_part = functools.partial(gradients, state, frozen)
         if accumulate == 1:
-            grads, (batch_stats, memory, metrics, _) = gradients(state, state.batch_stats, share, views, targets, fixed)
+            grads, (batch_stats, memory, metrics, _) = of_part(state.batch_stats, share, views, targets, fixed)
         else:
             parts = _split(accumulate, copies, views, targets, fixed)
-            grads, batch_stats, metrics, outputs = _accumulate(gradients, state, share, parts, unroll)
+            grads, batch_stats, metrics, outputs = _accumulate(of_part, state, share, parts, unroll)
             _, memory = compute(_join(outputs, copies), targets, share, state.step, state.memory)
         with jax.named_scope("optimizer"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -126,6 +136,11 @@ def make_train_step(
         return new_state, metrics | {"grad_norm": optax.tree.norm(grads)}
 
     return train_step
+
+
+def _trunk(frozen):
+    """The variables of a frozen backbone under the name that `make_apply` finds them by, where there is one."""
+    return {} if frozen is None else {"trunk": frozen}
 
 
 def _copy_major(images, copies):
@@ -178,7 +193,7 @@ def _accumulate(gradients, state, share, parts, unroll):
 
     def body(carry, part):
         batch_stats, total = carry
-        grads, (batch_stats, _, metrics, outputs) = gradients(state, batch_stats, share, *part)
+        grads, (batch_stats, _, metrics, outputs) = gradients(batch_stats, share, *part)
         return (batch_stats, optax.tree.add(total, grads)), (metrics, outputs)
 
     start = (state.batch_stats, optax.tree.zeros_like(state.params))
@@ -199,18 +214,18 @@ def _diagnostics(outputs, targets, share):
     }  # fmt: skip
 
 
-def _encode_keys(model, state, images, strategy, mesh):
+def _encode_keys(model, state, images, frozen, strategy, mesh):
     """Keys `[E, B, dim]` under the momentum encoder's weights and the key view's own batch statistics."""
     encoder = optax.tree.get(state.opt_state, "encoder")
     batch_stats = {
         name: stats for name, stats in state.batch_stats.items() if name == "backbone"
     }  # shapes only: never read in training mode
 
-    def one(variables, x):
-        return model.apply(variables, x, method="project", mutable=["batch_stats"])
+    def one(variables, x, shared=None):
+        return model.apply(with_shared(variables, shared), x, method="project", mutable=["batch_stats"])
 
     variables = {"params": encoder, "batch_stats": batch_stats}
-    return apply_experts(one, variables, images, strategy=strategy, mesh=mesh)[0]
+    return apply_experts(one, variables, images, frozen, strategy=strategy, mesh=mesh)[0]
 
 
 def is_inexact(leaf: Any) -> bool:
@@ -224,7 +239,8 @@ def are_finite(state: TrainState) -> jax.Array:
 
 
 def make_advance(train_step: Callable, take: Callable, *, several: bool) -> Callable:
-    """Makes the program of a run: `advance(state, history, key, source, count) -> (state, history, last metrics)`.
+    """Makes the program of a run: `advance(state, history, key, source, count) -> (state, history, last metrics)`; what
+    `train_step` takes beside a batch comes last, as `frozen`.
 
     Args:
       train_step: see `make_train_step`.
@@ -235,29 +251,29 @@ def make_advance(train_step: Callable, take: Callable, *, several: bool) -> Call
     The history mirrors the metrics: arrays `[steps per epoch]`, where step s is written at s modulo their length.
     """
 
-    def one(state, history, key, source):
+    def one(state, history, key, source, *frozen):
         slot = state.step % len(history["loss"])
         with jax.named_scope("take"):
             batch = take(source, state.step)
-        state, metrics = train_step(state, key, batch)
+        state, metrics = train_step(state, key, batch, *frozen)
         return state, jax.tree.map(lambda values, value: values.at[slot].set(value), history, metrics), metrics
 
-    def advance(state: TrainState, history: Metrics, key: jax.Array, source: Any, count: jax.Array):
+    def advance(state: TrainState, history: Metrics, key: jax.Array, source: Any, count: jax.Array, *frozen: Any):
         if not several:
-            return one(state, history, key, source)
+            return one(state, history, key, source, *frozen)
         start = (state, history, jax.tree.map(lambda values: jnp.zeros((), values.dtype), history))
-        return jax.lax.fori_loop(0, count, lambda _, carry: one(carry[0], carry[1], key, source), start)
+        return jax.lax.fori_loop(0, count, lambda _, carry: one(carry[0], carry[1], key, source, *frozen), start)
 
     return advance
 
 
 def zero_history(
-    train_step: Callable, take: Callable, state: TrainState, key: jax.Array, source: Any, length: int
+    train_step: Callable, take: Callable, state: TrainState, key: jax.Array, source: Any, length: int, *frozen: Any
 ) -> Metrics:
     """The history of an epoch that has not begun: zeros `[length]` for every metric, named as the step names it.
 
-    `state`, `key` and `source` may be shapes.
+    `state`, `key`, `source` and `frozen` (see `make_advance`) may be shapes.
     """
-    step = lambda state, key, source: train_step(state, key, take(source, state.step))[1]  # noqa: E731
-    shapes = jax.eval_shape(step, state, key, source)
+    step = lambda state, key, source, *frozen: train_step(state, key, take(source, state.step), *frozen)[1]  # noqa: E731
+    shapes = jax.eval_shape(step, state, key, source, *frozen)
     return jax.tree.map(lambda shape: np.zeros(length, shape.dtype), shapes)

@@ -60,7 +60,7 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> Variables:
 
 
 def network(tensors: Mapping[str, np.ndarray]) -> tuple[str, int, int] | None:
-    """The backbone, depth and width that a state dictionary is of, as far as its tensors tell; None: of none here."""
+    """The backbone, depth and width that a state dictionary is of, as far as its tensors show; None if unknown."""
     found = {_renamed(name): value for name, value in tensors.items()}
     stem = found.get("stem.0.weight")
     depth = len({name for name in found if re.fullmatch(r"stages\.\d\.blocks\.\d+\.gamma", name)})

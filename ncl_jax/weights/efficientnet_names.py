@@ -52,7 +52,7 @@ def knows(tensors: Mapping[str, np.ndarray]) -> bool:
 
 
 def network(tensors: Mapping[str, np.ndarray]) -> tuple[str, int, int] | None:
-    """The backbone, depth and width that a state dictionary is of; None: of none here."""
+    """The backbone, depth and width that a state dictionary is of; None if unknown."""
     stem = tensors.get("_conv_stem.weight", tensors.get("conv_stem.weight"))
     return ("efficientnet_lite", 0, len(stem)) if stem is not None and stem.ndim else None
 

@@ -37,7 +37,7 @@ def _reader(head, path):
         return _read_safetensors
     if torch_file.is_zip(head) or torch_file.is_legacy(head):
         return torch_file.read
-    raise DataError(f"{path} holds no weights: give a file in safetensors or PyTorch's format (.safetensors, .pth)")
+    raise DataError(f"{path} holds no weights: pass a file in safetensors or PyTorch's format (.safetensors, .pth)")
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

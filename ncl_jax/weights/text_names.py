@@ -102,10 +102,10 @@ def _tower(kind: str, found: Mapping[str, np.ndarray]) -> TextTower:
     wanted = ["token", "position", "block_0.fc1.weight"]
     wanted += ["projection.weight" if "projection.weight" in found else "projection.kernel"]
     if missing := [name for name in wanted if name not in found or found[name].ndim != 2 or not found[name].size]:
-        raise ValueError(f"the text tower's {missing[0]} is missing, or is no matrix")
+        raise ValueError(f"the text tower's {missing[0]} is missing, or is not a matrix")
     (vocabulary, width), length = found["token"].shape, len(found["position"])
     if width % HEADS.get(width, HEAD):
-        raise ValueError(f"the text tower's width {width} is no multiple of {HEAD}, the numbers of an attention head")
+        raise ValueError(f"the text tower's width {width} is not a multiple of {HEAD}, an attention head")
     depth = 1 + max(int(match[1]) for name in found if (match := re.match(r"block_(\d+)\.", name)))
     projection = found[wanted[-1]]
     features = projection.shape[0 if wanted[-1].endswith("weight") else 1]

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ncl_jax.errors import ConfigError, DataError, NclError, one_line
-from ncl_jax.runtime import compressed
+from ncl_jax.runtime import compressed, extras
 from ncl_jax.runtime.files import read_file
 
 MOST = 2**26  # bytes of a vocabulary file
-INSTALL = "pip install 'ncl-jax[text]'"
+INSTALL = extras.install("text")
 START, END, SIGLIP_END = "<|startoftext|>", "<|endoftext|>", "</s>"
 # Words and numbers of CLIP's byte pairs, each digit alone (Radford et al. 2021).
 PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
@@ -111,17 +111,16 @@ _Read = tuple[Callable[[str], list[int]], Callable[[str], int | None]]
 
 def _byte_pairs(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> _Read:
     """CLIP's: byte pairs of words in small letters, of which the last piece ends in </w>."""
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     if not all(isinstance(number, int) and number >= 0 for number in vocabulary.values()):
-        raise ValueError("its values are no numbers of tokens")
+        raise ValueError("its values are not numbers of tokens")
     model = models.BPE(vocabulary, merges, unk_token=END, continuing_subword_prefix="", end_of_word_suffix="</w>")
     found = Tokenizer(model)
     blanks = normalizers.Replace(Regex(r"\s+"), " ")
     found.normalizer = normalizers.Sequence([normalizers.NFC(), blanks, normalizers.Lowercase()])
     words = pre_tokenizers.Split(Regex(PATTERN), "removed", invert=True)
     found.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    found.decoder = decoders.ByteLevel()
     found.add_special_tokens([name for name in (START, END) if name in vocabulary])
     return _of_library(found)
 
@@ -148,7 +147,7 @@ def _from_vocabulary(path: Path) -> _Read:
     """`vocab.json` with `merges.txt` beside it."""
     vocabulary = json.loads(read_file(path, MOST))
     if not isinstance(vocabulary, dict):
-        raise ValueError("it is no object of tokens")
+        raise ValueError("it is not an object of tokens")
     lines = read_file(path.with_name("merges.txt"), MOST).decode().splitlines()
     return _byte_pairs(vocabulary, _pairs(lines[1:] if lines[:1] and lines[0].startswith("#version") else lines))
 
@@ -172,7 +171,7 @@ def _pairs(lines: list[str]) -> list[tuple[str, str]]:
     """The merges, a pair in a line. Raises ValueError for another line."""
     pairs = [tuple(line.split(" ")) for line in lines if line.strip()]
     if wrong := [pair for pair in pairs if len(pair) != 2]:
-        raise ValueError(f"the line {' '.join(wrong[0])[:40]!r} is no pair of tokens")
+        raise ValueError(f"the line {' '.join(wrong[0])[:40]!r} is not a pair of tokens")
     return [(first, second) for first, second in pairs]
 
 

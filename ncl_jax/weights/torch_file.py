@@ -50,7 +50,7 @@ class Tensor(NamedTuple):
         """How many bytes it takes. Raises DataError where it leads out of its storage."""
         numbers = (self.offset, *self.shape, *self.strides)
         if not all(type(n) is int and n >= 0 for n in numbers) or len(self.shape) != len(self.strides):
-            raise DataError("a tensor whose shape, offset or strides are no whole numbers from 0 is refused")
+            raise DataError("a tensor whose shape, offset or strides are not whole numbers from 0 is refused")
         last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.strides, strict=True))
         count, itemsize = math.prod(self.shape), self.storage.dtype.itemsize
         if count and (last >= self.storage.count or count > self.storage.count):
@@ -76,7 +76,7 @@ def _rebuild(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Te
     if type(storage) is not Storage:
         raise DataError("a tensor without a storage is refused")
     if any(type(part) is not tuple or len(part) > MOST_DIMENSIONS for part in (shape, strides)):
-        raise DataError("a tensor whose shape or strides are no short tuples is refused")
+        raise DataError("a tensor whose shape or strides are not short tuples is refused")
     return Tensor(storage, offset, shape, strides)
 
 
@@ -141,7 +141,7 @@ def is_legacy(head: bytes) -> bool:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file by name; what else it holds is left out.
+    """The tensors of a file by name; what else it holds is ignored.
 
     A `state_dict` or `model` inside is taken, and `module.` (of PyTorch's data parallelism) left out of names.
 

@@ -100,7 +100,7 @@ def to_torch(variables: Variables, modules: Mapping[str, str]) -> dict[str, np.n
     """The state dictionary of stacked variables under PyTorch's names: undoes `from_torch`.
 
     Args:
-      variables: `{"params", "batch_stats"}`, `[E, ...]`; modules that `modules` does not name are left out.
+      variables: `{"params", "batch_stats"}`, `[E, ...]`; modules that `modules` does not name are ignored.
       modules: PyTorch's module names to ours, e.g. `SUPERVISED`.
     """
     theirs = {ours: name for name, ours in modules.items()}
@@ -143,7 +143,7 @@ def left_out(tensors: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def network(tensors: Mapping[str, np.ndarray]) -> tuple[str, int, int] | None:
-    """The backbone, depth and width that a state dictionary of torchvision's or timm's is of; None: of none here."""
+    """The backbone, depth and width that a state dictionary of torchvision's or timm's is of; None if unknown."""
     stem = tensors.get("conv1.weight")
     blocks = {name.rpartition(".conv1.weight")[0] for name in tensors if name.endswith(".conv1.weight")}
     if stem is None or stem.ndim != 4 or not blocks:

@@ -85,7 +85,7 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> Variables:
 
 
 def network(tensors: Mapping[str, np.ndarray]) -> tuple[str, int, int] | None:
-    """The backbone, depth and width that a state dictionary is of, as far as its tensors tell; None: of none here."""
+    """The backbone, depth and width that a state dictionary is of, as far as its tensors show; None if unknown."""
     try:
         found = _timm(tensors)
     except ValueError:
@@ -120,7 +120,7 @@ def at_grid(variables: Variables, side: int) -> Variables:
         return variables
     old = math.isqrt(len(position))
     if old**2 != len(position) or not position.size:
-        raise ValueError(f"the position embedding has {len(position)} positions, which are no square")
+        raise ValueError(f"the position embedding has {len(position)} positions, which is not a square number")
     if old == side:
         return variables
     grid = np.moveaxis(position.astype(np.float32).reshape(old, old, -1), -1, 0)

@@ -21,6 +21,7 @@ from ncl_jax.errors import ConfigError, DataError, Diverged
 from ncl_jax.evaluation import metrics
 from ncl_jax.field import LARGEST_FLOAT, SMALLEST_FLOAT
 from ncl_jax.methods.ncl import TERMS
+from ncl_jax.models import FROZEN
 from ncl_jax.report import tables
 from ncl_jax.runs import divergence as causes
 from ncl_jax.runtime import limits
@@ -99,6 +100,20 @@ def test_an_accelerator_is_asked_for_its_own_memory(planned, monkeypatch):
             costs.check(plan, config, data, 0)
     monkeypatch.setattr(limits, "device_memory", lambda device: None)  # one that does not say
     monkeypatch.setattr(limits, "host_memory", lambda: 10**12)
+    assert costs.check(plan, config, data, 0).step.shape == ()
+
+
+def test_features_that_the_devices_do_not_hold_must_fit_into_the_machine(monkeypatch):
+    config = tiny.tiny("method=ce", run__data_devices=1, data__augment="none")
+    config.model.freeze, config.data.cached_views = FROZEN, 64
+    data = build_data.data(config)
+    plan = build.make_training_plan(config, data.facts, build.mesh(config))
+    size = len(data.train) * 65 * math.prod(plan.input_shape) * 4
+    monkeypatch.setattr(costs, "LARGEST_RESIDENT", size - 1)
+    monkeypatch.setattr(limits, "host_memory", lambda: size)
+    with pytest.raises(ConfigError, match=r"data\.cached_views=64: .*features of the training .*cached_views can be"):
+        costs.check(plan, config, data, 0)
+    monkeypatch.setattr(limits, "host_memory", lambda: 2 * size)
     assert costs.check(plan, config, data, 0).step.shape == ()
 
 
@@ -325,5 +340,5 @@ def test_copies_of_images_are_counted_as_images(tmp_path, capfd):
     )
     output = capfd.readouterr().out + message
     assert code == 1 and DataError.__name__ not in output
-    assert "images that stand in train and in test: 3 of test" in output, output
+    assert "train and in test: 3 of test" in output, output
     assert "repeat an earlier one of their class: 5\n    train train/ant/0.jpg is train train/ant/gone 0.jpg" in output

@@ -530,7 +530,7 @@ def test_checkpoints_that_are_deleted_in_mid_run_are_named(finished, tmp_path, c
 
         patch.setattr(messages, "evaluation_line", line)
         code, output = in_mid_run(run, capfd, lambda: None)
-    assert code == 0 and f"while the run was going on: {harness.STEPS[0]}" in output
+    assert code == 0 and f"during the run: {harness.STEPS[0]}" in output
     assert [path.name for path in (run / "checkpoints").iterdir()] == [str(harness.STEPS[1])]
     assert same_results(run, finished)
 

@@ -224,7 +224,7 @@ def test_other_formats_are_refused_unopened(kind, monkeypatch):
     content = OTHERS[kind]()
     assert Image.open(io.BytesIO(content)).format == kind  # Pillow would
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("loaded"))
-    with pytest.raises(UnreadableImage, match=r"x\.jpg cannot be read .*no known image format.*JPEG, PNG, TIFF"):
+    with pytest.raises(UnreadableImage, match=r"x\.jpg cannot be read .*JPEG, PNG, TIFF"):
         decode.decode(content, "x.jpg")
     with pytest.raises(UnreadableImage, match=r"x\.jpg"):
         decode.size(content, "x.jpg")
@@ -444,7 +444,7 @@ def test_of_damaged_bytes_comes_an_image_or_an_error_that_names_it(kind, monkeyp
 
 @pytest.mark.skipif(decode.HEIF in decode.decoders(), reason="pillow-heif is installed")
 def test_heic_without_its_plugin_says_what_to_install():
-    with pytest.raises(UnreadableImage, match=r'HEIC, which needs pip install "ncl_jax.heif.": convert it'):
+    with pytest.raises(UnreadableImage, match=r"HEIC, .*pip install 'pillow-heif.*: convert it"):
         decode.decode(b"\0\0\0\x18ftypheic" + bytes(12), "x.heic")
 
 

@@ -86,7 +86,11 @@ def test_a_second_interrupt_stops_at_once(tmp_path, cache):
 
 @pytest.mark.parametrize("delay", [0.15, 1.2])
 def test_an_interrupt_in_the_first_seconds_leaves_no_traceback(delay, tmp_path, cache):
-    process = programs.start(programs.command(tmp_path / "run", CONFIG, **LONG), cache)
+    """While it imports: no fork."""
+    process = subprocess.Popen(
+        programs.command(tmp_path / "run", CONFIG, **LONG), cwd=programs.ROOT, env=programs.environment(cache),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
     time.sleep(1)
@@ -102,7 +106,7 @@ def test_a_directory_deleted_under_a_run_ends_it_with_a_line(tmp_path, cache):
     programs.wait_for_epoch(process, tmp_path / "run", 1)
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     output = process.communicate(timeout=120)[0]
-    assert process.returncode == 1 and "run was deleted while its run was going on" in output, output
+    assert process.returncode == 1 and "run was deleted" in output, output
     assert "Traceback" not in output
 
 

@@ -129,6 +129,7 @@ def test_columns_of_splits_by_other_names(tmp_path, column):
     assert {name: len(split) for name, split in source.splits.items()} == {"train": 5, "val": 2, "test": 2}
     older = read(tmp_path, parted(column, SPLITS), rule=2)  # runs from before these names were known
     assert ("val" in older.splits) == (column in ("subset", "Partition"))
+    assert "val" in read(tmp_path, parted(column, SPLITS), rule=2, columns={"split": column}).splits
 
 
 def test_columns_that_look_like_splits_are_said(tmp_path):
@@ -387,4 +388,4 @@ def test_labels_and_splits_of_one_table_train_a_recipe(tmp_path):
     config = config_files.load(f"list:dir={tmp_path},train=a.csv,image_size=8,group_by=folder")
     data = build_data.data(config)
     assert config.data.eval_split == "test" and np.bincount(data.test.labels).tolist() == [2]
-    assert any("stand in train and in test: 1 (img/fern)" in line for line in data.notes)
+    assert any("train and in test: 1 (img/fern)" in line for line in data.notes)

@@ -152,6 +152,19 @@ def random_resized_crop(key: jax.Array, images: jax.Array, *, size: int, scale: 
     return geometry.resized_crop(images, *boxes, size, size)
 
 
+def random_square_crop(key: jax.Array, images: jax.Array, *, size: int, progress: jax.Array | float = 1.0) -> jax.Array:
+    """A square of each image, scaled to [B, size, size, 3]; `progress`: see `transforms.least_share`."""
+    batch, height, width, _ = images.shape
+    whole, largest = height * width, min(height, width)
+    uniform = jax.random.uniform(key, (batch, 3))
+    most = largest**2 / whole
+    least = jnp.minimum(transforms.least_share(progress), most)
+    share = least + (most - least) * uniform[:, 0]
+    side = jnp.clip(jnp.round(jnp.sqrt(share * whole)), 1, largest).astype(jnp.int32)
+    top, left = _below(height - side + 1, uniform[:, 1]), _below(width - side + 1, uniform[:, 2])
+    return geometry.resized_crop(images, top, left, side, side, size, size)
+
+
 def draw_box(
     key: jax.Array, batch: int, height: int, width: int, scale: Sequence[float]
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:

@@ -23,10 +23,11 @@ from ncl_jax.data.augment.operations import (
     random_jitter,
     random_policy,
     random_resized_crop,
+    random_square_crop,
 )
 from ncl_jax.data.images import transforms
 
-View = Callable[[jax.Array, jax.Array], jax.Array]
+View = Callable[..., jax.Array]
 
 _CLASSIFIER_CROP = partial(random_resized_crop, scale=(0.08, 1.0))
 _JITTER = partial(random_jitter, hue=0.0, probability=1.0)
@@ -45,14 +46,25 @@ VIEWS: dict[str, tuple[Callable, ...]] = {
     "imagenet": (_CLASSIFIER_CROP, random_flip, _JITTER, randaugment.random_augment),
     # Places-LT, both views (authors)
     "places": (_CLASSIFIER_CROP, _JITTER, random_grayscale, random_blur, random_flip),
+    # LIFT, and LIFT+
+    "resized_flip": (_CLASSIFIER_CROP, random_flip),
+    "growing_crop": (random_square_crop,),
 }  # fmt: skip
 
-ON_HOST: dict[Callable, Callable] = {random_resized_crop: transforms.random_resized_crop}
+ON_HOST: dict[Callable, Callable] = {
+    random_resized_crop: transforms.random_resized_crop, random_square_crop: transforms.random_square_crop,
+}  # fmt: skip
+CHANGING = (random_square_crop,)  # that take the share of the epochs that are done, `progress`
 
 
 def resizes(name: str) -> bool:
     """Whether a view begins by bringing images to the network's size."""
     return bool(VIEWS[name]) and _function(VIEWS[name][0]) in ON_HOST
+
+
+def changes(name: str) -> bool:
+    """Whether a view is another in every epoch."""
+    return any(_function(operation) in CHANGING for operation in VIEWS[name])
 
 
 def host_part(name: str, size: int) -> Callable[[np.random.Generator, np.ndarray], np.ndarray] | None:
@@ -73,7 +85,8 @@ def make_view(name: str, *, size: int, mean: Sequence[float], std: Sequence[floa
       cut: whether the host has done its part.
 
     Returns:
-      f(key, images uint8 [B, H, W, 3]) -> float32 [B, size, size, 3], normalised. "none" does not use its key.
+      f(key, images uint8 [B, H, W, 3]) -> float32 [B, size, size, 3], normalised. "none" does not use its key. Of a
+      view that `changes` it takes the share of the epochs that are done as a third, `progress`, from 0 to 1.
 
     Raises:
       ValueError: unknown name.
@@ -82,11 +95,12 @@ def make_view(name: str, *, size: int, mean: Sequence[float], std: Sequence[floa
         raise ValueError(f"unknown view {name!r}: use one of {', '.join(map(repr, VIEWS))}")
     operations = [partial(f, size=size) if _function(f) in ON_HOST else f for f in VIEWS[name]]
 
-    def view(key, images):
+    def view(key, images, progress=1.0):
         keys = jax.random.split(key, len(operations)) if operations else ()
         first = 1 if cut and resizes(name) else 0
         for operation, operation_key in list(zip(operations, keys, strict=True))[first:]:
-            images = operation(operation_key, images)
+            more = {"progress": progress} if _function(operation) in CHANGING else {}
+            images = operation(operation_key, images, **more)
         return normalize(images, mean, std)
 
     return view

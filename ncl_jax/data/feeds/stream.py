@@ -32,11 +32,16 @@ ENDLESS = 2**40  # batches; a run ends before
 
 
 class Shuffled:
-    """The order of a training set: every epoch visits each image once, the last partial batch left out."""
+    """The order of a training set of `epochs`: each visits every image once, the last partial batch left out."""
 
-    def __init__(self, seed: int, num_images: int, batch_size: int):
-        self._seed, self._num_images, self._batch_size = seed, num_images, batch_size
+    def __init__(self, seed: int, num_images: int, batch_size: int, epochs: int = 1):
+        self._seed, self._num_images, self._batch_size, self._epochs = seed, num_images, batch_size, epochs
         self.num_batches = ENDLESS
+
+    def progress(self, step: int) -> float:
+        """The share of the epochs that are done, 0 in the first one and 1 in the last one."""
+        last = self._epochs - 1
+        return min(step // (self._num_images // self._batch_size), last) / max(last, 1)
 
     def rows(self, step: int) -> np.ndarray:
         """The images of a step, int [B]."""
@@ -62,6 +67,10 @@ class InOrder:
         self._num_images, self._batch_size = num_images, batch_size
         self.num_batches = -(-num_images // batch_size)
 
+    def progress(self, step: int) -> float:
+        """As if after training, see `Shuffled`."""
+        return 1.0
+
     def rows(self, step: int) -> np.ndarray:
         """The images of a step, int [B]."""
         rows = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
@@ -72,19 +81,21 @@ class Cut:
     """What the host makes of one image: `views` [V, size, size, 3], each by its own draws from one decode.
 
     Args:
-      parts: for each view, `(generator, image) -> image of the size`; None for the test transform.
+      parts: for each view, `(generator, image) -> image of the size`, of `transforms.CHANGING` with the share of the
+        epochs that are done; None for the test transform.
       resize, size, interpolation: of the test transform, see `transforms.fit`.
     """
 
     def __init__(self, parts: Sequence[Callable | None], resize: int, size: int, interpolation: str = "bilinear"):
         self.parts, self.resize, self.size, self.interpolation = parts, resize, size, interpolation
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, out: np.ndarray) -> None:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, out: np.ndarray, progress: float = 1.0) -> None:
         fitted = None
         if None in self.parts:
             fitted = transforms.fit(image, self.resize, self.size, self.interpolation)
         for view, part in enumerate(self.parts):
-            out[view] = fitted if part is None else part(rng, image)
+            more = {"progress": progress} if getattr(part, "func", None) in transforms.CHANGING else {}
+            out[view] = fitted if part is None else part(rng, image, **more)
 
 
 class Batches:
@@ -120,12 +131,12 @@ class Batches:
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         """`images` uint8 [b, V, size, size, 3], `labels` int32 [b] and `valid` bool [b]."""
-        rows = self._order.rows(step)[self._local]
+        rows, progress = self._order.rows(step)[self._local], self._order.progress(step)
         views = np.zeros((len(rows), *self.image_shape), np.uint8)
         for place, row in enumerate(rows):
             if row >= 0:
                 position = step * self._batch_size + self._local[place]
-                self._cut(needed(self._split.images, row), _generator(self._seed, position, 1), views[place])
+                self._cut(needed(self._split.images, row), _generator(self._seed, position, 1), views[place], progress)
         valid = rows >= 0
         return {"images": views, "labels": np.where(valid, self._split.labels[rows], 0), "valid": valid}
 
@@ -157,7 +168,7 @@ class Stream:
         self._next, self.waited = 0, 0.0
 
     def batches(self, first_step: int) -> Iterator[tuple[Any, int]]:
-        """See `Feed`: a batch for each step; goes on reading ahead where it is asked for the step that comes next."""
+        """See `Feed`: a batch for each step; continues reading ahead where it is asked for the step that comes next."""
         for step in range(first_step, len(self._batches)):
             began = time.perf_counter()
             batch = self._read(step)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from ncl_jax.data.images import pixels, transforms
 from ncl_jax.errors import ConfigError, DataError, NclError, one_line
+from ncl_jax.runtime import extras
 from ncl_jax.runtime.files import read_file
 
 try:
@@ -56,7 +57,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MO
 
 
 class UnreadableImage(DataError):
-    """A file that is no image, is damaged, or too large."""
+    """A file that is not an image, is damaged, or too large."""
 
     def __init__(self, name: str, reason: str):
         self._arguments = name, reason
@@ -187,7 +188,7 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
         image = Image.open(io.BytesIO(encoded), formats=decoders())
     except Image.UnidentifiedImageError as error:
         known, heic = ", ".join(decoders()), encoded[4:12] in HEIC and HEIF not in decoders()
-        why = 'HEIC, which needs pip install "ncl_jax[heif]"' if heic else "no known image format"
+        why = f"HEIC, which needs {extras.install('heif')}" if heic else "not a known image format"
         raise UnreadableImage(name, f"{why}: convert it to one of {known}") from error
     except Image.DecompressionBombError as error:
         count = int((re.findall(r"\d+", str(error)) or [0])[0])
@@ -232,7 +233,7 @@ def prepare(
     if isinstance(images, str | os.PathLike | Image.Image):
         images = [images]
     if not len(images):
-        raise ValueError("there is no image: give one or more")
+        raise ValueError("there is no image: pass one or more")
     return np.stack([_fitted(image, resize, size, interpolation) for image in images])
 
 
@@ -259,5 +260,5 @@ def _pixels(image: Any) -> np.ndarray:
             return to_rgb(image)
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"an image is {image.dtype} {image.shape}: give uint8 [H, W, 3], RGB, a path or a PIL image")
+        raise ValueError(f"an image is {image.dtype} {image.shape}: pass uint8 [H, W, 3], RGB, a path or a PIL image")
     return image

@@ -43,7 +43,7 @@ def decoded(of_split: Any, row: int) -> np.ndarray:
 
 
 def needed(of_split: Any, row: int) -> np.ndarray:
-    """The same for a run, which cannot do without the image: the error says what can be done."""
+    """The same for a run, which cannot do without the image: its error suggests what to do."""
     with _advice():
         return decoded(of_split, row)
 
@@ -77,7 +77,7 @@ def sizes(split: Split, text: str, unreadable: tuple[int, int] | None = None) ->
     """Height and width of every image, int [N, 2], from its header.
 
     Raises:
-      DataError: a file is no image, unless there is a size for those that are `unreadable`.
+      DataError: a file is not an image, unless there is a size for those that are `unreadable`.
     """
 
     def size(row: int) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -58,6 +59,28 @@ def random_resized_crop(
     """A box of a share within `scale` of the area, scaled to [size, size, 3]; see `draw_box`."""
     top, left, height, width = draw_box(rng, image.shape[0], image.shape[1], scale)
     return resized_crop(image, top, left, height, width, size, interpolation)
+
+
+def random_square_crop(
+    rng: np.random.Generator, image: np.ndarray, *, size: int, progress: float = 1.0, interpolation: str = "bicubic"
+) -> np.ndarray:
+    """A square of the image, scaled to [size, size, 3]; `progress`: see `least_share`."""
+    height, width = image.shape[:2]
+    whole, largest = height * width, min(height, width)
+    most = largest**2 / whole
+    share = rng.uniform(min(least_share(progress), most), most)
+    side = min(max(round(math.sqrt(share * whole)), 1), largest)
+    top, left = (int(rng.integers(length - side + 1)) for length in (height, width))
+    return resized_crop(image, top, left, side, side, size, interpolation)
+
+
+CHANGING = (random_square_crop,)  # that take the share of the epochs that are done, `progress`
+
+
+def least_share(progress: Any) -> Any:
+    """The least share of an image's area that a crop shows after a share `progress` of the epochs: from 0.08 to 1 on a
+    quarter of a circle (minimalist data augmentation of LIFT+, arXiv 2504.13282)."""
+    return 1 - 0.92 * (1 - progress**2) ** 0.5
 
 
 def resized_crop(

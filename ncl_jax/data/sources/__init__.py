@@ -30,7 +30,7 @@ def load(request: Request) -> Source:
       DataError: the name is unknown, the data is missing, damaged or not what it should be.
     """
     if request.name not in SOURCES:
-        raise DataError(f"data set {request.name!r} is not known: give one of {', '.join(SOURCES)}")
+        raise DataError(f"data set {request.name!r} is not known: use one of {', '.join(SOURCES)}")
     place = f"{request.name} in {request.directory}"
     try:
         source = _checked(SOURCES[request.name](request), place)

@@ -26,7 +26,7 @@ def load(content: bytes, place: str) -> Any:
 def array(value: Any) -> np.ndarray:
     """An array of a pickle. Raises TypeError for any other value, of which NumPy might make a far larger one."""
     if type(value) is not _Array:
-        raise TypeError(f"{pickles.shown(value)} is no array")
+        raise TypeError(f"{pickles.shown(value)} is not an array")
     return value.content
 
 
@@ -35,7 +35,7 @@ def numbers(value: Any) -> np.ndarray:
     if type(value) is _Array:
         return value.content.astype(np.int32)
     if type(value) is not list or not all(type(number) is int for number in value):
-        raise TypeError(f"{pickles.shown(value)} is no list of whole numbers")
+        raise TypeError(f"{pickles.shown(value)} is not a list of whole numbers")
     return np.array(value, np.int32)
 
 
@@ -50,7 +50,7 @@ class _Array:
     def build(self, state: Any) -> None:
         _, shape, _, fortran_order, content = state
         if type(shape) is not tuple or len(shape) > MOST_DIMENSIONS or not all(type(n) is int for n in shape):
-            raise DataError("refused to unpickle an array whose shape is no short tuple of whole numbers")
+            raise DataError("refused to unpickle an array whose shape is not a short tuple of whole numbers")
         # Sizes are compared before any array is made: nothing is allocated on the pickle's word.
         if type(content) is not bytes or len(content) != math.prod(shape):
             raise DataError(f"refused to unpickle an array of shape {shape!s:.100} whose content does not fill it")

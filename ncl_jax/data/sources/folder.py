@@ -38,13 +38,13 @@ def read(request: Request) -> Source:
     """
     root = request.directory
     if not root.is_dir():
-        raise DataError(f"data.dir={root} is not a folder: give the one that holds train/<class>/ or <class>/")
+        raise DataError(f"data.dir={root} is not a folder: pass the one that holds train/<class>/ or <class>/")
     found, unused = layout.find(root, request.lists), Unused()
     if found.folders and root not in found.folders.values():
         unused.folders += found.beside
         unused.add_beside(entries(root)[1])
     if found.folders and "train" not in found.folders:
-        raise DataError(f"{root}: no folder of training images is given: pass train=FOLDER too (data.list.train)")
+        raise DataError(f"{root}: the folder of training images is missing: pass train=FOLDER too (data.list.train)")
     places = found.folders or {"train": root}
     if request.layout == "auto" and request.rule > 1 and request.lists.get("train") != ".":
         levels.check(places["train"])

@@ -46,7 +46,7 @@ def of_splits(splits: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def remarks(groups: Mapping[str, np.ndarray]) -> tuple[str, ...]:
-    """Lines on how many groups each split has, and on those that stand in several splits; none without groups."""
+    """Lines on how many groups each split has, and on those that are in several splits; none without groups."""
     if not groups:
         return ()
     of = {name: set(found) for name, found in groups.items()}
@@ -56,14 +56,14 @@ def remarks(groups: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         if both := sorted(of[name] & of["train"]):
             rows = np.isin(groups[name].astype(str), both).sum()
             lines.append(
-                f"warning: groups that stand in train and in {name}: {len(both):,} ({first_few(both)}), with {rows:,} "
-                f"of {len(groups[name]):,} {name} images, whose figures are too good for groups that are new"
+                f"warning: groups that are both in train and in {name}: {len(both):,} ({first_few(both)}), with"
+                f" {rows:,} of {len(groups[name]):,} {name} images, whose figures are too good for groups that are new"
             )
     return tuple(lines)
 
 
 def hints(splits: Mapping[str, Any], is_cut: bool) -> tuple[str, ...]:
-    """Lines on groups that were not asked for and stand in train and in another split; `is_cut`: by our division."""
+    """Lines on groups that were not asked for and are both in train and in another split; `is_cut`: by our division."""
     found = {name: getattr(split.images, "unasked", None) for name, split in splits.items()}
     known = {name: unasked for name, unasked in found.items() if unasked is not None}
     if "train" not in known or len({group for unasked in known.values() for group in unasked.of}) < 2:
@@ -75,9 +75,9 @@ def hints(splits: Mapping[str, Any], is_cut: bool) -> tuple[str, ...]:
             rows = np.isin(of.astype(str), both).sum()
             advice = f"pass {how}, which keeps each whole" if is_cut else f"{how} says more"
             lines.append(
-                f"warning: {what} that stand in train and in {name}: {len(both):,} ({first_few(both)}), with {rows:,} "
-                f"of {len(of):,} {name} images: where they are cameras, sites, patients or the like, the figures are "
-                f"too good for new ones; {advice}"
+                f"warning: {what} that are both in train and in {name}: {len(both):,} ({first_few(both)}), with"
+                f" {rows:,} of {len(of):,} {name} images: where they are cameras, sites, patients or the like, the figures "
+                f"are too good for new ones; {advice}"
             )
     return tuple(lines)
 

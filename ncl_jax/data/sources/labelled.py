@@ -27,7 +27,7 @@ def read(place: Path, class_names: Sequence[str], root: Path | None = None, skip
         which the rows of its test or else its val split are taken, where it has such a column.
       class_names: [C] of the model; the images need not be of all of them.
       root: the folder that a list's paths start from; None: the list's.
-      skip: whether rows of a list without a label or a file are left out, instead of an error.
+      skip: whether rows of a list without a label or a file are skipped, instead of an error.
 
     Raises:
       DataError: nothing is there, or a class is none of the model's.
@@ -80,7 +80,7 @@ def _evaluated(entries: Entries) -> tuple[Entries, list[str]]:
 
 
 def _check_known(found, class_names, where):
-    """Raises DataError for names that are no class of the model."""
+    """Raises DataError for names that are not classes of the model."""
     if strangers := [name for name in dict.fromkeys(found) if name not in set(class_names)]:
         near, number = did_you_mean(strangers[0], class_names), len(strangers)
         raise DataError(

@@ -33,7 +33,7 @@ def as_whole_numbers(entries: dict[str, Entries]) -> dict[str, Entries]:
         return entries
     first = f"{train.labels[others[0]]!r}, {train.place(others[0])}"
     if all(train.labels[row].casefold() in PERHAPS_MISSING for row in others):
-        raise DataError(f"{len(others):,} labels are no numbers, as the others are ({first}): write them")
+        raise DataError(f"{len(others):,} labels are not numbers, as the others are ({first}): write them")
     number = len(train.labels) - len(others)
     note = f"{number:,} labels are numbers and {len(others):,} are not ({first}): all are taken for names of classes"
     return entries | {"train": train._replace(notes=(*train.notes, note))}
@@ -41,7 +41,7 @@ def as_whole_numbers(entries: dict[str, Entries]) -> dict[str, Entries]:
 
 def with_categories(entries: dict[str, Entries], keep: bool) -> dict[str, Entries]:
     """The lists with their categories numbered alike, by those of the training list; unless `keep`, a category without
-    a training image is left out. Raises DataError for images of a category that the training list has not."""
+    a training image is skipped. Raises DataError for images of a category that the training list has not."""
     train = entries["train"]
     if not train.names:
         return entries
@@ -49,7 +49,7 @@ def with_categories(entries: dict[str, Entries], keep: bool) -> dict[str, Entrie
     names = tuple(name for place, name in enumerate(train.names) if keep or place in used)
     lacking = [name for name in train.names if name not in names]
     found = {split: _renumbered(of_split, train.names, names, split) for split, of_split in entries.items()}
-    note = f"{len(lacking)} of {len(train.names)} categories have no training image and are left out"
+    note = f"{len(lacking)} of {len(train.names)} categories have no training image and are skipped"
     notes = (*train.notes, *(f"{note}: {first_few(lacking, 5)}",) * bool(lacking))
     return found | {"train": found["train"]._replace(names=names, notes=notes)}
 
@@ -69,7 +69,7 @@ def _renumbered(entries, train_names, names, split):
 
 
 def of_splits(entries: dict[str, Entries], names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The labels of every split, int32 [N]. Raises DataError for one that is no class."""
+    """The labels of every split, int32 [N]. Raises DataError for one that is not a class."""
     numeric = are_numbers(entries)
     return {split: numbers(of_split, names, split, numeric) for split, of_split in entries.items()}
 
@@ -102,7 +102,7 @@ def _numbering(used):
 
 
 def numbers(entries: Entries, names: tuple[str, ...], split: str, numeric: bool) -> np.ndarray:
-    """Labels, numbers of classes or names, as int32 [N]. Raises DataError for one that is no class."""
+    """Labels, numbers of classes or names, as int32 [N]. Raises DataError for one that is not a class."""
     index = {str(number) if numeric else name: number for number, name in enumerate(names)}
     found = [index.get(label.lstrip("0") or "0" if numeric else label, -1) for label in entries.labels]
     if strange := [row for row, number in enumerate(found) if number < 0]:
@@ -111,7 +111,7 @@ def numbers(entries: Entries, names: tuple[str, ...], split: str, numeric: bool)
 
 
 def _strange(entries, rows, names, split, numeric):
-    """Says which labels are no class, and what to do."""
+    """Names the labels that are not classes, and says what to do."""
     label = entries.labels[rows[0]]
     classes = f"0 to {len(names) - 1} ({first_few(names)})" if numeric else first_few(names)
     if numeric and {entries.labels[row] for row in rows} == {str(len(names))} and "0" not in entries.labels:

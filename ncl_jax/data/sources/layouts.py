@@ -63,7 +63,7 @@ def locate(
     skip: bool = False,
 ) -> Located:
     """The files of a list, in whichever layout its first one is found; `place` says where a row stands. With `skip`,
-    those that are not there are left out, unless that is all.
+    those that are not there are skipped, unless that is all.
 
     Absolute paths of another computer are taken from where the rest of one is found below the root. A path that leads
     to no file is tried with / for \\, in the other Unicode form, with its ending in the other case of letters and
@@ -177,7 +177,7 @@ def _below(root, path, place=None, row=0):
     relative = os.path.relpath(full, root)
     if relative.split(os.sep, 1)[0] == os.pardir:
         where = f"{place(row)}: " if place else ""
-        advice = "give a root above all images"
+        advice = "set a root above all images"
         if path.startswith("/"):
             advice = f"it is absolute, and no end of it is a file below that folder: {advice}, or correct the paths"
         raise DataError(f"{where}the path {path!r} of the list leads out of data.dir={root}: {advice}")

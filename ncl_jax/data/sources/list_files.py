@@ -59,8 +59,8 @@ def parse(
 
 
 def read_text(path: Path) -> tuple[str, tuple[str, ...]]:
-    """A file's text, UTF-8 or UTF-16 with its mark, and lines to be shown; bytes of file names that are no UTF-8 are
-    kept as Python keeps them. Raises DataError for what cannot be read or is no text."""
+    """A file's text, UTF-8 or UTF-16 with its mark, and lines to be shown; bytes of file names that are not UTF-8 are
+    kept as Python keeps them. Raises DataError for what cannot be read or is not text."""
     raw, notes = content(path), tuple[str, ...]()
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         try:
@@ -72,8 +72,8 @@ def read_text(path: Path) -> tuple[str, tuple[str, ...]]:
     if "\0" in text:
         line = len(LINES.findall(text[: text.index("\0")])) + 1
         raise DataError(
-            f"{path}, line {line} has zero bytes: the file is damaged, is no text, or is UTF-16 without its mark; save "
-            "it again as UTF-8"
+            f"{path}, line {line} has zero bytes: the file is damaged, is not text, or is UTF-16 without its mark; "
+            "save it again as UTF-8"
         )
     return text, notes
 
@@ -121,7 +121,7 @@ def _split_line(line, delimiter):
 
 
 def _delimiter(text, named):
-    """What separates the columns, by the header; nothing where the first line is no header."""
+    """What separates the columns, by the header; nothing where the first line is not a header."""
     first, second, *_ = [*LINES.split(text[:65536], maxsplit=2), ""]
     for mark in DELIMITERS:
         header, sample = _split_line(first, mark), _split_line(second, mark)
@@ -201,7 +201,7 @@ def _no_header(path, text, named):
 
 
 def _rows(text, delimiter, path):
-    """The rows below the header, each with the number of its first line; blank ones are left out."""
+    """The rows below the header, each with the number of its first line; blank ones are skipped."""
     reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, skipinitialspace=True, strict=True)
     number = 1
     try:

@@ -35,7 +35,7 @@ def read(request: Request) -> Source:
         there, two classes have one name, a class has no training image, an image has several labels.
     """
     if not request.directory.is_dir():
-        raise DataError(f"data.dir={request.directory} is not a folder: give the one that the lists' paths start from")
+        raise DataError(f"data.dir={request.directory} is not a folder: pass the one that the lists' paths start from")
     return build(request, *parse_all(request))
 
 
@@ -43,18 +43,19 @@ def parse_all(request: Request) -> tuple[dict[str, Entries], tuple[str, ...]]:
     """The lists that are asked for, by split, and the names of the classes. Raises DataError, see `read`."""
     given = {split: request.lists[split] for split in SPLITS if request.lists.get(split)}
     if "train" not in given:
-        raise DataError("data.list.train is missing: give the file that lists the training images")
+        raise DataError("data.list.train is missing: pass the file that lists the training images")
     newest = request.rule > 2
     missing = MISSING if newest and not request.lists.get("classes") else ()
     entries = {
         split: parse(find(name, request.directory), request.columns, request.skip, missing)
         for split, name in given.items()
     }
-    if not newest and plain(entries["train"].columns.get("split", "")) not in OLDER_SPLIT_COLUMNS:
+    named = request.columns.get("split", "")
+    if not (newest or named) and plain(entries["train"].columns.get("split", "")) not in OLDER_SPLIT_COLUMNS:
         entries["train"] = entries["train"]._replace(splits=())
     unused = tables.unused_splits(entries)
     if request.rule > 1:
-        entries = tables.divided(tables.single(entries, request.skip), request.columns.get("split", ""))
+        entries = tables.divided(tables.single(entries, request.skip), named)
     entries["train"] = entries["train"]._replace(notes=(*entries["train"].notes, *unused))
     entries = labels.with_categories(labels.as_whole_numbers(entries), keep=bool(request.lists.get("classes")))
     if not request.lists.get("classes"):
@@ -71,7 +72,7 @@ def find(name: str, root: Path) -> Path:
     for path in (Path(name), Path(os.path.expanduser(name)), root / name):  # noqa: PTH111 - raises nothing
         if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112
             return path
-    raise DataError(f"the list {name} is neither there nor in {root}: give its path")
+    raise DataError(f"the list {name} was found neither there nor in {root}: pass its path")
 
 
 def build(request: Request, entries: dict[str, Entries], names: tuple[str, ...]) -> Source:
@@ -89,7 +90,7 @@ def build(request: Request, entries: dict[str, Entries], names: tuple[str, ...])
 def located(
     request: Request, entries: Entries, numbers: np.ndarray, names: Sequence[str]
 ) -> tuple[Split, list[tuple[str, str]], tuple[str, ...]]:
-    """The images of a list with their labels, what is left out of it (see `Source`), and lines to be shown. Raises
+    """The images of a list with their labels, what is skipped of it (see `Source`), and lines to be shown. Raises
     DataError, see `read`."""
     found = layouts.locate(request.directory, entries.paths, entries.place, request.skip)
     groups = tables.groups_of(request, entries.take(found.rows.tolist()), found.names)
@@ -107,7 +108,7 @@ def class_names(entries: dict[str, Entries], path: Path | None = None) -> tuple[
     names = tuple(of_classes.clean(name) for name in entries["train"].names or _guess_names(entries))
     for row, name in enumerate(names):
         if fault := of_classes.fault(name):
-            raise DataError(f"{file}: class {row} would be {fault}: give it another name")
+            raise DataError(f"{file}: class {row} would be {fault}: choose another name")
     if double := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(f"two classes have the name {double[0]!r} ({file}): change one of them")
     return names
@@ -122,7 +123,7 @@ def _guess_names(entries):
     if max(every) >= len(every):
         raise DataError(
             f"a list has the label {max(every)}, but there are {len(every)} images: labels must count the classes from "
-            "0; give names instead, or data.list.classes"
+            "0; write names instead, or data.list.classes"
         )
     folders: dict[int, set[str]] = {}
     for path, label in zip(entries["train"].paths, of_train, strict=True):
@@ -152,6 +153,6 @@ def _listed_twice(splits: Mapping[str, Split], names: Sequence[str]) -> tuple[li
         faults += [f"files that the {split} list has in two classes: {len(two):,} ({first_few(two)})"] * bool(two)
         if split != "train":
             both = [name for name in counts if name in seen["train"]]
-            lines[f"files that stand in the train list and in the {split} list"] = both
+            lines[f"files that are both in the train list and in the {split} list"] = both
         notes += [f"{text}: {len(items):,} ({first_few(items)})" for text, items in lines.items() if items]
     return notes, faults

@@ -10,7 +10,7 @@ PERHAPS_MISSING = MISSING | {"none", "na"}  # or that may be a class: no animal
 
 
 def clean(name: str) -> str:
-    """The form that is compared, kept and shown: without blanks around it, é as one character, bytes that are no text
+    """The form that is compared, kept and shown: without blanks around it, é as one character, bytes that are not text
     as their numbers."""
     try:
         raw = name.encode("utf-8", "surrogateescape")

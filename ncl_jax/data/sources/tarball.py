@@ -1,7 +1,7 @@
 """Tar files of others, read member by member, never unpacked.
 
 `tarfile` reads what stands before a member, such as its long name, whole and with patterns that can take for ever.
-Here that is passed over: no archive that is read has names or sizes that need it.
+Here that is skipped: no archive that is read has names or sizes that need it.
 """
 
 import tarfile

@@ -31,7 +31,7 @@ def read(request: Request) -> Source:
     """
     folder = request.directory
     if not tfds_files.prepared_name(folder):
-        raise DataError(f"data.dir={folder} holds no dataset_info.json: give a folder NAME/VERSION prepared by TFDS")
+        raise DataError(f"data.dir={folder} holds no dataset_info.json: pass a folder NAME/VERSION prepared by TFDS")
     return read_lists(request) if any(request.lists.values()) else read_folder(request, folder)
 
 

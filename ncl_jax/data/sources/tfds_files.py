@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ncl_jax.errors import DataError
+from ncl_jax.runtime import extras
 from ncl_jax.runtime.files import read_file
 
 MOST_OF_INFO = 1 << 26  # bytes of dataset_info.json; with the names of a million classes it has a few
@@ -66,7 +67,7 @@ def opened(folder: Path) -> Iterator[Any]:
         import tensorflow_datasets
     except ImportError as error:
         raise DataError(
-            f'{folder} needs packages that are not installed ({error}): pip install "ncl_jax[tfds]", or '
+            f"{folder} needs packages that are not installed ({error}): {extras.install('tfds')}, or "
             f"put the files of {name} into the data directory as they are downloaded"
         ) from error
     try:

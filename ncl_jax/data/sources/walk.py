@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from ncl_jax.data.sources.names import first_few
 from ncl_jax.errors import DataError
+from ncl_jax.runtime import extras
 
 HEIF = (".heic", ".heif", ".hif")  # which pillow-heif reads
 SUFFIXES = (
@@ -64,7 +65,7 @@ class Unused:
         return found
 
     def add_file(self, name: str) -> None:
-        """Counts a file that is no image."""
+        """Counts a file that is not an image."""
         if name.startswith("."):
             self.hidden += 1
         else:
@@ -104,7 +105,7 @@ class Unused:
             f"{_plural(self.beside)} beside the folders of classes" if self.beside else "",
             _named("folder beside the splits", "folders beside the splits", self.folders),
         ]
-        hint = '; pip install "ncl_jax[heif]" reads HEIC' if heif else ""
+        hint = f"; HEIC needs {extras.install('heif')}" if heif else ""
         return "not used: " + ", ".join(part for part in parts if part) + hint if any(parts) else ""
 
 
