@@ -69,15 +69,15 @@ def hints(splits: Mapping[str, Any], is_cut: bool) -> tuple[str, ...]:
     if "train" not in known or len({group for unasked in known.values() for group in unasked.of}) < 2:
         return ()
     train, lines = set(known["train"].of), []
-    for name in known.keys() - {"train"}:
-        what, how, of = known[name]
-        if both := sorted(set(of) & train):
-            rows = np.isin(of.astype(str), both).sum()
+    for name, (what, how, of) in known.items():
+        both = sorted(train.intersection(of)) if name != "train" else []
+        if both:
+            number, shared = sum(map(set(both).__contains__, of)), f"{len(both):,} ({first_few(both)})"
             advice = f"pass {how}, which keeps each whole" if is_cut else f"{how} says more"
             lines.append(
-                f"warning: {what} that are both in train and in {name}: {len(both):,} ({first_few(both)}), with"
-                f" {rows:,} of {len(of):,} {name} images: where they are cameras, sites, patients or the like, the figures "
-                f"are too good for new ones; {advice}"
+                f"warning: {what} that are both in train and in {name}: {shared}, with {number:,} of {len(of):,} {name} "
+                "images: where they are cameras, sites, patients or the like, the figures are too good for new ones; "
+                f"{advice}"
             )
     return tuple(lines)
 
