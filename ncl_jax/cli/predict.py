@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, at_least, check_writable, new_file
+from ncl_jax.data.sources.walk import Unused
 from ncl_jax.errors import ConfigError, DataError, Interrupted, WriteError
 from ncl_jax.evaluation import priors
 from ncl_jax.report import tables
@@ -190,7 +191,8 @@ def main(args: argparse.Namespace) -> None:
     """The command."""
     out = _check(args)
     names = [n for name in args.images for n in (read_names() if name == "-" else [name]) if n]
-    files = find_files(names)
+    unused = Unused()
+    files = find_files(names, unused)
     startup.prepare()
     prior = None if args.prior == ESTIMATE else args.prior
     try:
@@ -215,7 +217,7 @@ def main(args: argparse.Namespace) -> None:
     results = directory.read_results() or {}
     if results and tables.coincide(results):
         console.say(f"note: {tables.why_they_coincide(results)}: disagreement says nothing about an image", error=True)
-    _end(args, summary, len(files), out, sorter, answers.why_unsure(how), results)
+    _end(summary, len(files), out, sorter, answers.why_unsure(how), unused, {} if args.prior else results)
 
 
 def _scored(args: argparse.Namespace, model: Model, files: list[str]) -> tuple[How, Iterable[Scored]]:
@@ -236,20 +238,22 @@ def _scored(args: argparse.Namespace, model: Model, files: list[str]) -> tuple[H
 
 
 def _end(
-    args: argparse.Namespace,
     summary: Summary,
     number: int,
     out: pathlib.Path | None,
     sorter: Sorter | None,
     unsure: str,
+    unused: Unused,
     results: dict,
 ) -> None:
-    """The lines at the end; `unsure`: what makes an answer so, `results`: of the run, where it has some. Raises
-    DataError where files could not be read."""
+    """The lines at the end; `unsure`: what makes a prediction so, `results`: of the run, empty where it has none or the
+    prior was chosen. Raises DataError where files could not be read."""
     error = out is None  # standard output holds the answers
     if out is not None:
         console.say(f"wrote {out}: {number - summary.failed} of {number} files")
-        console.say_lines(next_steps.predicted(results if args.prior is None else {}))
+        console.say_lines(next_steps.predicted(results))
+        for line in unused.lines(pathlib.Path()):
+            console.say(line)
     console.say(summary.counts(), error=error)
     if summary.refused:
         console.say(f"unlike anything in training: {summary.refused:,} of {number - summary.failed:,}", error=error)

@@ -49,8 +49,8 @@ def worst(of: Shown) -> Html:
     near = _near(found)
     alike = resembling(found)
     words = (
-        "The wrong predictions of the highest probability, at most two for each true and predicted class. Labels may be "
-        "wrong. Below each are the training images nearest to it, with their classes and distances (0: the same, 1: "
+        "The wrong predictions of the highest probability, at most two for each true and predicted class. Labels may "
+        "be wrong. Below each are the training images nearest to it, with their classes and distances (0: the same, 1: "
         "nothing in common): they show what the prediction rests on."
     )
     if alike.intersection(rows):

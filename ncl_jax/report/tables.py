@@ -125,19 +125,18 @@ def blind(results: dict) -> str:
     share, chance = tested[training.argmax()] / tested.sum(), 1 / (tested > 0).sum()
     return (
         f"without looking at the images: always naming the largest class is right for {100 * share:.1f} % of them, "
-        f"{100 * chance:.1f} % as a mean of classes; guessing, for {100 / len(tested):.1f} %"
+        f"{100 * chance:.1f} % as a mean of classes; guessing among the tested classes, for {100 * chance:.1f} %"
     )
 
 
 def other_prior(results: dict) -> str:
-    """A sentence where the training images' class shares would give another share of right answers; empty otherwise."""
+    """A sentence where the training images' class shares would give more right answers; empty otherwise."""
     moved, own = results.get("moved"), results["ensemble"]["accuracy"]
     mean = _mean(results, 0, "classes")
     if not moved or mean is None or not is_unequal(results):
         return ""
     number, places = sum(results["test_counts"]), digits_of(results)
-    low, high = (float(bound) for bound in wilson(own * number, number))
-    if low <= moved["accuracy"] <= high:
+    if moved["accuracy"] <= float(wilson(own * number, number)[1]):
         return ""
     shares = f"{100 * moved['accuracy']:.{places}f} % of the images instead of {100 * own:.{places}f} %"
     means = f"{100 * moved['class_mean']:.{places}f} % instead of {100 * mean:.{places}f} % as a mean of classes"

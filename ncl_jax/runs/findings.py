@@ -5,7 +5,7 @@ With a frozen backbone its features are compared; otherwise only pixels, which s
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -70,7 +70,7 @@ def find(
     leaked = duplicates.between(train.features, test.features, train.small, test.small, limit, alone)
     found = Findings(
         leaked._replace(first=train.rows[leaked.first], second=test.rows[leaked.second]),
-        repeated._replace(first=train.rows[repeated.first], second=train.rows[repeated.second]),
+        _of_two_files(repeated, train.rows, data.train.images),
         f"the features of {config.model.pretrained} and their pixels" if features else "their pixels alone",
         notes=[note] if note else [],
     )
@@ -81,6 +81,13 @@ def find(
     far, means = outliers.outliers(near[1])
     found = found._replace(outliers=train.rows[far], distances=means[far] / max(float(np.median(means)), 1e-12))
     return _of_labels(found, data, train, near)
+
+
+def _of_two_files(pairs: duplicates.Pairs, rows: np.ndarray, images: Any) -> duplicates.Pairs:
+    """The pairs by their rows in the split, without those of one file that a list names twice."""
+    first, second, names = rows[pairs.first], rows[pairs.second], getattr(images, "names", None)
+    kept = np.ones(len(first), bool) if names is None else np.asarray(names[first] != names[second], bool)
+    return duplicates.Pairs(first[kept], second[kept], pairs.distances[kept], pairs.differences[kept])
 
 
 def of_backbone(

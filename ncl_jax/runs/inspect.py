@@ -25,8 +25,15 @@ class Files(NamedTuple):
     suspected: pathlib.Path  # table of suspected labels; only written where labels could be judged
 
 
-def inspect(config: ml_collections.ConfigDict, files: Files, command: Sequence[str] = ()) -> list[Remark]:
-    """Prints what the data is, writes the page, and returns what would stop or spoil a run with it.
+class Outcome(NamedTuple):
+    """What was found, beside what is only worth knowing."""
+
+    problems: list[Remark]  # would stop or spoil a run
+    warnings: list[Remark]  # make figures doubtful
+
+
+def inspect(config: ml_collections.ConfigDict, files: Files, command: Sequence[str] = ()) -> Outcome:
+    """Prints what the data is, writes the page, and returns what is wrong.
 
     Args:
       config: of the run.
@@ -49,8 +56,9 @@ def inspect(config: ml_collections.ConfigDict, files: Files, command: Sequence[s
     for line in remarks.suggestions(config, data, examined["train"].sizes):
         console.say(line)
     known, found = remarks.remarks(config, data, examined), find(config, data, examined, command)
-    for remark in [*known, *findings.lines(data, found)]:
-        console.say_text(f"note: {remark}")
+    said = [*known, *findings.lines(data, found)]
+    for remark in said:
+        console.say_text(str(remark) if remark.is_warning() else f"note: {remark}")
     problems = remarks.problems(config, data, examined)
     for remark in problems:
         console.say_text(f"problem: {remark}")
@@ -63,7 +71,7 @@ def inspect(config: ml_collections.ConfigDict, files: Files, command: Sequence[s
     if found.suspects is not None:
         contents[files.suspected] = valid_utf8(findings.suspected_labels(data, found.suspects))
     _write(contents, files, len(problems))
-    return problems
+    return Outcome(problems, [remark for remark in said if remark.is_warning()])
 
 
 def _write(contents: dict[pathlib.Path, bytes], files: Files, problems: int) -> None:

@@ -46,7 +46,7 @@ def opening(
     lines = [
         description(data.facts, config, config.epochs + extend, device, workdir), recipe(config), *pretraining(config),
         *notes,
-        *left_out(data.facts), *data.notes, *durations.scaled(config, noted.get("scaled", {})),
+        *left_out(data.facts), *data.lines(), *durations.scaled(config, noted.get("scaled", {})),
         *durations.ramp(config, length), *durations.extension(config.epochs, extend, rates), "initialising",
     ]  # fmt: skip
     return "\n".join(lines)
@@ -202,7 +202,8 @@ def left_out(facts: Facts) -> list[str]:
             f"{count} of {printable(name)}" for name, count in sorted(classes.items(), key=lambda item: -item[1])[:10]
         )
         lines.append(
-            f"unreadable {split} images that are skipped: {sum(classes.values())} ({worst}); skipped.txt lists them"
+            f"skipped in {split} (unreadable, or without a label, a file or an image): {sum(classes.values()):,} "
+            f"({worst}); skipped.txt lists them"
         )
     return lines
 

@@ -96,11 +96,13 @@ def evaluated(run: str, wrote_page: bool, data: str = "") -> list[str]:
 
 
 def predicted(results: dict) -> list[str]:
-    """After answers were written to a file under the run's own prior; `results`: of the run, as far as they are
-    known."""
+    """After predictions were written to a file: whether the training prior is right more often on the run's test
+    images; `results`: of the run, as far as they are known, empty where the prior was chosen."""
     moved, means = results.get("moved"), results.get("class_means")
+    if not moved or (moved["accuracy"] or 0) <= results["ensemble"]["accuracy"]:
+        return []
     figures = ""
-    if moved and means and None not in (moved["accuracy"], moved["class_mean"], means["ensemble"]["accuracy"]):
+    if means and None not in (moved["class_mean"], means["ensemble"]["accuracy"]):
         now, mean = results["ensemble"]["accuracy"], means["ensemble"]["accuracy"]
         figures = (
             f". On the run's test images that is right for {100 * moved['accuracy']:.1f} % instead of {100 * now:.1f} "

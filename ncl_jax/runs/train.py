@@ -28,6 +28,7 @@ from ncl_jax.runs import (
 )
 from ncl_jax.runs import folds as out_of_fold
 from ncl_jax.runs.assess import assess
+from ncl_jax.runs.data import copies
 from ncl_jax.runs.epoch import counts, save_if_due, train_epoch
 from ncl_jax.runs.restore import Loaded
 from ncl_jax.runs.results import write
@@ -108,7 +109,7 @@ def train(
     rule = directory.split_rule(saved)
     data = build_data.data(config, rule, directory.pinned())
     other = messages.other_pixels(directory.read_pixels(), bool(data.listing()))
-    data = data._replace(notes=(*data.notes, *other))
+    data = data._replace(notes=(*data.notes, *other, *copies(data)))
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     early.check(config, data)
     given = config
