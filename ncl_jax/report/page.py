@@ -204,8 +204,8 @@ def confidence(run: RunContent, found: Predictions, prefix: str) -> str:
     ]
     text = (
         "How often a prediction is right at each confidence; the numbers are of test images, and bars of few say "
-        "little. Below the dashed line the model is too sure of itself, above it it is less sure than it could be. ECE, "
-        f"the expected calibration error, is the mean distance from that line. {verdict.calibration(found)}"
+        "little. Below the dashed line the model is too sure of itself, above it it is less sure than it could be. "
+        f"ECE, the expected calibration error, is the mean distance from that line. {verdict.calibration(found)}"
     )
     panels = "".join(figure(chart) for chart in drawn)
     return f'<h2>Confidence</h2><p class="soft">{text}</p><div class="panels">{panels}</div>'

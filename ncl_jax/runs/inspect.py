@@ -65,7 +65,7 @@ def inspect(config: ml_collections.ConfigDict, files: Files, command: Sequence[s
     fields = config.data
     name = expand("data.dir", fields.dir).absolute().name if fields.name in ("folder", "list") else fields.name
     contents = {files.picture: plots.drawn(
-        charts.class_sizes(name, data.facts.class_counts), files.picture.suffix[1:].lower()
+        charts.class_sizes(name, data.facts.class_counts, data.facts.class_names), files.picture.suffix[1:].lower()
     )}  # fmt: skip
     contents[files.page] = inspection.page(inspection.Inspected(name, data, found, problems, known)).encode()
     if found.suspects is not None:

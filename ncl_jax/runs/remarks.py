@@ -16,8 +16,8 @@ from ncl_jax.report.findings import Remark
 
 
 def suggestions(config: ml_collections.ConfigDict, data: Data, sizes: np.ndarray) -> list[str]:
-    """What suits these data, a line for each field, beside what the configuration has; with a frozen backbone neither
-    the size of the images, which is the backbone's, nor the data loader is to be chosen."""
+    """What suits these data and differs from what the configuration has, a line for each field; with a frozen backbone
+    neither the size of the images, which is the backbone's, nor the data loader is to be chosen."""
     fitted = ml_collections.ConfigDict(config.to_dict())
     recipes.fit_batch(fitted, data.facts.num_train)
     values = {
@@ -32,11 +32,11 @@ def suggestions(config: ml_collections.ConfigDict, data: Data, sizes: np.ndarray
         whole = not all(views.resizes(name) for name in build.view_names(config)) or alike(sizes)
         values |= {"data.image_size": size, "data.feed": "resident" if small and whole else "stream"}
     present = flatten(config)
-    marks = {
-        name: "" if present[name] in (value, "auto") else f"  (the configuration has {present[name]})"
+    lines = [
+        f"these data suggest --config.{name}={value} (the configuration has {present[name]})"
         for name, value in values.items()
-    }
-    lines = ["suggested:", *(f"  --config.{name}={value}{marks[name]}" for name, value in values.items())]
+        if present[name] not in (value, "auto")
+    ]
     if frozen:
         side, name = config.data.image_size, config.model.pretrained
         lines.append(f"features of {name} at {side} pixels, computed once: docs/features.md")

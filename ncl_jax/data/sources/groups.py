@@ -76,8 +76,8 @@ def hints(splits: Mapping[str, Any], is_cut: bool) -> tuple[str, ...]:
             advice = f"pass {how}, which keeps each whole" if is_cut else f"{how} says more"
             lines.append(
                 f"warning: {what} that are both in train and in {name}: {shared}, with {number:,} of {len(of):,} "
-                f"{name} images: where they are cameras, sites, patients or the like, the figures are too good for new ones; "
-                f"{advice}"
+                f"{name} images: where they are cameras, sites, patients or the like, the figures are too good for new "
+                f"ones; {advice}"
             )
     return tuple(lines)
 
