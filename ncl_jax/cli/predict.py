@@ -216,7 +216,8 @@ def main(args: argparse.Namespace) -> None:
     write_all(model, found, how, out, sorter, summary)
     results = directory.read_results() or {}
     if results and tables.coincide(results):
-        console.say(f"note: {tables.why_they_coincide(results)}: disagreement says nothing about an image", error=True)
+        same = "note: the experts of this run give the same answers: their disagreement says nothing about an image"
+        console.say(same, error=True)
     _end(summary, len(files), out, sorter, answers.why_unsure(how), unused, {} if args.prior else results)
 
 
@@ -260,8 +261,8 @@ def _end(
     if sorter:
         sure = summary.answered - summary.unsure
         console.say(
-            f"sorted into {sorter.place}: {sure:,} in the folders of their classes, {summary.unsure:,} in {UNSURE}/, "
-            f"where {unsure}",
+            f"sorted into {sorter.place}: {sure:,} in the folders of their classes, {summary.unsure:,} in {UNSURE}/ (a "
+            f"prediction is unsure where {unsure})",
             error=error,
         )
     if chosen := summary.to_review():

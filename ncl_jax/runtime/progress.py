@@ -19,12 +19,20 @@ class Lines:
       total: images in all.
       done: of them when it begins.
       clock: seconds.
+      first: seconds until the first line.
     """
 
-    def __init__(self, text: str, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        text: str,
+        total: int,
+        done: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        first: float | None = None,
+    ):
         self._text, self._total, self._first, self._clock = text, total, done, clock
         self._began = clock()
-        self._next = self._began + FIRST
+        self._next = self._began + (FIRST if first is None else first)
 
     def line(self, done: int) -> str:
         """The line after so many images where one is due, otherwise nothing."""

@@ -124,7 +124,7 @@ class RunLog:
             disable=not sys.stderr.isatty(),
             leave=False,
         )
-        self._lines = progress.Lines("training", total_steps * batch_size, step * batch_size)
+        self._lines = progress.Lines("training", total_steps * batch_size, step * batch_size, first=progress.EVERY)
         self._done = step * batch_size
 
     def add(self, writer: Writer) -> None:
