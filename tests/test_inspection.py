@@ -124,7 +124,7 @@ def features(folder, monkeypatch):
     """The folder's data, as a backbone that separates the classes would see it, with a flipped label and an outlier."""
     config = config_files.load(f"folder:dir={folder},image_size=16")
 
-    def made(config, data, rows):
+    def made(config, data, rows, command=()):
         found = {}
         for name, split in (("train", data.train), (data.facts.split, data.test)):
             of = [int("/c1/" in str(path)) for path in split.images.names[rows[name]]]
@@ -178,7 +178,7 @@ def test_what_is_too_large_is_said(folder, tmp_path, capfd, features, monkeypatc
 @pytest.mark.parametrize("counts", [{"a": 1, "b": 1}, {"a": 2, "b": 1, "c": 1}])
 def test_a_few_images_are_enough(tmp_path, counts, capfd, monkeypatch):
     root = make_folder(tmp_path / "data", ("train", "test"), counts)
-    monkeypatch.setattr(of_run, "of_backbone", lambda config, data, rows: (
+    monkeypatch.setattr(of_run, "of_backbone", lambda config, data, rows, command=(): (
         {name: np.eye(len(of), 8, dtype=np.float32) for name, of in rows.items()}, ""))  # fmt: skip
     message, code = inspect(root, tmp_path / "out", "--config.optim.batch_size=1")
     assert code == 0, message
