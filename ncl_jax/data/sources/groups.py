@@ -75,9 +75,9 @@ def hints(splits: Mapping[str, Any], is_cut: bool) -> tuple[str, ...]:
             number, shared = sum(map(set(both).__contains__, of)), f"{len(both):,} ({first_few(both)})"
             advice = f"pass {how}, which keeps each whole" if is_cut else f"{how} says more"
             lines.append(
-                f"warning: {what} that are both in train and in {name}: {shared}, with {number:,} of {len(of):,} {name} "
-                "images: where they are cameras, sites, patients or the like, the figures are too good for new ones; "
-                f"{advice}"
+                f"warning: {what} that are both in train and in {name}: {shared}, with {number:,} of {len(of):,} "
+                f"{name} images: where they are cameras, sites, patients or the like, the figures are too good for new "
+                f"ones; {advice}"
             )
     return tuple(lines)
 
