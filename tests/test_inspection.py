@@ -19,7 +19,7 @@ from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Split
 from ncl_jax.report import findings, inspection
 from ncl_jax.report.findings import Findings, Remark
-from ncl_jax.report.html import POLICY
+from ncl_jax.report.html import POLICY, capital
 from ncl_jax.runs import findings as of_run
 from ncl_jax.trust.duplicates import Pairs
 from ncl_jax.trust.labels import Suspects
@@ -125,7 +125,7 @@ def features(folder, monkeypatch):
     """The folder's data, as a backbone that separates the classes would see it, with a flipped label and an outlier."""
     config = config_files.load(f"folder:dir={folder},image_size=16")
 
-    def made(config, data, rows):
+    def made(config, data, rows, command=()):
         found = {}
         for name, split in (("train", data.train), (data.facts.split, data.test)):
             of = [int("/c1/" in str(path)) for path in split.images.names[rows[name]]]
@@ -179,7 +179,7 @@ def test_what_is_too_large_is_said(folder, tmp_path, capfd, features, monkeypatc
 @pytest.mark.parametrize("counts", [{"a": 1, "b": 1}, {"a": 2, "b": 1, "c": 1}])
 def test_a_few_images_are_enough(tmp_path, counts, capfd, monkeypatch):
     root = make_folder(tmp_path / "data", ("train", "test"), counts)
-    monkeypatch.setattr(of_run, "of_backbone", lambda config, data, rows: (
+    monkeypatch.setattr(of_run, "of_backbone", lambda config, data, rows, command=(): (
         {name: np.eye(len(of), 8, dtype=np.float32) for name, of in rows.items()}, ""))  # fmt: skip
     message, code = inspect(root, tmp_path / "out", "--config.optim.batch_size=1")
     assert code == 0, message
@@ -248,3 +248,10 @@ def test_a_small_grey_image_does_not_depend_on_the_size():
     Image.fromarray(large).resize((40, 60)).save(buffer, "JPEG", quality=50)
     small = examine.small_grey(np.asarray(Image.open(buffer)))
     assert np.abs(small.astype(int) - examine.small_grey(large)).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"), [("a b", "A b"), ("tables/c.csv is", "tables/c.csv is"), ("c.csv: 3", "c.csv: 3"), ("", "")]
+)
+def test_paths_keep_their_letters(words, shown):
+    assert capital(words) == shown

@@ -56,7 +56,7 @@ def test_experts_that_give_the_same_answers_are_shown_once(kl, top1, same):
     assert [len(re.findall("<svg", part)) for part in charted] == ([1, 0, 1] if same else [4, 2, 1])
     assert ("mean expert" in charted[2]) != same
     frozen = run.results | {"config": {"model": {"freeze": FROZEN}}}
-    assert ("frozen backbone" in tables.table(frozen)) == same
+    assert ("frozen features" in tables.table(frozen)) == same
 
 
 def test_pairs_by_share_are_sorted_by_the_share_that_is_shown():

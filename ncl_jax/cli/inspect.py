@@ -64,8 +64,14 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--labels={labels} would be overwritten by what is found now: pass another folder, --out=DIR"
         )
-    found = inspect(config, files)
-    console.say_lines(next_steps.inspected(args.config, args.fields, not found))
-    if found:
-        raise DataError(f"{len(found)} problem{'s' * (len(found) > 1)} would stop or spoil a run: fix the data first")
-    console.say("nothing was found that would stop or spoil a run")
+    found = inspect(config, files, [args.config, *args.fields])
+    problems, warnings = found
+    console.say_lines(next_steps.inspected(args.config, args.fields, not problems))
+    if problems:
+        number = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise DataError(f"{number} would stop or spoil a run: fix the data first")
+    if warnings:
+        number = f"{len(warnings)} warning{'s' * (len(warnings) > 1)}"
+        console.say(f"nothing was found that would stop a run, but {number} above: figures may mislead")
+    else:
+        console.say("nothing was found that would stop or spoil a run")

@@ -39,7 +39,7 @@ def arguments(parser: Parser) -> None:
         "--template", default=template, metavar="TEXT", help=f"text about a class, several with |; default: {template}"
     )
     parser.add_argument("--top", type=int, default=5, metavar="K", help="classes named for each image; default: 5")
-    parser.add_argument("--out", metavar="FILE", help="file for the answers, .csv or .jsonl")
+    parser.add_argument("--out", metavar="FILE", help="file for the predictions, .csv or .jsonl")
     add_force(parser)
 
 

@@ -22,6 +22,10 @@ class Remark(NamedTuple):
     text: str
     items: Sequence[str] = ()
 
+    def is_warning(self) -> bool:
+        """Whether it makes figures doubtful."""
+        return self.text.startswith("warning: ")
+
     def __str__(self) -> str:
         more = [f"... and {len(self.items) - NAMED} more"] if len(self.items) > NAMED else []
         return "\n    ".join([self.text, *self.items[:NAMED], *more])
@@ -62,11 +66,12 @@ def lines(data: Data, found: Findings) -> list[Remark]:
     said = []
     if len(found.leaked.first):
         places = [f"{data.place('train', i)} is nearly {data.place(split, j)}" for i, j in _pairs(found.leaked)]
-        text = f"near duplicates of training images in {split}: {len(places)}"
+        text = f"warning: near duplicates of training images in {split}: {len(places)}"
         if found.accuracy is not None:
             whole, rest = (f"{100 * share:.1f} %" for share in found.accuracy)
             text += f" (accuracy of ridge regression on the features {whole}, without them {rest})"
-        said.append(Remark(text, places))
+        advice = "" if data.groups else "; group_by= keeps bursts and cameras whole (docs/data.md)"
+        said.append(Remark(text + advice, places))
     if len(found.repeated.first):
         places = [f"{data.place('train', i)} is nearly {data.place('train', j)}" for i, j in _pairs(found.repeated)]
         said.append(Remark(f"near duplicates among training images: {len(places)}", places))

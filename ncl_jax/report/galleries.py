@@ -49,14 +49,14 @@ def worst(of: Shown) -> Html:
     near = _near(found)
     alike = resembling(found)
     words = (
-        "The wrong answers of the highest probability, at most two for each true and answered class. Labels may be "
-        "wrong. Below each are the training images nearest to it, with their classes and distances (0: the same, 1: "
-        "nothing in common): they show where the answer comes from."
+        "The wrong predictions of the highest probability, at most two for each true and predicted class. Labels may "
+        "be wrong. Below each are the training images nearest to it, with their classes and distances (0: the same, 1: "
+        "nothing in common): they show what the prediction rests on."
     )
     if alike.intersection(rows):
-        words += " Marked are those whose nearest training images are all of the answered class."
+        words += " Marked are those whose nearest training images are all of the predicted class."
     items = [_mistake(of, row, near.get(row, []), row in alike) for row in rows]
-    body = f'<div class="grid large">{"".join(items)}</div>' if items else paragraph("Every answer is right.")
+    body = f'<div class="grid large">{"".join(items)}</div>' if items else paragraph("Every prediction is right.")
     heading = f'<h2 id="{of.prefix}-worst">Mistakes, the most confident first</h2>'
     return Html(heading + paragraph(words if items else "", "soft") + _gone(of) + body)
 
@@ -70,7 +70,7 @@ def _near(found: Predictions) -> dict[int, list[tuple[int, int, float]]]:
 
 
 def resembling(found: Predictions) -> set[int]:
-    """The rows of the mistakes whose nearest training images are all of the answered class."""
+    """The rows of the mistakes whose nearest training images are all of the predicted class."""
     if found.near is None:
         return set()
     pairs = zip(found.near.mistakes.tolist(), found.near.near_labels, strict=True)

@@ -11,7 +11,7 @@ from ncl_jax.data.longtail import count_labels
 from ncl_jax.errors import printable
 from ncl_jax.report import charts, html, plots
 from ncl_jax.report.findings import SUSPECTED, Findings, Remark, file_name, group_names
-from ncl_jax.report.html import Html, document, figure, folded, paragraph, table
+from ncl_jax.report.html import Html, capital, document, figure, folded, paragraph, table
 from ncl_jax.report.thumbnails import Thumbnails
 from ncl_jax.trust.duplicates import Pairs
 
@@ -72,7 +72,7 @@ def summary(of: Inspected) -> Html:
     if found.unjudged:
         count = len(found.unjudged)
         said.append(f"Labels of {_plural(count, 'class', 'classes')} of fewer than 3 images cannot be judged.")
-    said += [escape(printable(note[:1].upper() + note[1:])) + "." for note in found.notes]
+    said += [escape(capital(printable(note))) + "." for note in found.notes]
     listed = "".join(f"<li>{line}</li>" for line in said or ["Nothing was found that would spoil a run."])
     return Html(f'<div class="verdict"><ul>{listed}</ul></div>')
 
@@ -209,8 +209,9 @@ def remarks(of: Inspected) -> Html:
         for remark in every:
             more = [f"... and {len(remark.items) - LISTED:,} more"] if len(remark.items) > LISTED else []
             items = "".join(f"<li>{escape(printable(item))}</li>" for item in [*remark.items[:LISTED], *more])
-            text = printable(remark.text[:1].upper() + remark.text[1:])
-            parts.append(folded(text, f"<ul>{items}</ul>", kind=kind) if items else paragraph(text, kind))
+            text = capital(printable(remark.text.removeprefix("warning: ")))
+            mark = "warn" if remark.is_warning() else kind
+            parts.append(folded(text, f"<ul>{items}</ul>", kind=mark) if items else paragraph(text, mark))
     return Html("".join(parts)) if len(parts) > 1 else Html()
 
 

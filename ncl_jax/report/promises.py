@@ -1,4 +1,4 @@
-"""What a run promises: prediction sets, answers that are left to a person, images unlike those of training."""
+"""What a run promises: prediction sets, predictions that are left to a person, images unlike those of training."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -58,8 +58,8 @@ def _selective(lines: Sequence[dict[str, Any]]) -> list[Html]:
     if not lines:
         return []
     words = (
-        "Accuracy where the least certain answers are left to a person. One limit holds for all images, so that one "
-        "group of classes may lose more answers than another."
+        "Accuracy where the least certain predictions are left to a person. One limit holds for all images, so that "
+        "one group of classes may lose more of them than another."
     )
     groups = _several(name for name in GROUPS if lines[0][name]["refused"] is not None)
     heads = ("answered", "accuracy", *(f"{name} (left to a person)" for name in groups))
@@ -68,7 +68,7 @@ def _selective(lines: Sequence[dict[str, Any]]) -> list[Html]:
          *(f"{_share(of[name]['accuracy'])} ({_share(of[name]['refused'])})" for name in groups))
         for of in lines
     ]  # fmt: skip
-    return [Html("<h3>If a person answers the uncertain ones</h3>"), paragraph(words), table(heads, rows, first=-1)]
+    return [Html("<h3>If a person decides the uncertain ones</h3>"), paragraph(words), table(heads, rows, first=-1)]
 
 
 def _unlike(found: dict[str, Any] | None) -> list[Html]:
