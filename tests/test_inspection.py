@@ -105,7 +105,8 @@ def test_copies_are_found_and_everything_is_on_the_page(folder, tmp_path, capfd)
     ):
         assert text in words
     message, code = inspect(folder, tmp_path / "out")
-    assert code == 1 and "exists already" in message
+    assert code == 1 and "class_sizes.png exists already" in message
+    assert "--out=FOLDER" in message and "--picture" not in message
     assert inspect(folder, tmp_path / "out", "--force")[1] == 1
 
 
@@ -216,6 +217,7 @@ def test_pages_of_any_number_of_classes(classes, images):
     assert 'class "0"' in words and "nearest 40 of 90" in words and "90 labels may be wrong" in words
     assert "80.0 % accuracy with them and 70.0 % without" in words and "... and 100 more" in words
     assert ("largest and smallest of 1,000" in words) == (classes == 1000)
+    assert "The other 70 labels" in words and "neighbours_vote" in words  # all suspects, and the table's columns
     assert len(findings.lines(of.data, of.found)) == 6
 
 
