@@ -156,14 +156,6 @@ def test_a_run_that_is_not_there_is_answered_with_those_that_are(tmp_path):
         RunDir(tmp_path / "xxxxxxx").read_config()
 
 
-def test_a_misspelt_command_gets_one_line(monkeypatch):
-    for name, lines in (("tran", 1), ("xxxxxx", 20)):
-        monkeypatch.setattr(sys, "argv", ["ncl-jax", name])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        assert len(str(stopped.value).splitlines()) >= lines and ("\n" in str(stopped.value)) == (lines > 1)
-
-
 def test_a_folder_for_evaluate_is_data():
     with pytest.raises(ConfigError, match="did you mean --data"):
         cli.make_parser("evaluate", evaluate).read(["--run=r", "--dir=x"])
