@@ -129,10 +129,10 @@ def plain(trunk):
     """The tokens after the first of two blocks, the features that the second makes of them, and those of the whole."""
 
     def compute(variables):
-        tokens = network(until=1).apply(variables, IMAGES, False)
-        return tokens, network(since=1).apply(variables, tokens, False), network().apply(variables, IMAGES, False)
+        return network(until=1).apply(variables, IMAGES, False), network().apply(variables, IMAGES, False)
 
-    return quick_jit(compute)(trunk)
+    tokens, whole = quick_jit(compute)(trunk)
+    return tokens, quick_jit(lambda v: network(since=1).apply(v, tokens, False))(trunk), whole
 
 
 def test_the_first_blocks_and_the_last_ones_are_the_whole(plain):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tiny
 from programs import content
+from safetensors import safe_open
 from test_own_images import make_folder, write_image
 
 import ncl_jax
@@ -248,8 +249,15 @@ def test_a_student_learns_on_the_same_features(frozen, tmp_path):
 @pytest.mark.slow
 def test_an_onnx_graph_has_backbone_and_heads(frozen, tmp_path):
     export(frozen, tmp_path / "model.onnx")
-    with pytest.raises(ConfigError, match=r"safetensors.*backbone\.safetensors"):
-        export(frozen, tmp_path / "model.safetensors")
+
+
+def test_the_heads_are_exported_as_safetensors(frozen, tmp_path):
+    export(frozen, tmp_path / "model.safetensors")
+    with safe_open(tmp_path / "model.safetensors", "np") as file:
+        kernel, metadata = file.get_tensor("params/classifier/kernel"), file.metadata()
+    restored = restore(RunDir(frozen), None)
+    np.testing.assert_array_equal(kernel, restored.variables["params"]["classifier"]["kernel"])
+    assert json.loads(metadata["backbone"])["variables_sha256"] == restored.progress["trunk"]
 
 
 def test_a_damaged_or_missing_shard_is_computed_again(tmp_path):
@@ -431,7 +439,7 @@ def test_momentum_contrast_is_left_out_where_it_would_train_nothing_else(freeze,
 
 def test_folds_need_a_frozen_backbone(data, tmp_path):
     message, code = train(data, tmp_path / "run", "ce", "--folds=3")
-    assert code == 1 and "--folds=3 needs a frozen backbone" in message
+    assert code == 1 and "--folds=3 needs heads on a frozen backbone" in message
 
 
 def test_folds_train_as_long_as_the_run(data, source, tmp_path):

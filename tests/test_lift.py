@@ -174,7 +174,7 @@ def test_a_step_tells_its_views_the_share_of_the_epochs(monkeypatch):
         seen.append((progress.shape, progress.dtype))
         return images.astype(jnp.float32)
 
-    fields = {"data__augment": "growing_crop", "epochs": 3, "optim__milestones": (3,)}
+    fields = {"data__augment": "growing_crop", "epochs": 3, "optim__milestones": (3,), "run__conv": "xla"}
     plan = build.make_training_plan(tiny.tiny("method=ce", **fields), tiny.FACTS)
     shares = [plans.share_done(plan, jnp.int32(step)) for step in (0, 4, 5, 10, 99)]
     np.testing.assert_allclose(shares, [0, 0, 0.5, 1, 1])

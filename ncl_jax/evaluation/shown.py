@@ -63,12 +63,24 @@ def by_count(found: Sequence[Pair]) -> list[Pair]:
     return sorted(found, key=lambda pair: (-pair.images, pair.of))[:PAIRS]
 
 
+def repeated(found: Sequence[Pair]) -> list[Pair]:
+    """The pairs of at least two images: one may be chance, and takes half of a class of two. All, where there is no
+    such pair."""
+    return [pair for pair in found if pair.images > 1] or list(found)
+
+
 def by_share(found: Sequence[Pair]) -> list[Pair]:
-    """The `PAIRS` that take the largest share of a class, by the lower bound of Wilson's interval: one image of one
-    says less than eight of ten. Single images are skipped where there are others."""
-    found = [pair for pair in found if pair.images > 1] or found
-    lower = wilson([pair.images for pair in found], [pair.of for pair in found])[0]
-    return [found[place] for place in np.argsort(-lower, kind="stable")[:PAIRS]]
+    """The `PAIRS` that take the largest share of a class, of those that are `repeated`."""
+    return sorted(repeated(found), key=lambda pair: (-pair.images / pair.of, -pair.images))[:PAIRS]
+
+
+def surest(found: Sequence[Pair]) -> Pair | None:
+    """The pair that surely takes the largest share of a class, by the lower bound of Wilson's interval: two of three
+    say less than eight of twenty. None without a pair of two images."""
+    found = [pair for pair in found if pair.images > 1]
+    if not found:
+        return None
+    return found[int(np.argmax(wilson([pair.images for pair in found], [pair.of for pair in found])[0]))]
 
 
 def shown_pairs(found: Sequence[Pair]) -> list[Pair]:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from ncl_jax.errors import printable
 from ncl_jax.evaluation.metrics import CALIBRATION_BINS
 from ncl_jax.methods.terms import WORDS, in_words
-from ncl_jax.report import plots
+from ncl_jax.report import plots, tables
 from ncl_jax.report.plots import COLORS, SOFT, style
 
 MOST_NAMES = 20  # classes; the names of more have no room
@@ -63,7 +63,8 @@ def _terms(ax: Axes, training: list[dict]) -> None:
 
 
 def _accuracies(ax: Axes, evaluations: list[dict]) -> None:
-    for name in ("accuracy", "many", "medium", "few"):
+    groups = tables.groups_of(evaluations[0]["ensemble"]) if evaluations else []
+    for name in ("accuracy", *groups):
         values = [record["ensemble"][name] for record in evaluations]
         if values and None not in values:  # a group without a class
             epochs = [record["epoch"] for record in evaluations]
@@ -96,7 +97,7 @@ def per_class(results: dict, class_names: Sequence[str]) -> Figure:
     # The axis has no place for 0 training images.
     shown = thinned([c for c, count in enumerate(results["class_counts"]) if count and tested[c]])
     counts, names = np.asarray(results["class_counts"])[shown], [class_names[index] for index in shown]
-    predictors = [results["ensemble"], *results["experts"]]
+    predictors = [results["ensemble"], *(() if tables.coincide(results) else results["experts"])]
     ensemble, *experts = (100 * np.asarray(predictor["per_class"], float)[shown] for predictor in predictors)
     named = len(class_names) <= MOST_NAMES
     figure, (ax,) = plots.axes(height=5.2, right=0.9, below=0.9, above=1.2) if named else plots.axes(below=0.9)
@@ -114,7 +115,8 @@ def per_class(results: dict, class_names: Sequence[str]) -> Figure:
         plots.mark_groups(ax, counts, 107)
     if named and shown:
         _name_classes(ax, counts, np.nan_to_num(ensemble), names)
-    plots.legend_below(figure, ax, 2)
+    if len(drawn) > 1:
+        plots.legend_below(figure, ax, 2)
     return figure
 
 
@@ -144,51 +146,6 @@ def _spread(wanted: np.ndarray, gap: float) -> np.ndarray:
     return np.clip((upwards + downwards) / 2 + steps, steps, 1 - steps[::-1])
 
 
-DISAGREEMENT = {"kl": ("KL between experts (nats)", 1), "top1": ("pairs that name different classes (%)", 100)}
-
-
-@style()
-def disagreement(results: dict, class_names: Sequence[str], kind: str) -> Figure:
-    """How much the experts disagree on each class, from the largest to the smallest, and its mean by rank (NCL, figure
-    1), by one kind of `DISAGREEMENT`: the KL divergence, or the share of pairs that name different classes."""
-    figure, (ax,) = plots.axes(5.5, height=3.8)
-    label, scale = DISAGREEMENT[kind]
-    counts, values = results["class_counts"], results["disagreement"][kind]["per_class"]
-    known = [value is not None and bool(np.isfinite(value)) for value in values]
-    order = thinned([c for c in np.argsort(-np.asarray(counts), kind="stable") if known[c]])
-    shown = np.array([scale * values[c] for c in order])
-    points = ax.scatter(np.arange(1, len(order) + 1), shown, s=18)
-    if len(order) <= SAID:
-        plots.say(points, [f"{class_names[c]}, {counts[c]} training images: {scale * values[c]:.3g}" for c in order])
-    if len(order) > SMOOTHED:
-        parts = np.array_split(np.arange(len(order)), SMOOTHED)
-        ax.plot([p.mean() + 1 for p in parts], [shown[p].mean() for p in parts], "--", color=COLORS[1])
-    ax.set(xlabel="rank of the class: head → tail", ylabel=label, ylim=(0, 1.05 * shown.max(initial=1e-9)))
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
-
-
-def disagreeing(results: dict) -> str:
-    """A sentence that says where the experts disagree most."""
-    top1 = results["disagreement"]["top1"]
-    known = {name: top1[name] for name in ("many", "medium", "few") if top1[name] is not None}
-    if len(known) < 2:
-        return ""
-    most, least = (pick(known, key=lambda name: known[name]) for pick in (max, min))
-    if known[most] < 1.1 * known[least]:
-        return f"Here they do so about as often in every group of classes ({_by_group(known)})."
-    tail = " As in NCL's figure 1, it is mostly in the tail." if most == list(known)[-1] else ""
-    return f"Here they do so most in the classes with {_words(most)} images ({_by_group(known)}).{tail}"
-
-
-def _by_group(shares: dict[str, float]) -> str:
-    return ", ".join(f"{name} {percent(share)} %" for name, share in shares.items())
-
-
-def _words(group: str) -> str:
-    return {"medium": "a medium number of"}.get(group, group)
-
-
 @style()
 def reliability(right: np.ndarray, confidence: np.ndarray, title: str) -> Figure:
     """How often a predictor is right at each confidence: bool and float in [0, 1], `[N]`; above each bar its images."""
@@ -200,7 +157,7 @@ def reliability(right: np.ndarray, confidence: np.ndarray, title: str) -> Figure
     means = [100 * confidence[bins == index].mean() for index in used]
     ax.bar(used * width, shares, width, align="edge", color=COLORS[0], alpha=0.55, edgecolor=plots.EDGE)
     for index, share, number in zip(used, shares, numbers, strict=True):
-        ax.text((index + 0.5) * width, share + 1.5, f"{number:,}", ha="center", va="bottom", rotation=90, fontsize=7)
+        ax.text((index + 0.5) * width, share + 5, f"{number:,}", ha="center", va="bottom", rotation=90, fontsize=8)
     rows = zip(numbers, means, shares, strict=True)
     texts = [f"{number} images at {mean:.1f} % confidence: {share:.1f} % right" for number, mean, share in rows]
     plots.say(ax.scatter(means, shares, s=14, color=COLORS[0]), texts)
@@ -269,19 +226,38 @@ def by_size(groups: Sequence[tuple[str, np.ndarray]], class_counts: Sequence[int
 
 
 @style()
-def class_sizes(name: str, class_counts: Sequence[int]) -> Figure:
-    """The sizes of the classes, largest first, with the borders of the groups."""
-    counts = np.sort(class_counts)[::-1]
+def class_sizes(name: str, class_counts: Sequence[int], class_names: Sequence[str] = ()) -> Figure:
+    """The sizes of the classes, largest first: named bars with their numbers, or, of more classes than have room for
+    names, points on a logarithmic axis with the borders of the groups."""
+    order = np.argsort(-np.asarray(class_counts), kind="stable")
+    counts = np.asarray(class_counts)[order]
+    title = f"{name}: {counts.sum():,} training images in {len(counts):,} classes"
+    if len(counts) <= min(MOST_NAMES, len(class_names)):
+        return _size_bars(title, counts, [short(class_names[c], 24) for c in order])
     figure, (ax,) = plots.axes(above=0.4)
-    ax.bar(np.arange(1, len(counts) + 1), counts, width=1.0 if len(counts) > 60 else 0.8)
-    ax.set(xlabel="classes, largest first", ylabel="training images", yscale="log", xlim=(0.4, len(counts) + 0.6))
+    ax.scatter(np.arange(1, len(counts) + 1), counts, s=12 if len(counts) > 60 else 22)
+    ax.set(xlabel="classes, largest first", ylabel="training images (logarithmic axis)", yscale="log", title=title)
+    ax.set_xlim(0.4, len(counts) + 0.6)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set_title(f"{name}: {counts.sum():,} training images in {len(counts):,} classes")
-    ax.grid(axis="x", visible=False)
     plots.number_ticks(ax.yaxis)
     few, many = plots.BORDERS
     for border, text, side in ((few, f"few: fewer than {few}", "top"), (many, f"many: more than {many}", "bottom")):
         if counts.min() < border < counts.max():
             ax.axhline(border, color=SOFT, linestyle=":", linewidth=1)
             ax.annotate(text, (1, border), xycoords=("axes fraction", "data"), va=side, ha="right")
+    return figure
+
+
+def _size_bars(title: str, counts: np.ndarray, names: Sequence[str]) -> Figure:
+    """Bars that begin at 0, each with its number above and its class below."""
+    slanted = max(map(len, names)) * len(names) > 80  # letters that stand side by side
+    figure, (ax,) = plots.axes(height=4.4 if slanted else 3.6, below=1.3 if slanted else 0.5, above=0.4, left=0.9)
+    places = np.arange(len(counts))
+    ax.bar(places, counts, width=0.8)
+    for place, count in zip(places, counts, strict=True):
+        ax.text(place, count, f"{count:,}", ha="center", va="bottom", fontsize=9)
+    turned: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    ax.set_xticks(places, names, **turned)
+    ax.set(ylabel="training images", ylim=(0, 1.08 * counts.max()), title=title)
+    ax.grid(axis="x", visible=False)
     return figure

@@ -9,7 +9,7 @@ import numpy as np
 from ncl_jax.config.fields import MAY_CHANGE, METHOD_FILE, flatten, identities
 from ncl_jax.config.recipes import SCALED
 from ncl_jax.errors import ConfigError
-from ncl_jax.report import charts, plots, tables
+from ncl_jax.report import charts, glossary, plots, tables
 from ncl_jax.report.content import RunContent
 from ncl_jax.report.html import document, figure, folded, paragraph, table
 from ncl_jax.report.page import MOST_BYTES, sections
@@ -130,7 +130,7 @@ def page(runs: Sequence[RunContent], with_images: bool = True) -> str:
         content = sections(run, f"run{index}", room, with_images)
         fits = sum(map(len, parts)) + len(content) < MOST_BYTES
         parts.append(folded(heading, content if fits else "No room here: ncl-jax report shows this run alone."))
-    return document(title, "\n".join(parts))
+    return document(title, "\n".join([*parts, glossary.section()]))
 
 
 def means(groups: Sequence[Group]) -> str:

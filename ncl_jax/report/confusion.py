@@ -10,6 +10,7 @@ from ncl_jax.report.charts import short
 from ncl_jax.report.plots import COLORS, style
 
 MOST_ROWS = 40  # more classes are put together in neighbours by size
+DARK = 0.5  # of a cell's strength: on stronger ones the digits have the colour of the page
 NUMBERED = 30  # rows whose names and numbers have room
 
 
@@ -52,12 +53,13 @@ def draw(
         for a, b in zip(i, j, strict=True):
             text = str(counts[a, b]) if images else f"{100 * shares[a, b]:.0f}"
             if a == b or shares[a, b] >= 0.01:
-                ax.text(b, a, text, ha="center", va="center", fontsize=8, clip_on=True)
+                color = plots.PAGE if strength[a, b] > DARK else plots.INK
+                ax.text(b, a, text, ha="center", va="center", fontsize=9, clip_on=True, color=color)
         ax.set_yticks(range(size), [short(name, 18) for name in names], fontsize=10 if size <= 20 else 8)
     else:
         ax.set_yticks([])
-    ax.set(xticks=[], xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), ylabel="true class: head → tail, from the top")
-    ax.set(xlabel="taken for: head → tail, from the left", aspect="equal")
+    ax.set(xticks=[], xlim=(-0.5, size - 0.5), ylim=(size - 0.5, -0.5), ylabel="true class, the largest on top")
+    ax.set(xlabel="taken for, the largest on the left", aspect="equal")
     ax.grid(False)
     return figure
 

@@ -12,7 +12,7 @@ from ncl_jax.report import pairs
 from ncl_jax.report.album import Album
 from ncl_jax.report.classes import ClassFigures, share
 from ncl_jax.report.content import RunContent
-from ncl_jax.report.html import Html, folded, paragraph, text
+from ncl_jax.report.html import Html, file_name, folded, paragraph, text
 
 FEWEST_SHOWN = 5  # names of files that have gone
 MOST_LISTED = 20  # galleries that stand in a list
@@ -47,14 +47,19 @@ def worst(of: Shown) -> Html:
     found = of.found
     rows = shown.worst(found.labels, found.top[0], found.confidence[0])
     near = _near(found)
+    alike = resembling(found)
     words = (
-        "The mistakes that the model is surest of, at most two of a pair of classes. Wrong labels may be among "
-        "them. Below each are the training images nearest to it, with their classes and distances (0: the same, 1: "
+        "The wrong predictions of the highest probability, at most two for each true and predicted class. Labels may "
+        "be wrong. Below each are the training images nearest to it, with their classes and distances (0: the same, 1: "
         "nothing in common): they show what the prediction rests on."
     )
-    items = [_mistake(of, row, near.get(row, [])) for row in rows]
+    if alike.intersection(rows):
+        words += " Marked are those whose nearest training images are all of the predicted class."
+    items = [_mistake(of, row, near.get(row, []), row in alike) for row in rows]
     body = f'<div class="grid large">{"".join(items)}</div>' if items else paragraph("Every prediction is right.")
-    heading = f'<h2 id="{of.prefix}-worst">The most confident mistakes</h2>'
+    sure = bool(rows) and float(found.confidence[0, rows[-1]]) >= 0.5
+    title = "The most confident mistakes" if sure or not rows else "The mistakes, the most confident first"
+    heading = f'<h2 id="{of.prefix}-worst">{title}</h2>'
     return Html(heading + paragraph(words if items else "", "soft") + _gone(of) + body)
 
 
@@ -66,7 +71,15 @@ def _near(found: Predictions) -> dict[int, list[tuple[int, int, float]]]:
     return {row: list(zip(near, labels, away, strict=True)) for row, near, labels, away in rows}
 
 
-def _mistake(of: Shown, row: int, near: list[tuple[int, int, float]]) -> str:
+def resembling(found: Predictions) -> set[int]:
+    """The rows of the mistakes whose nearest training images are all of the predicted class."""
+    if found.near is None:
+        return set()
+    pairs = zip(found.near.mistakes.tolist(), found.near.near_labels, strict=True)
+    return {row for row, labels in pairs if len(labels) and (labels == found.top[0, row]).all()}
+
+
+def _mistake(of: Shown, row: int, near: list[tuple[int, int, float]], is_marked: bool) -> str:
     true, taken = of.name(of.found.labels[row]), of.name(of.found.top[0, row])
     small = "".join(
         f"<span>{of.album.show(True, other, f'training image of {of.name(c)}')}{text(of.name(c))} {away:.2f}</span>"
@@ -75,8 +88,8 @@ def _mistake(of: Shown, row: int, near: list[tuple[int, int, float]]) -> str:
     picture = of.album.show(False, row, f"{true}, taken for {taken}")
     own = "" if of.found.true is None else f" ({100 * float(of.found.true[row]):.0f}\u00a0%)"
     return (
-        f"<figure>{picture}<figcaption>{text(true)}{own}, taken for <b>{text(taken)}</b> ({of.confidence(row)})"
-        f"<code>{text(of.run.names.of_test(row))}</code>"
+        f"<figure{' class=marked' if is_marked else ''}>{picture}<figcaption>{text(true)}{own}, taken for "
+        f"<b>{text(taken)}</b> ({of.confidence(row)}){file_name(of.run.names.of_test(row))}"
         + (f'<div class="near">{small}</div>' if small else "")
         + "</figcaption></figure>"
     )
@@ -178,7 +191,7 @@ def _training(of: Shown, rows: list[int]) -> Iterable[str]:
 
 
 def _item(picture: str, words: str, file: str) -> str:
-    return f"<figure>{picture}<figcaption>{text(words)}<code>{text(file)}</code></figcaption></figure>"
+    return f"<figure>{picture}<figcaption>{text(words)}{file_name(file)}</figcaption></figure>"
 
 
 def _grid(heading: str, items: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ from html import escape
 
 # Nothing of a page is loaded from elsewhere and nothing of it runs, whatever its texts hold.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+LONG, ENDING = 26, 9  # letters of a file's name that have room; of its end, which stays
 
 
 class Html(str):
@@ -33,6 +34,14 @@ def text(value: str) -> str:
 def link(target: str, words: str) -> Html:
     """Words that lead to a place of the page; without a target the words alone."""
     return Html(f'<a href="#{escape(target)}">{text(words)}</a>' if target else text(words))
+
+
+def file_name(name: str) -> Html:
+    """A file's name: of a long one the middle is hidden, but shown on hover and copied."""
+    if len(name) <= LONG:
+        return Html(f"<code>{escape(name)}</code>")
+    start, end = escape(name[:-ENDING]), escape(name[-ENDING:])
+    return Html(f'<code class="long" title="{escape(name)}"><span>{start}</span>{end}</code>')
 
 
 def paragraph(words: str, kind: str = "") -> Html:

@@ -5,13 +5,25 @@ from html import escape
 from ncl_jax.config.fields import flatten
 from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.evaluation.shown import Pair
-from ncl_jax.report import charts, classes, confusion, galleries, pairs, plots, promises, verdict
+from ncl_jax.report import (
+    agreement,
+    charts,
+    classes,
+    confusion,
+    galleries,
+    glossary,
+    pairs,
+    plots,
+    promises,
+    tables,
+    verdict,
+)
 from ncl_jax.report.album import Album
 from ncl_jax.report.charts import percent
 from ncl_jax.report.classes import ClassFigures
 from ncl_jax.report.content import RunContent
 from ncl_jax.report.galleries import Shown
-from ncl_jax.report.html import document, figure, folded, paragraph, table
+from ncl_jax.report.html import Html, document, figure, folded, link, paragraph, table
 from ncl_jax.report.tables import baselines, columns, digits_of, heads, mean_of_classes, predictors, worse_than
 
 MOST_BYTES = 4_900_000  # of a page, its charts and tables included
@@ -30,7 +42,8 @@ def page(run: RunContent, with_images: bool = True) -> str:
     """A run's page; without images it can be mailed to whom may not see them."""
     share = headline(run.results)
     heading = f"<h1>{escape(run.method)} on {escape(run.data)}: {share}</h1>"
-    return document(f"{run.name}: {share}", heading + unfinished(run) + sections(run, "run", with_images=with_images))
+    content = sections(run, "run", with_images=with_images)
+    return document(f"{run.name}: {share}", heading + unfinished(run) + content + glossary.section())
 
 
 def unfinished(run: RunContent) -> str:
@@ -120,7 +133,12 @@ def facts(run: RunContent) -> str:
 
 def figures(run: RunContent) -> str:
     """The table of the final figures."""
-    found = "<h2>Figures</h2>" + table(heads(run.results), [(name, *cells) for name, cells in columns(run.results)])
+    same = _sentence(tables.why_they_coincide(run.results)) if tables.coincide(run.results) else ""
+    found = (
+        "<h2>Figures</h2>"
+        + paragraph(Html(f"{escape(same)} {link(glossary.ANCHOR, 'What the words mean')}."))
+        + table(heads(run.results), [(name, *cells) for name, cells in columns(run.results)])
+    )
     names, rows = baselines(run.results)
     if not rows:
         return found
@@ -163,16 +181,17 @@ def confusions(run: RunContent, found: Predictions, prefix: str) -> str:
         f'<input type="radio" class="count" name="{group}" id="{group}-c"><label for="{group}-c">images</label>'
         f'<div class="shares">{drawn[0]}</div><div class="counts">{drawn[1]}</div></div>'
     )
-    caption = "The ensemble. Rows are true classes, sorted by training images; right predictions on the diagonal."
+    caption = "The ensemble. Rows are true classes, sorted by training images; right answers on the diagonal."
     content = figure(toggle, caption, "single")
     large = len(counts) > LARGEST_MATRIX
     return "<h2>Confusion matrix</h2>" + (folded(f"Of {len(counts):,} classes", content) if large else content)
 
 
 def confidence(run: RunContent, found: Predictions, prefix: str) -> str:
-    """Reliability diagrams of the ensemble and of the first experts."""
-    shown = min(len(found.top), 4)
-    named = predictors(run.results)[: shown if len(found.top) > 2 else 1]
+    """Reliability diagrams of the ensemble and of the first experts, unless these are the same."""
+    alone = len(found.top) < 3 or tables.coincide(run.results)
+    shown = 1 if alone else min(len(found.top), 4)
+    named = predictors(run.results)[:shown]
     titles = [f"{name}, ECE {percent(of['ece'], digits_of(run.results))} %" for name, of in named]
     right = found.top[:shown] == found.labels
     drawn = [
@@ -181,23 +200,23 @@ def confidence(run: RunContent, found: Predictions, prefix: str) -> str:
     ]
     text = (
         "How often a prediction is right at each confidence; the numbers are test images, bars of few say little. "
-        "Below the dashed line the model is too sure of itself. ECE, the expected calibration error, is the mean "
-        "distance from that line."
+        "Below the dashed line the model is too sure of itself, above it it is less sure than it could be. ECE, the "
+        f"expected calibration error, is the mean distance from that line. {verdict.calibration(found)}"
     )
     panels = "".join(figure(chart) for chart in drawn)
     return f'<h2>Confidence</h2><p class="soft">{text}</p><div class="panels">{panels}</div>'
 
 
 def disagreement(run: RunContent, prefix: str) -> str:
-    """How much the experts disagree from head to tail (NCL, Fig. 1)."""
-    if not run.results.get("disagreement"):
+    """How much the experts disagree, the largest class first (NCL, Fig. 1); nothing where they do not."""
+    if not run.results.get("disagreement") or tables.coincide(run.results):
         return ""
     drawn = [
-        plots.svg(charts.disagreement(run.results, run.facts.class_names, kind), f"{prefix} disagreement, {kind}")
-        for kind in charts.DISAGREEMENT
+        plots.svg(agreement.draw(run.results, run.facts.class_names, kind), f"{prefix} disagreement, {kind}")
+        for kind in agreement.DISAGREEMENT
     ]
-    text = "Where experts that learned the same task disagree, each of them is unsure. " + charts.disagreeing(
-        run.results
+    text = (
+        f"Where experts that learned the same task disagree, each of them is unsure. {agreement.sentence(run.results)}"
     )
     panels = "".join(figure(chart) for chart in drawn)
     return f'<h2>Do the experts agree?</h2><p class="soft">{text}</p><div class="pair">{panels}</div>'

@@ -24,10 +24,16 @@ from ncl_jax.data import longtail
 
 # Pages draw letters with the browser's fonts; a picture shows boxes for those that Matplotlib's font has not.
 warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-INK, SOFT, EDGE = "#1c1f24", "#5b6470", "#d5d9df"
+INK, SOFT, EDGE, PAGE = "#1c1f24", "#5b6470", "#d5d9df", "#fefefe"
 COLORS = ("#0069a8", "#c44e00", "#00785a", "#a8447f", "#7a5c00", "#444f5c")
 # In a page's SVG each colour becomes the style sheet's variable, which knows dark mode and print.
-VARIABLES = {INK: "--ink", SOFT: "--soft", EDGE: "--edge", **{color: f"--c{i}" for i, color in enumerate(COLORS)}}
+VARIABLES = {
+    INK: "--ink",
+    SOFT: "--soft",
+    EDGE: "--edge",
+    PAGE: "--page",
+    **{color: f"--c{i}" for i, color in enumerate(COLORS)},
+}
 DASHES = ("-", (0, (5, 3)), (0, (1.5, 2)), (0, (6, 2, 1, 2)), (0, (3, 1.5)), (0, (1, 1)))
 MARKERS = "os^vDP"
 STYLE: dict[str, Any] = {
@@ -91,7 +97,8 @@ def svg(figure: Figure, label: str) -> str:
         text = text.replace(color, f"var({variable})")
     text = re.sub(r'<a href="say:([^"]*)"[^>]*>', lambda m: f"<g><title>{escape(unquote(m[1]))}</title>", text)
     width, height = figure.get_size_inches() * 72
-    start = f'<svg class="chart" role="img" aria-label="{escape(label)}" viewBox="0 0 {width:g} {height:g}">'
+    box = f'viewBox="0 0 {width:g} {height:g}" style="--wide:{width:g}px"'  # on narrow screens it scrolls
+    start = f'<svg class="chart" role="img" aria-label="{escape(label)}" {box}>'
     return start + re.sub(r">\s+<", "><", text.replace("</a>", "</g>"))
 
 

@@ -4,12 +4,14 @@ import math
 
 import numpy as np
 
+from ncl_jax.models import FROZEN
 from ncl_jax.trust.intervals import wilson
 
 GROUPED = ("accuracy", "many", "medium", "few")
 COLUMNS = ("accuracy", "many", "medium", "few", "nll", "ece")
 MEANS = {"classes": "mean of classes", "f1": "macro F1"}  # beside the accuracy
 HEADS = {"accuracy": "accuracy", **MEANS, "many": "many", "medium": "medium", "few": "few", "nll": "NLL", "ece": "ECE"}
+SHOWN = 0.0005  # 0.05 %, or thousandths of a nat: differences below it are rounded away
 UNEQUAL = 1.5  # the largest class's test images over those of the smallest, above which the mean of classes comes first
 
 
@@ -25,10 +27,12 @@ def table(results: dict) -> str:
     for name, cells in columns(results):
         lines.append(f"{name:<18}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, wide, strict=True)))
     places = digits_of(results)
-    if means := class_means(results):
-        cells = [f"{name} {_cell(name, means[name], places)}" for name in _groups(means)]
+    if (means := class_means(results)) and groups_of(means):
+        cells = [f"{name} {_cell(name, means[name], places)}" for name in groups_of(means)]
         lines.append("groups as means of classes: " + ", ".join(cells))
-    if results.get("disagreement"):
+    if coincide(results):
+        lines.append(why_they_coincide(results))
+    elif results.get("disagreement"):
         kl, top1 = results["disagreement"]["kl"], results["disagreement"]["top1"]
         lines.append(_disagreement_line("experts disagree %", top1, 100))
         lines.append(_disagreement_line("KL (nats)", kl, 1))
@@ -45,13 +49,14 @@ def _keys(results: dict) -> list[str]:
     """The columns: what counts most comes first; means over classes where they are known."""
     known = [key for key in MEANS if _mean(results, 0, key) is not None]
     first = ["classes", "accuracy"] if "classes" in known and is_unequal(results) else ["accuracy", "classes"]
-    groups = _groups(results["ensemble"])
+    groups = groups_of(results["ensemble"])
     return [key for key in [*first, "f1", *groups, "nll", "ece"] if key in known or key not in MEANS]
 
 
-def _groups(row: dict) -> list[str]:
-    """The groups of classes that there are."""
-    return [name for name in GROUPED[1:] if row[name] is not None]
+def groups_of(row: dict) -> list[str]:
+    """The groups of classes that have a figure; none where all classes are in one, whose figure is that of all."""
+    known = [name for name in GROUPED[1:] if row.get(name) is not None]
+    return known if len(known) > 1 else []
 
 
 def heads(results: dict) -> list[str]:
@@ -140,7 +145,7 @@ def _baseline_lines(results):
 def baselines(results: dict) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """The heads and the rows, by name, of the simple classifiers on the frozen features, the best first."""
     found, places, leading = results.get("baselines") or {}, digits_of(results), _leading(results)
-    keys = ["classes"] * (leading == "classes") + ["accuracy", *_groups(results["ensemble"])]
+    keys = ["classes"] * (leading == "classes") + ["accuracy", *groups_of(results["ensemble"])]
     rows = {name: row | {"classes": _of_classes(row)} for name, row in found.items()}
     order = sorted(rows, key=lambda name: -(rows[name][leading] or 0))
     return [HEADS[key] for key in keys], [
@@ -177,19 +182,36 @@ def worse_than(results: dict) -> str:
 
 
 def predictors(results: dict) -> list[tuple[str, dict]]:
-    """The rows of the table by name: the ensemble, every expert, their mean and the best of them; of a single network
-    its row alone, and that of the ensemble that it learned from."""
+    """The rows of the table by name: the ensemble, every expert, their mean and the best of them; the ensemble alone
+    where its experts coincide; of a single network its row alone, and that of the ensemble that it learned from."""
     rows = [
         row | {key: _mean(results, index, key) for key in MEANS}
         for index, row in enumerate([results["ensemble"], *results["experts"]])
     ]
     ensemble, *experts = rows
+    if coincide(results):
+        return [("ensemble", ensemble)]
     if len(experts) == 1:
         teacher = results.get("teacher")
         return [("student", ensemble), ("its teacher", teacher)] if teacher else [("the network", ensemble)]
     named = [("ensemble", ensemble), *((f"expert {i}", expert) for i, expert in enumerate(experts))]
     best = max(range(len(experts)), key=lambda i: experts[i]["accuracy"])
     return [*named, ("mean expert", mean_expert(experts)), (f"best expert ({best})", experts[best])]
+
+
+def coincide(results: dict) -> bool:
+    """Whether a run has several experts that give the same answers, but for less than a table shows."""
+    differ = results.get("disagreement")
+    if len(results["experts"]) < 2 or not differ:
+        return False
+    return all(differ[kind]["all"] is not None and differ[kind]["all"] < SHOWN for kind in ("kl", "top1"))
+
+
+def why_they_coincide(results: dict) -> str:
+    """A sentence on experts that give the same answers."""
+    frozen = results.get("config", {}).get("model", {}).get("freeze") == FROZEN
+    why = ": on a frozen backbone all learn the same from the same features" if frozen else ""
+    return f"the {len(results['experts'])} experts give the same answers{why}; the ensemble stands for each of them"
 
 
 def ensemble(results: dict) -> dict:

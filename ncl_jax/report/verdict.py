@@ -1,13 +1,13 @@
 """What a page begins with: what the model can and cannot do, and what to do next, in sentences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ncl_jax.evaluation import shown
 from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.evaluation.shown import Pair
-from ncl_jax.report import pairs
+from ncl_jax.report import galleries, pairs
 from ncl_jax.report.charts import percent
 from ncl_jax.report.classes import ClassFigures
 from ncl_jax.report.content import RunContent
@@ -20,7 +20,9 @@ NAMED = 8  # classes that are named in a sentence
 WANTED = 5  # classes that need images
 TOO_FEW = 10  # test images of a class, of which fewer say little
 FEW_TRAINING = 100  # training images, of which fewer are the likely cause
-TOO_SURE = 0.05  # how much the mean confidence may exceed the accuracy
+TOO_SURE = 0.05  # how far the mean confidence may be from the accuracy
+LOWER = 0.05  # how far below the mean a class's recall stands out
+WIDE = 0.15  # an interval of the accuracy that says little: that of fewer than about 100 images
 
 
 def section(
@@ -30,7 +32,8 @@ def section(
     empty for none."""
     names = run.facts.class_names
     linked = lambda classes: Html(", ".join(link(gallery_of(c), names[c]) for c in classes))  # noqa: E731
-    steps = [_labels(found, worst), *_images(of, linked), _pair(run, found, gallery_of), _too_sure(found)]
+    steps = [*_more_tests(of), _labels(run, found, worst), *_images(of, linked), _pair(run, found, gallery_of),
+             _temperature(found)]  # fmt: skip
     listed = "".join(f"<li>{step}</li>" for step in steps if step)
     return Html(
         '<section class="verdict">'
@@ -68,8 +71,8 @@ def _accuracy(of: ClassFigures) -> Html:
     most, least = int(of.tested.max()), int(of.tested[tested].min())
     return Html(
         f"{means.replace('as a mean', 'of the images of a class are recognised, as a mean')}; {accuracy}. The classes "
-        f"have {least:,} to {most:,} test images: the share of all images says most of all how well the large ones are "
-        "recognised, so the mean over classes comes first."
+        f"have {least:,} to {most:,} test images: the share of all images depends mostly on the large classes, so the "
+        "mean over classes comes first."
     )
 
 
@@ -86,21 +89,32 @@ def _baselines(of: ClassFigures) -> str:
 
 
 def _failing(of: ClassFigures, linked: Callable) -> Html:
-    """The classes that surely fail."""
-    order = np.argsort(of.high, kind="stable")
-    fails = [c for c in order.tolist() if of.tested[c] and of.high[c] < FAILS]
+    """The classes that surely fail, the lowest first."""
+    order = _lowest_first(of)
+    fails = [c for c in order if of.high[c] < FAILS]
     if not fails:
-        tested = [c for c in order.tolist() if of.tested[c]][:3]
+        low = of.recall[order].mean() - LOWER
+        lowest = [f"{linked([c])} ({_recognised(of, c)})" for c in order[:3] if of.recall[c] < low]
+        more = f" The lowest: {', '.join(lowest)}." if lowest else ""
         return Html(
-            "No class surely fails: for none is it certain that fewer than half of its images are recognised. Lowest "
-            f"are {linked(tested)}."
+            f"No class surely fails: for none is it certain that fewer than half of its images are recognised.{more}"
         )
     more = f" and {len(fails) - NAMED:,} more" if len(fails) > NAMED else ""
     verb = "class surely fails" if len(fails) == 1 else "classes surely fail"
+    named = ", ".join(f"{linked([c])} ({_recognised(of, c)})" for c in fails[:NAMED])
     return Html(
         f"<b>{len(fails):,} {verb}</b>: fewer than half of the images are recognised, whatever the luck of the draw: "
-        f"{linked(fails[:NAMED])}{more}."
+        f"{named}{more}."
     )
+
+
+def _lowest_first(of: ClassFigures) -> list[int]:
+    """The classes with test images by their recall; of the same recall the surest first."""
+    return [c for c in np.lexsort((of.high, of.recall)).tolist() if of.tested[c]]
+
+
+def _recognised(of: ClassFigures, c: int) -> str:
+    return f"{of.right[c]:,} of {of.tested[c]:,}, {percent(float(of.recall[c]), 0)} %"
 
 
 def _uncertain(of: ClassFigures, linked: Callable) -> Html:
@@ -116,66 +130,93 @@ def _uncertain(of: ClassFigures, linked: Callable) -> Html:
     return Html(" ".join(said))
 
 
-def _labels(found: Predictions, worst: str) -> Html:
+def _more_tests(of: ClassFigures) -> list[str]:
+    """Whether there are too few test images to say much."""
+    right, number = int(of.right.sum()), int(of.tested.sum())
+    low, high = (float(bound) for bound in wilson(right, number))
+    if high - low <= WIDE:
+        return []
+    return [
+        f"Test on more photographs: {number:,} are few, the true share lies anywhere between {percent(low, 0)} and "
+        f"{percent(high, 0)} %. A few hundred, of every class at least {TOO_FEW}, would tell."
+    ]
+
+
+def _labels(run: RunContent, found: Predictions, worst: str) -> Html:
     """Which images to check."""
     rows = shown.worst(found.labels, found.top[0], found.confidence[0])
     if not rows:
         return Html()
-    alike = ""
-    if found.near is not None:
-        agreeing = {
-            row
-            for row, labels in zip(found.near.mistakes.tolist(), found.near.near_labels, strict=True)
-            if len(labels) and (labels == found.top[0, row]).all()
-        }
-        number = len(agreeing.intersection(rows))
-        alike = f" {number} of them resemble training images of the predicted class alone." if number else ""
+    number = "the mistake" if len(rows) == 1 else f"the {len(rows)} mistakes"
     return Html(
-        f"Check the labels of {link(worst, f'the {len(rows)} most confident mistakes')}: where the model is sure and "
-        f"wrong, the label may be the mistake.{alike}"
+        f"Check the labels of {link(worst, f'{number} that the model is surest of')}: where the model is sure and "
+        f"wrong, the label may be the mistake.{_suspicious(run, found, rows)}"
+    )
+
+
+def _suspicious(run: RunContent, found: Predictions, rows: Sequence[int]) -> str:
+    """Which mistakes resemble training images of the answered class only: their labels are the most doubtful."""
+    alike = [row for row in rows if row in galleries.resembling(found)]
+    if not alike:
+        return ""
+    names = ", ".join(f"<code>{text(run.names.of_test(row))}</code>" for row in alike[:WANTED])
+    more = f" and {len(alike) - WANTED} more" if len(alike) > WANTED else ""
+    return (
+        f" Begin with {names}{more}: all training images that look most like {'it' if len(alike) == 1 else 'them'} "
+        "belong to the class that the model named."
     )
 
 
 def _images(of: ClassFigures, linked: Callable) -> list[Html]:
     """Which classes need images, and which have enough and are recognised badly all the same."""
     bound = float(of.right.sum() / of.tested.sum())
-    lowest = [c for c in np.argsort(of.high, kind="stable").tolist() if of.tested[c] and of.high[c] < bound]
+    lowest = [c for c in _lowest_first(of) if of.high[c] < bound]
     small = [c for c in lowest if of.training[c] < FEW_TRAINING][:WANTED]
     large = [c for c in lowest if of.training[c] >= FEW_TRAINING][:WANTED]
-    below = "surely recognised less often than images on the whole"
     said = []
     if small:
-        words = f"{below}, and there are fewer than {FEW_TRAINING} training images of each."
-        said.append(Html(f"Collect images of {linked(small)}: {words}"))
+        number = f"fewer than {FEW_TRAINING} training images"
+        words = "it has" if len(small) == 1 else "they have"
+        said.append(Html(f"Collect images of {linked(small)}: {words} {number}, and lower accuracy than the others."))
     if large:
-        words = (
-            f"{below}, with {FEW_TRAINING} training images or more. More may not help: do the pictures show what tells "
-            "these classes apart, and are the labels right?"
-        )
-        said.append(Html(f"Look at {linked(large)}: {words}"))
+        words = "its accuracy is" if len(large) == 1 else "their accuracy is"
+        said.append(Html(
+            f"Look at {linked(large)}: {words} lower than that of the others, although there are {FEW_TRAINING} "
+            "training images or more. Do the pictures show what tells such classes apart, and are the labels right?"
+        ))  # fmt: skip
     return said
 
 
 def _pair(run: RunContent, found: Predictions, gallery_of: Callable) -> Html:
     """The pair that is confused most."""
-    listed = shown.by_share(shown.pairs(found.labels, found.top[0], run.facts.num_classes))
-    if not listed or listed[0].images < 2:
+    pair = shown.surest(shown.pairs(found.labels, found.top[0], run.facts.num_classes))
+    if pair is None:
         return Html()
-    pair = listed[0]
     return Html(
         f"Look at {link(gallery_of(pair), pairs.words(run, pair))}: {pair.images:,} of {pair.of:,} images are taken "
         "for the other class. Can people tell them apart?"
     )
 
 
-def _too_sure(found: Predictions) -> str:
-    """Whether the probabilities can be taken at their word."""
+def calibration(found: Predictions) -> str:
+    """Whether the probabilities are too high or too low, on the whole; empty where they are neither."""
     sure, right = float(found.confidence[0].mean()), float((found.top[0] == found.labels).mean())
-    if sure - right <= TOO_SURE:
+    if abs(sure - right) <= TOO_SURE:
         return ""
-    words = (
-        f"The model is too sure of itself: its predictions have a mean probability of {percent(sure, 0)} %, but "
-        f"{percent(right, 0)} % are right. Where there is a val split, --temperature=val corrects that in predict, "
-        "evaluate and export."
+    much = "too sure of itself" if sure > right else "less sure than it could be"
+    return (
+        f"The model is {much}: its predictions have a mean probability of {percent(sure, 0)} %, and "
+        f"{percent(right, 0)} % are right."
     )
-    return text(words)
+
+
+def _temperature(found: Predictions) -> Html:
+    """What to do about probabilities that are too high or too low."""
+    said = calibration(found)
+    if not said:
+        return Html()
+    return Html(
+        f"{said} A temperature corrects the probabilities and leaves the predictions as they are: pass "
+        "<code>--temperature=val</code> to predict, evaluate and export. It needs a val split: "
+        "<code>--config.data.val_share=0.1</code> splits one off in training."
+    )

@@ -15,6 +15,7 @@ from ncl_jax.config.plan import Plan
 from ncl_jax.data.sources.names import clean, first_few
 from ncl_jax.errors import CheckpointError, ConfigError, DataError, one_line
 from ncl_jax.evaluation.class_vectors import ClassVectors
+from ncl_jax.models import shapes_of
 from ncl_jax.runs import text, trunk
 from ncl_jax.runs.pretrained import Start
 from ncl_jax.runtime.files import expand, read_file, write_bytes
@@ -44,14 +45,14 @@ def added(start: Start | None, config: ml_collections.ConfigDict, plan: Plan) ->
             if not text.is_at_hand(model):
                 return start
             vectors, record = text.class_vectors(text.find(model), names, model.template)
-            check_width(vectors, plan.input_shape[0])
+            check_width(vectors, plan)
         except (ConfigError, DataError) as error:
             return start._replace(note=f"{start.note}\nno zero-shot row: {one_line(error)}")
     elif model.class_vectors:
         vectors, record = of_file(model.class_vectors, names)
     else:
         vectors, record = text.class_vectors(text.find(model), names, model.template)
-    check_width(vectors, plan.input_shape[0])
+    check_width(vectors, plan)
     record |= {"vectors": _digest(vectors)}
     note = f"vectors of {len(names):,} classes from {record['file']}"
     return start._replace(vectors=vectors, record=start.record | {"text": record}, note=f"{start.note}\n{note}")
@@ -66,8 +67,10 @@ def _of_other_run(name: str, names: Sequence[str]) -> ClassVectors | None:
         return of_run(directory, checkpoints.peek() or {})
 
 
-def check_width(vectors: ClassVectors, width: int) -> None:
-    """Raises ConfigError for vectors that image features of `width` numbers cannot be compared with."""
+def check_width(vectors: ClassVectors, plan: Plan) -> None:
+    """Raises ConfigError for vectors that the features of a frozen backbone cannot be compared with."""
+    assert plan.trunk is not None
+    width = shapes_of(plan.trunk, plan.facts.image_shape)[0].shape[-1]
     if vectors.width != width:
         raise ConfigError(
             f"the classes' vectors are for image features of {vectors.width} numbers, but the backbone gives {width}: "

@@ -42,7 +42,7 @@ class ZeroShot:
         self._vectors, self.record = text.class_vectors(
             text.find(config.model), self.class_names, config.model.template
         )
-        class_vectors.check_width(self._vectors, plan.input_shape[0])
+        class_vectors.check_width(self._vectors, plan)
         self._pixels, self._compute = plan.preprocessing, trunk.make_compute(plan, start.trunk)
 
     def prepare(self, images: Images) -> np.ndarray:
