@@ -364,7 +364,7 @@ def test_the_mix_of_the_images_is_estimated(trained, calibrated, tmp_path, capfd
         for answer, row in zip(answers, wanted, strict=True):
             np.testing.assert_allclose([c["probability"] for c in answer["top"]], np.sort(row)[::-1], atol=1e-4)
         changed = int((moved.argmax(1) != model(files).argmax(1)).sum())
-        said = "not estimated: they say nothing. " if refused else f"it: {changed}"
+        said = "not estimated: they say nothing. " if refused else f"changed predictions: {changed}"
         assert said in output
 
 
