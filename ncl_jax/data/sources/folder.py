@@ -71,7 +71,7 @@ def counts_of(splits: Mapping[str, Split], names: Sequence[str]) -> list[int]:
 def _without_empty(
     classes: Mapping[str, dict[str, list[Path]]], skip: bool
 ) -> tuple[dict[str, dict[str, list[Path]]], list[str], dict[str, list[tuple[str, str]]]]:
-    """The folders of classes by split without those that hold no image; a line on empty ones, and what is left out (see
+    """The folders of classes by split without those that hold no image; a line on empty ones, and what is skipped (see
     `Source`) of those that hold other files.
 
     Raises DataError for such files unless classes are to be skipped for them, and where fewer than two classes are left
@@ -88,7 +88,7 @@ def _without_empty(
             raise DataError((others or list(lines.values()))[0])
         empty += [f"{split} {name}" for name, line in lines.items() if line not in others]
         left_out[split] = [("classes without an image", line) for line in others]
-    text = f"warning: classes whose folders are empty, which are left out: {len(empty):,} ({first_few(empty)})"
+    text = f"warning: classes whose folders are empty, which are skipped: {len(empty):,} ({first_few(empty)})"
     return left, [text] * bool(empty), left_out
 
 

@@ -137,7 +137,7 @@ def _guess_names(entries):
 
 
 def _listed_twice(splits: Mapping[str, Split], names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Lines about files that stand in a list twice, or in two lists; and about those that are there in two classes."""
+    """Lines about files that a list has twice, or that two lists have; and about those that one has in two classes."""
     notes: list[str] = []
     faults: list[str] = []
     seen: dict[str, Mapping[str, int]] = {}

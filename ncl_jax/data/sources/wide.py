@@ -65,7 +65,7 @@ def _of_attributes(cell: str, where: str) -> str:
     try:
         found = json.loads(cell or "{}")
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: the attributes {cell[:60]!r} are no JSON ({error})") from error
+        raise DataError(f"{where}: the attributes {cell[:60]!r} are not JSON ({error})") from error
     if not isinstance(found, Mapping) or len(found) > 1:
         raise DataError(f"{where}: the attributes {cell[:60]!r} are not one of each image: keep the label alone")
     value = next(iter(found.values()), "")
