@@ -9,7 +9,11 @@ from test_features import train
 from test_own_images import make_folder, write_image
 
 from ncl_jax import cli
+from ncl_jax.data import dataset
+from ncl_jax.data.sources.files import Files
+from ncl_jax.data.types import Request, Split
 from ncl_jax.errors import DataError
+from ncl_jax.runs.data import copies
 from ncl_jax.runs.evaluate import evaluate_run, finish
 from ncl_jax.storage import directory as directories
 from ncl_jax.storage import listing
@@ -154,9 +158,9 @@ def test_a_run_of_the_older_rule_continues_as_it_was(older, tmp_path):
 def test_a_rule_that_is_not_known_is_refused(trained, tmp_path):
     place = shutil.copytree(trained, tmp_path / "place")
     config = json.loads((place / "run" / "config.json").read_text())
-    (place / "run" / "config.json").write_text(json.dumps(config | {"split_rule": 3}))
+    (place / "run" / "config.json").write_text(json.dumps(config | {"split_rule": 99}))
     message, code = again(place, "--extend=1")
-    assert code == 1 and "split_rule=3" in message
+    assert code == 1 and "split_rule=99" in message
 
 
 # Other images with labels
@@ -186,6 +190,55 @@ def test_new_labelled_images_are_evaluated(trained, tmp_path, name, capsys):
     figures = evaluate_run(trained / "run", data=str(place), data_dir=str(tmp_path / "new") if listed else None)
     assert f"{number} images of " in capsys.readouterr().out and 0 <= figures["ensemble"]["accuracy"] <= 1
     assert {path: path.read_bytes() for path in kept} == kept
+
+
+def known_copies(trained, place, change):
+    """Training images of a run as a folder of their own, changed."""
+    for row in rows(trained):
+        if row.split == "train":
+            target = place / row.label / change.get("name", str)(row.path.rpartition("/")[2])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((trained / "data" / row.path).read_bytes())
+
+
+SEEN = {  # how the files are changed, whether the run's own are gone, which share is known
+    "copies": ({}, False, 1), "under other names": ({"name": lambda name: f"x{name}"}, False, 1),
+    "the run's files are gone": ({"name": str.upper}, True, 1),
+    "both": ({"name": lambda name: f"x{name}"}, True, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_images_that_were_trained_on_are_counted(trained, tmp_path, name):
+    change, gone, share = SEEN[name]
+    known_copies(trained, tmp_path / "new", change)
+    folder = tmp_path / "new"
+    paths = sorted(path.relative_to(folder) for path in folder.rglob("*.*"))
+    sizes = np.array([(folder / path).stat().st_size for path in paths])
+    given = Split(Files(folder, np.array(list(map(str, paths)), object), sizes), np.zeros(len(paths), np.int32))
+    lines, root = RunDir(trained / "run").read_files(), tmp_path if gone else trained / "data"
+    assert len(paths) and listing.known(lines, "train", root, given) == share * len(paths)
+    (folder / paths[0]).write_bytes(b"?" * int(sizes[0]))  # another image of this size
+    assert gone or listing.known(lines, "train", root, given) == len(paths) - 1
+
+
+def test_a_warning_says_that_images_were_trained_on(trained, tmp_path, capsys):
+    known_copies(trained, tmp_path / "new", {})
+    write_image(tmp_path / "new" / "ant" / "new.jpg", 1234)
+    evaluate_run(trained / "run", data=str(tmp_path / "new"))
+    number = len(list((tmp_path / "new").rglob("*.jpg")))
+    assert f"warning: {number - 1} of these {number} images were trained on" in capsys.readouterr().out
+
+
+def test_a_run_says_that_test_images_are_in_train(tmp_path):
+    make_folder(tmp_path, ("train", "test"), {"ant": 4, "bee": 4})
+    for path in tmp_path.glob("test/*/*.jpg"):
+        write_image(path, 500 + int(path.stem) + 9 * (path.parent.name == "ant"))
+    data = dataset.load(Request("folder", tmp_path), size=8)
+    assert copies(data) == []
+    shutil.copy(tmp_path / "train/ant/0.jpg", tmp_path / "test/bee/copy.jpg")
+    (line,) = copies(dataset.load(Request("folder", tmp_path), size=8))
+    assert line.startswith("warning: 1 of 9 test images")
 
 
 UNKNOWN = {  # what is there, and what is said

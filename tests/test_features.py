@@ -34,7 +34,7 @@ from ncl_jax.models import FROZEN as FROZEN_ALL
 from ncl_jax.models.named import NAMED
 from ncl_jax.report import promises
 from ncl_jax.report.tables import worse_than
-from ncl_jax.runs import folds, messages, pretrained, trunk, trust
+from ncl_jax.runs import durations, folds, messages, pretrained, trunk, trust
 from ncl_jax.runs.data import same_data
 from ncl_jax.runs.embeddings import embed
 from ncl_jax.runs.evaluate import evaluate_run
@@ -398,8 +398,9 @@ def test_photographs_take_the_pretrained_backbone_where_its_weights_are(tmp_path
         config = recipes.folder(f"dir={root}")
         assert (config.model.backbone == "efficientnet_lite") == installed == (config.model.freeze == FROZEN_ALL)
         assert (
-            bool(messages.pretraining(config)) and config.data.interpolation == ("bicubic", "bilinear")[not installed]
+            bool(messages.pretraining(config)) == installed != bool(durations.faster(config, f"folder:dir={root}", ""))
         )
+        assert config.data.interpolation == ("bicubic", "bilinear")[not installed]
         assert ("data.augment=" in messages.recipe(config)) != installed
     random = recipes.folder(f"dir={root},backbone=resnet18,pretrained=none")
     assert random.model.backbone == "resnet" and random.model.freeze == 0 and not random.model.pretrained

@@ -1,5 +1,6 @@
 """Groups of images: cameras, patients and bursts stay whole in every split and fold; which folders are groups."""
 
+import re
 import types
 
 import numpy as np
@@ -59,6 +60,70 @@ def test_the_other_reading(card):
     assert len(source.class_names) == 6 and source.splits["train"].images.groups is None
     _, test_groups = whole(load(card, layout="class/group", group_by="folder"))
     assert test_groups < {"deer", "fox", "hare"}
+
+
+HINTED = {  # the folders, the layout, group_by, what is hinted at
+    "cameras above": (CARD, "group/class", "none", r"warning: folders .*train and in test: \d \(CAM0.*group_by=folder"),
+    "cameras below": (UPSIDE_DOWN, "class/group", "", r"warning: folders .*train and in test.*group_by=folder"),
+    "kept whole": (CARD, "group/class", "", None), "no groups": ({"deer": 4, "fox": 4}, "auto", "", None),
+    "one name": ({"deer/images": 6, "fox/images": 6}, "auto", "", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HINTED)
+def test_groups_that_were_not_asked_for_are_hinted_at(tmp_path, name):
+    counts, layout, by, said = HINTED[name]
+    request = Request("folder", make_folder(tmp_path, (".",), counts), layout=layout, group_by=by)
+    lines = [line for line in dataset.load(request, size=8).notes if "group_by=" in line]
+    assert [bool(re.search(said, line)) for line in lines] == [True] if said else not lines
+
+
+LISTS = {  # paths, whether there is a column of stations, what is hinted at
+    "a column": (lambda row: f"{row}.jpg", True, "values of Station .*group_column=Station"),
+    "folders of several classes": (lambda row: f"CAM{row % 3}/{row}.jpg", False, "folders .*group_by=folder"),
+    "folders of classes": (lambda row: f"{'ab'[row % 2]}/{row}.jpg", False, None),
+    "one folder": (lambda row: f"x/{row}.jpg", False, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_groups_of_lists_that_were_not_asked_for_are_hinted_at(tmp_path, name):
+    path, column, said = LISTS[name]
+    lines = ["path,label,Station" if column else "path,label"]
+    for row in range(24):
+        (tmp_path / path(row)).parent.mkdir(exist_ok=True)
+        (tmp_path / path(row)).write_bytes(b"x")
+        lines.append(f"{path(row)},{'ab'[row % 2]}" + f",ST{row % 5}" * column)
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    request = Request("list", tmp_path, lists={"train": "list.csv"})
+    hints = [line for line in dataset.load(request, size=8).notes if "are both in train and in test" in line]
+    assert [bool(re.search(said, line)) for line in hints] == [True] if said else not hints
+    if column:
+        asked = dataset.load(request._replace(columns={"group": "station"}), size=8)
+        assert not any("group_column" in line for line in asked.notes)
+
+
+TURNED = {  # the folders, the layout, what the warning advises
+    "cameras for classes": (CARD, "class/group", "layout=group/class"),
+    "species for groups": (UPSIDE_DOWN, "group/class", "layout=class/group,group_by=folder"),
+    "as it should be": (CARD, "group/class", None),
+    "numbers on both levels": ({"n01/s1": 2, "n02/s2": 2}, "auto", None),
+    "numbered classes alone": ({"n01": 4, "n02": 4}, "auto", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_the_wrong_layout_is_noticed(tmp_path, name):
+    counts, layout, advice = TURNED[name]
+    source = load(make_folder(tmp_path, (".",), counts), layout=layout)
+    lines = [line for line in source.notes if "as cameras or sites are" in line]
+    assert [line.endswith(f"pass {advice}") for line in lines] == [True] * bool(advice)
+
+
+def test_one_group_of_all_images_is_said(tmp_path):
+    make_folder(tmp_path, (".",), {"a": 4, "b": 4})
+    with pytest.raises(DataError, match=r"puts all 8 images into one group \('.jpg'\)"):
+        load(tmp_path, group_by=r"\.jpg$")
 
 
 def test_one_name_below_every_class_is_no_group(tmp_path):

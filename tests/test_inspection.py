@@ -19,7 +19,7 @@ from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Split
 from ncl_jax.report import findings, inspection
 from ncl_jax.report.findings import Findings, Remark
-from ncl_jax.report.html import POLICY
+from ncl_jax.report.html import POLICY, capital
 from ncl_jax.runs import findings as of_run
 from ncl_jax.trust.duplicates import Pairs
 from ncl_jax.trust.labels import Suspects
@@ -148,7 +148,7 @@ def test_a_flipped_label_is_found_with_its_neighbours(folder, features, tmp_path
     assert "may be wrong: 1\n    train train/c0/5.jpg: c1, perhaps c0" in printed
     assert re.search(r"resemble no other: \d+\n    train train/c0/10.jpg", printed)  # the third, 0, 1, 10, ...
     table = (tmp_path / "out" / "suspected_labels.csv").read_text().splitlines()
-    assert table[0].startswith("file,label,given,suggested") and table[1].startswith("train/c0/5.jpg,c1,c1,c0,-")
+    assert table[0].startswith("file,label,given,suggested") and table[1].startswith("train/c0/5.jpg,c0,c1,c0,-")
     message, code = inspect(folder, tmp_path / "out", f"--labels={tmp_path}/out/suspected_labels.csv", "--force")
     assert code == 1 and "would be overwritten" in message
     words = check((tmp_path / "out" / "inspect.html").read_text())
@@ -246,3 +246,10 @@ def test_a_small_grey_image_does_not_depend_on_the_size():
     Image.fromarray(large).resize((40, 60)).save(buffer, "JPEG", quality=50)
     small = examine.small_grey(np.asarray(Image.open(buffer)))
     assert np.abs(small.astype(int) - examine.small_grey(large)).max() < 12
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"), [("a b", "A b"), ("tables/c.csv is", "tables/c.csv is"), ("c.csv: 3", "c.csv: 3"), ("", "")]
+)
+def test_paths_keep_their_letters(words, shown):
+    assert capital(words) == shown

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 
 import pytest
@@ -31,3 +32,9 @@ def test_an_installed_wheel_trains_in_any_directory(tmp_path, cache):
     assert result.returncode == 0, result.stderr
     assert "run directory runs/quickstart-method=ce" in result.stdout
     assert (tmp_path / "elsewhere" / "runs" / "quickstart-method=ce" / "results.json").exists()
+
+
+def test_an_editable_install_is_a_path_not_an_import_hook():
+    """A hook comes after the script's own folder, in which a clone named ncl_jax is a namespace package."""
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert built["package-dir"] == {"": "."}

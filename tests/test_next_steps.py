@@ -6,9 +6,10 @@ import pytest
 
 from ncl_jax import cli
 from ncl_jax.cli import predict
+from ncl_jax.config.fields import base_config
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.export.formats import FORMATS
-from ncl_jax.runs import next_steps
+from ncl_jax.runs import durations, next_steps
 from ncl_jax.runs.export import form_of
 
 RUN = "runs/my photos"
@@ -37,8 +38,61 @@ def test_the_commands_can_be_given_as_they_are(line):
 )  # fmt: skip
 def test_an_accuracy_that_rises(accuracies, rising):
     assert next_steps.is_rising(accuracies) is rising
-    lines = next_steps.trained("r", 30, 30, accuracies)
+    lines = next_steps.trained("r", 30, 30, accuracies, rates=[0.1] * 30)
     assert any("--extend=6" in line for line in lines) is rising
+
+
+@pytest.mark.parametrize(("images", "rising"), [(0, True), (100, False), (10_000, True)])
+def test_an_accuracy_rises_by_more_than_chance(images, rising):
+    """Of 100 images 4 more are chance, of 10,000 are 400 not."""
+    assert next_steps.is_rising([0.80, 0.82, 0.84], images) is rising
+
+
+@pytest.mark.parametrize(
+    ("rates", "command", "expected"),
+    [([0.1, 0.001], (), "--resume=r --extend=6"),
+     ([0.1, 0.0009], ["--config=x:a=1"], "--config=x:a=1 --config.epochs=60"),
+     ([0.1, 0.0], (), "--config.epochs=60"), ([], ["--config=x"], "--config.epochs=60 --workdir=r-60-epochs")],
+)  # fmt: skip
+def test_a_run_whose_learning_rate_is_spent_is_not_extended(rates, command, expected):
+    (line,) = [
+        line
+        for line in next_steps.trained("r", 30, 30, [0.1, 0.2, 0.3], rates=rates, command=command)
+        if "rising" in line
+    ]
+    assert expected in line and ("--extend" in line) == ("--extend" in expected)
+    warned = durations.extension(30, 4, rates or [1.0])[1:]
+    assert len(warned) == (bool(rates) and "--extend" not in expected)
+
+
+def test_what_extend_counts_from():
+    assert "--extend=6 trains 2 more" in durations.counted(30, 4, 2)[0] and "34" in durations.counted(30, 4, 2)[0]
+    assert durations.counted(30, 4, 0) == durations.counted(30, 4, 5) == []
+
+
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize(
+    ("text", "size", "expected"),
+    [("folder:dir=my photos,image_size=64", 64, "'--config=folder:dir=my photos,backbone=efficientnet_lite0' --x=1"),
+     ("configs/list.py:dir=d,image_size=0,train=a", 224, "--config=configs/list.py:dir=d,train=a,backbone="),
+     ("folder:dir=d,pretrained=none", 64, ""), ("folder:backbone=resnet18,dir=d", 64, ""), ("quickstart", 28, "")],
+)  # fmt: skip
+def test_the_command_that_uses_pretrained_features(text, size, expected, installed, monkeypatch):
+    monkeypatch.setattr("ncl_jax.config.backbone.is_installed", lambda named: installed)
+    config = base_config()
+    config.data.image_size = size
+    lines = durations.faster(config, text, "--x=1")
+    assert len(lines) == bool(expected) and all(expected in line for line in lines)
+    assert all(("pip install" in line) != installed for line in [*lines, *map("; ".join, [durations.shorter(own())])])
+    config.model.pretrained = "efficientnet_lite0"
+    assert durations.faster(config, text, "") == []
+
+
+def own():
+    """The configuration of own images."""
+    config = base_config()
+    config.data.name = "folder"
+    return config
 
 
 def test_an_unfinished_run_is_named_with_its_epochs():

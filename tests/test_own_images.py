@@ -132,6 +132,11 @@ def empty_class(root):
     (root / "train" / "fish").mkdir()
 
 
+def one_and_empty(root):
+    make_folder(root, (".",), {"cat": 3})
+    (root / "fish").mkdir()
+
+
 def texts_only(root):
     empty_class(root)
     (root / "train" / "fish" / "readme.md").write_text("soon")
@@ -147,7 +152,7 @@ FOLDERS = {
         lambda root: (make_folder(root), write_image(root / "test" / "fish" / "1.jpg")),
         "data/test has classes that train has not: fish",
     ),
-    "an empty class": (empty_class, "class 'fish' has no image in .*data/train/fish: add images, or remove"),
+    "one class beside an empty one": (one_and_empty, "class 'fish' has no image in .*data/fish: add images, or remove"),
     "a class of other files": (texts_only, "class 'fish' has no file that ends in .jpg, .jpeg"),
     "a class of one image each": (lambda root: make_folder(root, ("",), {"a": 1, "b": 1}), "no class has two images"),
 }  # fmt: skip
@@ -270,7 +275,11 @@ def test_two_classes_with_one_name(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.csv", "file,kind\na.jpg,1\n", "has the columns file, kind: name one of them .* label or class"),
+        (
+            "a.csv",
+            "file,kind\na.jpg,1\n",
+            "has the columns file, kind: the path is file, none .* label .label or class.*label_column",
+        ),
         ("a.csv", "path,label\na.jpg,\n", "line 2: the label is missing"),
         ("a.csv", "path,label\n,3\n", "line 2: the path is missing"),
         ("a.json", "{", "is not a list in JSON"),

@@ -8,12 +8,28 @@ from test_page import Text, content
 from test_report_parts import content as with_answers
 from test_report_parts import said
 
+from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation import shown
 from ncl_jax.evaluation.predictions import Near, Predictions
 from ncl_jax.evaluation.shown import Pair
 from ncl_jax.models import FROZEN
-from ncl_jax.report import charts, confusion, galleries, glossary, html, page, pairs, plots, tables, verdict
+from ncl_jax.report import (
+    charts,
+    comparable,
+    comparison,
+    confusion,
+    galleries,
+    glossary,
+    html,
+    page,
+    pairs,
+    plots,
+    promises,
+    tables,
+    verdict,
+)  # fmt: skip
 from ncl_jax.report.album import Album
+from ncl_jax.report.content import Names
 from ncl_jax.report.galleries import Shown
 
 PICTURES = True
@@ -40,7 +56,7 @@ def test_experts_that_give_the_same_answers_are_shown_once(kl, top1, same):
     assert [len(re.findall("<svg", part)) for part in charted] == ([1, 0, 1] if same else [4, 2, 1])
     assert ("mean expert" in charted[2]) != same
     frozen = run.results | {"config": {"model": {"freeze": FROZEN}}}
-    assert ("frozen backbone" in tables.table(frozen)) == same
+    assert ("frozen features" in tables.table(frozen)) == same
 
 
 def test_pairs_by_share_are_sorted_by_the_share_that_is_shown():
@@ -118,14 +134,6 @@ def test_mistakes_that_look_like_the_answered_class_are_named_and_marked():
     assert "39.png" not in words(verdict._labels(run, found, "w"))
 
 
-@pytest.mark.parametrize("sure, title", [(0.44, "The mistakes, the most"), (0.8, "The most confident mistakes")])
-def test_the_title_of_the_mistakes_follows_their_confidence(sure, title):
-    labels, top = np.zeros(4, np.int32), np.array([0, 0, 0, 1], np.int32)
-    found = Predictions(labels, top[None], np.full((1, 4), sure, np.float32))
-    text = galleries.worst(Shown(with_answers(found, (9, 9), ("a", "b")), found, Album(None, "r", 0), "r"))
-    assert f">{title}" in text
-
-
 def test_one_group_of_classes_has_no_columns_of_its_own():
     run = content(classes=3)
     alone = {"many": 0.5, "medium": None, "few": None}
@@ -168,3 +176,59 @@ def test_every_word_of_the_tables_is_explained_on_the_page():
     for head in tables.heads(run.results)[1:]:
         assert head.removesuffix(" (nats)") in explained, head
     assert f'href="#{glossary.ANCHOR}"' in text and glossary.ANCHOR in Text(text).names
+
+
+def moved(run, name, **results):
+    return run._replace(name=name, results=run.results | results)
+
+
+def test_runs_with_other_training_images_are_compared_where_the_test_images_are_the_same():
+    run = content(classes=4)
+    counts = (run.facts.class_counts[0] - 2, *run.facts.class_counts[1:])
+    other = moved(run._replace(facts=run.facts._replace(class_counts=counts)), "corrected", rows_checksum="1")
+    comparable.check_same_test_images([run, other])
+    text = comparable.different_training([run, other])
+    assert "class <0> 500 and 498" in text and "corrected" in text
+    assert comparable.different_training([run, run]) == ""
+    names = [one.name for one in comparison.group([run, other])]
+    assert len(set(names)) == 2 and all("training images=" in name for name in names)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda run: moved(run, "b", split="val"), "split that is evaluated is test in one and val"),
+        (lambda run: moved(run, "b", dataset="other"), "dataset is"),
+        (lambda run: moved(run, "b", test_counts=[4, 4, 4, 5]), "one has 16 test images, the other 17"),
+        (lambda run: moved(run, "b", test_counts=[4, 4, 3, 5]), "different numbers of test images"),
+        (lambda run: run._replace(facts=run.facts._replace(class_names=("a", "b", "c", "d"))), "in one of them alone"),
+        (lambda run: run._replace(names=Names(["other.jpg"] * 16)), "16 test images are other files"),
+        (
+            lambda run: run._replace(predictions=run.predictions._replace(labels=run.predictions.labels[::-1])),
+            "16 test images have other labels",
+        ),
+        (lambda run: moved(run._replace(predictions=None), "b", rows_checksum="1"), "is not known"),
+    ],
+)
+def test_runs_on_other_test_images_are_refused_in_plain_words(change, words):
+    run = content(classes=4)._replace(names=Names([f"{row}.jpg" for row in range(16)]))
+    comparable.check_same_test_images([run, run])
+    with pytest.raises(ConfigError, match="cannot be compared") as error:
+        comparable.check_same_test_images([run, change(run)])
+    assert words in str(error.value)
+
+
+def test_what_a_run_promises_has_no_columns_of_the_only_group():
+    none = {"coverage": None, "size": None}
+    part = {"coverage": 0.9, "size": 1.5}
+    of = part | {"macro": 0.9, "below_half": 0.0, "many": part, "medium": none, "few": none}
+    found = {
+        "coverage": 0.9, "range": (0.88, 0.92), "number": 100, "source": "val split", "without_promise": 0, "curve": [],
+        "sets": {"marginal": of, "macro": of}, "unlike": {"level": 0.05, "all": 0.1, "many": 0.1, "few": None,
+        "medium": None}, "selective": [{"answered": 0.9, "accuracy": 0.9} | {
+            name: {"refused": share, "accuracy": share} for name, share in (("many", 0.1), ("medium", None),
+                                                                            ("few", None))}],
+    }  # fmt: skip
+    assert "many" not in promises.section({"trust": found}).replace("how many", "")
+    of["few"] = part
+    assert ">few<" in promises.section({"trust": found}) and ">of many<" in promises.section({"trust": found})

@@ -293,7 +293,7 @@ def test_files_are_sorted_by_answer(trained, calibrated, tmp_path, capfd):
     arguments = (folder / "test", f"--sort-into={place}", "--coverage=0.8", f"--out={tmp_path}/a.jsonl")
     code, _, output = predict(capfd, calibrated, *arguments)
     answers = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
-    assert code == 0 and f"in unsure/ of it: {sum(a['unsure'] for a in answers)}" in output
+    assert code == 0 and f"{sum(a['unsure'] for a in answers)} in unsure/, where " in output
     wanted = sorted(("unsure" if a["unsure"] else a["top"][0]["label"], a["file"]) for a in answers)
     found = sorted((link.parent.name, str(link.readlink())) for link in place.rglob("*") if link.is_symlink())
     assert found == wanted and sum(len(list(inside.iterdir())) for inside in place.iterdir()) == 22

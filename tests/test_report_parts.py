@@ -198,12 +198,39 @@ def test_the_verdict_names_what_fails_and_what_to_do():
     assert "100.0 %" in good and "No class surely fails" in good and "Collect" not in good
 
 
+SMALL = {  # images of a class, right ones; whether it surely fails, whether images are to be collected
+    "one": (1, 0, False, False), "five": (5, 0, False, False), "six": (6, 0, True, False), "ten": (10, 0, True, True),
+    "ten with nine": (10, 9, False, False), "twenty with six": (20, 6, False, True),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_nothing_is_sure_of_a_few_test_images(name):
+    number, right, fails, collect = SMALL[name]
+    labels = np.repeat([0, 1], [100, number]).astype(np.int32)
+    top = np.where((labels == 1) & (np.arange(len(labels)) >= 100 + right), 0, labels).astype(np.int32)
+    text = said(labels, top, (300, 20))
+    assert ("1 class surely fails:" in text) == fails and ("Collect images of" in text) == collect
+    little = "figures say little" in text
+    assert little == (number < 10 and not fails) and not (little and collect)
+
+
+def test_what_is_known_of_the_data_stands_near_the_verdict():
+    labels = np.repeat([0, 1], 20).astype(np.int32)
+    notes = ["warning: groups <b> that are both in train and in test: 2", "semicolons"]
+    text = said(labels, labels, (300, 20), data_notes=notes, test_groups=3)
+    assert "groups &lt;b&gt; that are both in train and in test: 2" in text and "semicolons" not in text
+    assert "3 cameras, sites or the like" in text and "too narrow" in text
+    plain = said(labels, labels, (300, 20))
+    assert "too narrow" not in plain and "doubtful" not in plain
+
+
 def test_the_mean_over_classes_leads_where_the_test_set_is_not_balanced():
     labels = np.repeat([0, 1, 2, 3], [90, 10, 8, 2]).astype(np.int32)
     text = said(labels, np.zeros_like(labels), (900, 100, 80, 20))
     assert text.startswith("25.0 % of the images of a class") and text.index("81.8 %") > text.index("25.0 %")
     assert "is right for 81.8 % of the images and 25.0 % as a mean" in text
-    assert "2 classes have fewer than 10 test images" in text and "3 classes surely fail" not in text
+    assert "1 class has fewer than 10 test images" in text and "2 classes surely fail" in text
 
 
 def test_the_end_says_where_the_training_prior_would_change_the_ranking():
@@ -213,6 +240,10 @@ def test_the_end_says_where_the_training_prior_would_change_the_ranking():
     }  # fmt: skip
     assert "--prior=train" in (text := tables.other_prior(results)) and "60.0 %" in text and "30.0 %" in text
     assert "90.0 %" in tables.blind(results)
+    worse = results | {"ensemble": {"accuracy": 0.8}}  # the prior makes it worse
+    assert not tables.other_prior(worse)
+    lacking = results | {"test_counts": [90, 10, 0], "class_counts": [900, 100, 5]}
+    assert tables.blind(lacking).count("50.0 %") == 2  # chance among the classes that are tested, both times
     near = results | {"moved": {"accuracy": 0.21, "class_mean": 0.39}}
     balanced = results | {"test_counts": [50, 50]}
     assert not tables.other_prior(near) and not tables.other_prior(balanced) and not tables.blind(balanced)

@@ -12,7 +12,7 @@ from ncl_jax.cli.arguments import set_fields
 from ncl_jax.config import base_config, schedule
 from ncl_jax.config.fields import differences, flatten
 from ncl_jax.errors import ConfigError
-from ncl_jax.runs import budget, messages, timing, trunk
+from ncl_jax.runs import budget, durations, timing, trunk
 from ncl_jax.runs.timing import Pace
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.storage.log import RunLog
@@ -157,7 +157,7 @@ def test_as_many_epochs_as_fit(seconds, evaluation):
 
 def test_only_long_runs_are_told_what_would_be_shorter():
     config = config_of()
-    lines = [messages.estimate(timing.Estimate(30, seconds / 30, 0, 0.0), config) for seconds in (10, 600, 7200)]
+    lines = [durations.estimate(timing.Estimate(30, seconds / 30, 0, 0.0), config) for seconds in (10, 600, 7200)]
     assert [len(found) for found in lines] == [0, 1, 2]
     assert "10 min" in lines[1][0] and "2 h 00 min" in lines[2][0] and "--time=" in lines[2][1]
 

@@ -1,9 +1,11 @@
 """Intervals of shares and nearest images, against plain loops."""
 
+import math
+
 import numpy as np
 import pytest
 
-from ncl_jax.trust.intervals import wilson
+from ncl_jax.trust.intervals import at_most, wilson
 from ncl_jax.trust.neighbours import nearest
 
 
@@ -46,3 +48,11 @@ def test_nearest_of_few_and_of_none():
     assert nearest(np.ones((4, 2)), np.ones((2, 2)), 3)[0].shape == (4, 2)
     assert nearest(np.ones((1, 2)), np.ones((1, 2)), 3, same=True)[0].shape == (1, 0)
     assert nearest(np.zeros((0, 2)), np.ones((3, 2)), 2)[0].shape == (0, 2)
+
+
+@pytest.mark.parametrize(("right", "total"), [(0, 1), (0, 5), (3, 10), (9, 10), (40, 200)])
+def test_the_exact_bound_is_where_so_few_are_as_likely_as_said(right, total):
+    bound = float(at_most(right, total, 0.975))
+    few = sum(math.comb(total, k) * bound**k * (1 - bound) ** (total - k) for k in range(right + 1))
+    np.testing.assert_allclose(few, 0.025, rtol=1e-6)
+    assert at_most([0, 4], [0, 4]).tolist() == [1, 1]

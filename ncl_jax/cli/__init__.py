@@ -73,7 +73,9 @@ def main() -> None:
     elif name in COMMANDS:
         run(name, arguments)
     else:
-        raise SystemExit(f"error: unknown command {name!r}{did_you_mean(name, COMMANDS)}\n{usage()}")
+        near = did_you_mean(name, COMMANDS)
+        rest = f"{near}; ncl-jax --help lists all" if near else f"\n{usage()}"
+        raise SystemExit(f"error: unknown command {name!r}{rest}")
 
 
 def run(name: str, arguments: list[str]) -> None:

@@ -19,6 +19,7 @@ from ncl_jax.errors import ConfigError, WriteError, did_you_mean
 from ncl_jax.runtime.files import expand, target_of
 
 EXAMPLE = ", for example --config=folder:dir=DIR for a folder of photographs, or --config=quickstart to try it"
+OF_IMAGES = ("--dir", "--folder", "--images", "--photos", "--path")  # what people call --data
 FIELD = "--config."  # how an argument begins that sets a field
 PRIOR_HELP = (
     "class prior that is expected: uniform, train, or a file of numbers in the order of class_names in the run's "
@@ -65,7 +66,8 @@ class Parser(argparse.ArgumentParser):
             return f" (did you mean the argument {leaf} of a configuration, --config=folder:dir=DIR,...?)"
         if found:
             return f" (did you mean {FIELD}{found[0]}?)"
-        return did_you_mean(name, self._option_string_actions)
+        known = self._option_string_actions
+        return did_you_mean("--data" if name in OF_IMAGES and "--data" in known else name, known)
 
     def error(self, message: str) -> NoReturn:
         """See `argparse.ArgumentParser.error`, which would end the program. Raises ConfigError."""

@@ -48,9 +48,13 @@ def main(args: argparse.Namespace) -> None:
         results = evaluate_run(
             args.run, args.step, args.data_dir, args.prior, args.temperature, data=args.data, crops=args.crops
         )
-    counts = list(RunDir(args.run).read_facts().class_counts)
-    shown = tables.table(results | {"class_counts": counts})
-    console.say_text(f"{RunDir(args.run)}, step {results['step']} (epoch {results['epoch']}); {used(results)}\n{shown}")
+    directory = RunDir(args.run)
+    counts = list(directory.read_facts().class_counts)
+    about = {"class_counts": counts, "config": directory.read_config().to_dict()}
+    if own := directory.read_results():  # the columns in the same order
+        about["means_first"] = tables.is_unequal(own)
+    shown = tables.table(results | about)
+    console.say_text(f"{directory}, step {results['step']} (epoch {results['epoch']}); {used(results)}\n{shown}")
     if args.shift:
         console.say_text("\n" + shifts.table(results, counts))
     if out is not None:
@@ -59,11 +63,16 @@ def main(args: argparse.Namespace) -> None:
         except OSError as error:
             raise WriteError(f"--out={out} cannot be written: {error}") from error
         console.say(f"wrote {out}")
-    console.say_lines(next_steps.evaluated(str(args.run), args.finish))
+    console.say_lines(next_steps.evaluated(str(args.run), args.finish, args.data or ""))
 
 
 def used(results: dict) -> str:
     """The prior and the temperature of figures, in words."""
     prior, temperature = results.get("prior"), results.get("temperature", 1.0)
-    expected = f"classes as frequent as --prior={prior} says" if prior else "scores as they were trained (no --prior)"
+    mixes = {
+        None: "scores as they were trained (no --prior)",
+        "train": "expecting the classes to be as frequent as in training (--prior=train)",
+        "uniform": "expecting all classes to be equally frequent (--prior=uniform)",
+    }
+    expected = mixes.get(prior, f"expecting the classes to be as frequent as in {prior} (--prior)")
     return f"{expected}, temperature {temperature:.4g}"

@@ -7,6 +7,7 @@ The exit code is 1 if something would stop or spoil a run.
 """
 
 import argparse
+import pathlib
 
 from ncl_jax.cli.arguments import Parser, add_config, add_force, add_labels, new_file, read_config
 from ncl_jax.errors import ConfigError, DataError
@@ -37,12 +38,21 @@ def arguments(parser: Parser) -> None:
 def outputs(out: str | None, picture: str | None, force: bool) -> Files:
     """What is written. Raises ConfigError for files that exist."""
     folder = expand("--out", out or ".")
-    picture_file = new_file("--picture", picture or str(folder / PICTURE), force)
+    picture_file = new_file("--picture", picture, force) if picture else _in_folder(folder / PICTURE, force)
     if picture_file.suffix.lower() not in PICTURES:
         raise ConfigError(f"--picture={picture} must end in {', '.join(PICTURES)}")
     folder = picture_file.parent if out is None else folder
-    page, table = (new_file("--out", str(folder / name), force) for name in (PAGE, TABLE))
+    page, table = (_in_folder(folder / name, force) for name in (PAGE, TABLE))
     return Files(picture_file, page, table)
+
+
+def _in_folder(path: pathlib.Path, force: bool) -> pathlib.Path:
+    """A file whose name is ours. Raises ConfigError for one that exists."""
+    if path.exists() and not force:
+        raise ConfigError(
+            f"{path} exists already: pass --out=FOLDER to write to another folder, or --force to overwrite it"
+        )
+    return new_file("--out", str(path), force)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -54,8 +64,14 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--labels={labels} would be overwritten by what is found now: pass another folder, --out=DIR"
         )
-    found = inspect(config, files)
-    console.say_lines(next_steps.inspected(args.config, args.fields, not found))
-    if found:
-        raise DataError(f"{len(found)} problem{'s' * (len(found) > 1)} would stop or spoil a run: fix the data first")
-    console.say("nothing was found that would stop or spoil a run")
+    found = inspect(config, files, [args.config, *args.fields])
+    problems, warnings = found
+    console.say_lines(next_steps.inspected(args.config, args.fields, not problems))
+    if problems:
+        number = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        raise DataError(f"{number} would stop or spoil a run: fix the data first")
+    if warnings:
+        number = f"{len(warnings)} warning{'s' * (len(warnings) > 1)}"
+        console.say(f"nothing was found that would stop a run, but {number} above: figures may mislead")
+    else:
+        console.say("nothing was found that would stop or spoil a run")

@@ -1,9 +1,10 @@
 """Names the classes of image files.
 
-Folders are searched at any depth; - reads names from standard input, one a line, or ended by NUL as find -print0 writes
-them. The answer's disagreement is the share of the pairs of experts that name different classes: a measure of
-uncertainty. Files that cannot be read are listed and skipped; the exit code is then 1. In a .csv a quote precedes names
-that a spreadsheet would take for formulas; bytes of names that are not UTF-8 are written as \\xNN.
+Folders are searched at any depth; - reads names from standard input, one a line, or ended by NUL as find -print0
+writes them. The answer's disagreement is the share of the pairs of experts that name different classes: a measure of
+uncertainty, unless the experts are the same, as heads on frozen features mostly are. Files that cannot be read are
+listed and skipped; the exit code is then 1. In a .csv a quote precedes names that a spreadsheet would take for
+formulas; bytes of names that are not UTF-8 are written as \\xNN.
 
 --coverage adds to each answer the set of classes that the image may be, --refuse marks images unlike those of training,
 --prior=estimate finds out how common each class is among the given images: docs/trust.md says what each promises.
@@ -18,14 +19,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ncl_jax.cli.arguments import Parser, add_force, add_model, add_run, at_least, check_writable, new_file
+from ncl_jax.data.sources.walk import Unused
 from ncl_jax.errors import ConfigError, DataError, Interrupted, WriteError
 from ncl_jax.evaluation import priors
+from ncl_jax.report import tables
 from ncl_jax.runs import answers, messages, next_steps
 from ncl_jax.runs.answer_files import WRITERS, text_line
 from ncl_jax.runs.answers import How, Summary
 from ncl_jax.runs.load import Model, load
 from ncl_jax.runs.predict import Scored, find_files, score
-from ncl_jax.runs.sorting import Sorter
+from ncl_jax.runs.sorting import UNSURE, Sorter
 from ncl_jax.runtime import console, startup
 from ncl_jax.runtime.files import partial_of, writing_whole
 from ncl_jax.storage.directory import RunDir
@@ -34,6 +37,7 @@ from ncl_jax.trust import sets
 # How image files begin, and what stands at the ninth byte of WebP, AVIF and HEIC; what else there is holds zeros.
 IMAGES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 WITHIN = (b"WEBP", b"avif", b"heic", b"mif1")
+MOST_NAMED = 10  # unreadable files that are named on the console, beside the file of the answers
 MOST_INPUT = 2**28  # bytes of names on standard input
 ESTIMATE = "estimate"  # the value of --prior for one that is estimated
 
@@ -62,7 +66,7 @@ def write_all(
 
     def to_file(write, answer):
         write(answer)
-        if "error" in answer:
+        if "error" in answer and summary.failed <= MOST_NAMED:
             console.say(text_line(answer, how), error=True)
 
     try:
@@ -145,7 +149,11 @@ def arguments(parser: Parser) -> None:
         help="new folder for links to the images (or copies), a folder per class; unsure ones apart",
     )
     trust.add_argument(
-        "--review", type=int, default=0, metavar="N", help="list the N images to check first, for the tail"
+        "--review",
+        type=int,
+        default=0,
+        metavar="N",
+        help="list the N images to check first: where doubt about rare classes is largest",
     )
 
 
@@ -174,7 +182,7 @@ def _how(args: argparse.Namespace, model: Model) -> How:
         return how
     weights = priors.read_numbers(args.weights, "--weights") if args.weights else None
     rule = model.set_rule(args.coverage, args.promise, weights)
-    for line in answers.rule_lines(rule, model.class_names):
+    for line in answers.rule_lines(rule, model.class_names, model.calibration().source, model.facts.split):
         console.say(line, error=True)
     return how._replace(rule=rule)
 
@@ -183,7 +191,8 @@ def main(args: argparse.Namespace) -> None:
     """The command."""
     out = _check(args)
     names = [n for name in args.images for n in (read_names() if name == "-" else [name]) if n]
-    files = find_files(names)
+    unused = Unused()
+    files = find_files(names, unused)
     startup.prepare()
     prior = None if args.prior == ESTIMATE else args.prior
     try:
@@ -205,7 +214,10 @@ def main(args: argparse.Namespace) -> None:
     how, found = _scored(args, model, files)
     summary = Summary(model, args.review)
     write_all(model, found, how, out, sorter, summary)
-    _end(summary, len(files), out, sorter)
+    results = directory.read_results() or {}
+    if results and tables.coincide(results):
+        console.say(f"note: {tables.why_they_coincide(results)}: disagreement says nothing about an image", error=True)
+    _end(summary, len(files), out, sorter, answers.why_unsure(how), unused, {} if args.prior else results)
 
 
 def _scored(args: argparse.Namespace, model: Model, files: list[str]) -> tuple[How, Iterable[Scored]]:
@@ -225,20 +237,37 @@ def _scored(args: argparse.Namespace, model: Model, files: list[str]) -> tuple[H
     return how._replace(shares=None if estimated.mix.refused else estimated.mix.shares), found
 
 
-def _end(summary: Summary, number: int, out: pathlib.Path | None, sorter: Sorter | None) -> None:
-    """The lines at the end. Raises DataError where files could not be read."""
+def _end(
+    summary: Summary,
+    number: int,
+    out: pathlib.Path | None,
+    sorter: Sorter | None,
+    unsure: str,
+    unused: Unused,
+    results: dict,
+) -> None:
+    """The lines at the end; `unsure`: what makes a prediction so, `results`: of the run, empty where it has none or the
+    prior was chosen. Raises DataError where files could not be read."""
     error = out is None  # standard output holds the answers
     if out is not None:
         console.say(f"wrote {out}: {number - summary.failed} of {number} files")
-        console.say_lines(next_steps.predicted(summary.failed))
+        console.say_lines(next_steps.predicted(results))
+        for line in unused.lines(pathlib.Path()):
+            console.say(line)
     console.say(summary.counts(), error=error)
     if summary.refused:
         console.say(f"unlike anything in training: {summary.refused:,} of {number - summary.failed:,}", error=error)
     if sorter:
-        console.say(f"sorted into {sorter.place}; in unsure/ of it: {summary.unsure:,}", error=error)
+        sure = summary.answered - summary.unsure
+        console.say(
+            f"sorted into {sorter.place}: {sure:,} in the folders of their classes, {summary.unsure:,} in {UNSURE}/, "
+            f"where {unsure}",
+            error=error,
+        )
     if chosen := summary.to_review():
-        console.say("to check first:", error=error)
+        console.say("to check first, the most doubt about the rarest classes before all others:", error=error)
         for line in chosen:
             console.say(f"  {line}", error=error)
     if summary.failed:
-        raise DataError(f"{summary.failed} of {number} files cannot be read")
+        where = "" if out is None else f": the column error of {out} gives the reasons"
+        raise DataError(f"{summary.failed} of {number} {'files' if number > 1 else 'file'} cannot be read{where}")

@@ -15,7 +15,7 @@ from ncl_jax.config import files as config_files
 from ncl_jax.config.fields import MAY_CHANGE, NOTES, differences, fields
 from ncl_jax.errors import ConfigError, NclError, one_line
 from ncl_jax.methods import METHODS
-from ncl_jax.runs import next_steps
+from ncl_jax.runs import durations, next_steps
 from ncl_jax.runs.resume import again
 from ncl_jax.runs.setup import is_first
 from ncl_jax.runs.train import train
@@ -109,7 +109,11 @@ def begun(args: argparse.Namespace) -> tuple[ml_collections.ConfigDict, str]:
         found = RunDir(args.workdir).has_begun() if args.workdir else False
         there = f"{args.workdir} holds a run: ncl-jax train --resume {args.workdir} continues it; " if found else ""
         raise ConfigError(f"{there}required: --config{EXAMPLE}; ncl-jax train --help shows all")
-    return read_config(args), args.workdir or f"runs/{config_files.run_name(args.config)}"
+    config, workdir = read_config(args), args.workdir or f"runs/{config_files.run_name(args.config)}"
+    if not RunDir(workdir).has_begun():
+        others = " ".join(map(next_steps.quoted, given(args)[1:]))
+        console.say_lines(durations.faster(config, args.config, others))
+    return config, workdir
 
 
 def resumed(args: argparse.Namespace) -> tuple[ml_collections.ConfigDict, str]:
@@ -132,6 +136,12 @@ def resumed(args: argparse.Namespace) -> tuple[ml_collections.ConfigDict, str]:
     return config, args.resume
 
 
+def given(args: argparse.Namespace) -> list[str]:
+    """The arguments that say what is trained, of a run that was begun by them."""
+    labels = [f"--labels={args.labels}"] if args.labels else []
+    return [f"--config={args.config}", *args.fields, *labels] if args.config is not None else []
+
+
 def main(args: argparse.Namespace) -> None:
     """The command: only reads the arguments, see `runs.train.train`."""
     limit = seconds("--time", args.time) if args.time else 0.0
@@ -144,7 +154,7 @@ def main(args: argparse.Namespace) -> None:
             config, workdir, extend=args.extend, tracker=args.tracker, folds=args.folds, limit=limit, accept_data=accept
         )
         if is_first():
-            console.say_lines(next_steps.after_training(RunDir(workdir), results))
+            console.say_lines(next_steps.after_training(RunDir(workdir), results, given(args)))
     except (jax.errors.JaxRuntimeError, ValueError) as error:
         if isinstance(error, ValueError) and "Gloo" not in str(error):  # as which a lost connection may come on CPUs
             raise

@@ -1,12 +1,14 @@
 """Pretrained backbones in a configuration: the fields that follow from a name of the table `models.named`."""
 
 import importlib.util
+import pathlib
+import re
 
 import ml_collections
 
 from ncl_jax.errors import ConfigError, did_you_mean
 from ncl_jax.models import FROZEN
-from ncl_jax.models.named import NAMED, Named
+from ncl_jax.models.named import DEFAULT, NAMED, Named
 
 NONE = "none"  # of the argument `pretrained`: random weights
 BATCH = 128
@@ -60,3 +62,18 @@ def use(
 def is_installed(named: Named) -> bool:
     """Whether the weights come with a package that is installed; those of the hub are not asked for."""
     return bool(named.sha256) and importlib.util.find_spec(named.weights.partition("/")[0]) is not None
+
+
+def installing(named: Named) -> str:
+    """How the words begin that tell how to use a backbone: with the installation of its weights, where they are not."""
+    return "" if is_installed(named) else f"{named.install}, then "
+
+
+def on_features(text: str) -> str:
+    """The `--config` of own images `text` with the default backbone, at its own image size; empty where it is of other
+    data, or chooses a backbone or its weights itself."""
+    name, _, arguments = text.partition(":")
+    if pathlib.PurePath(name).stem not in ("folder", "list") or re.search("(^|,)(backbone|pretrained)=", arguments):
+        return ""
+    kept = re.sub(r"(^|,)image_size=\d+", "", arguments)
+    return f"{name}:{kept},backbone={DEFAULT}"

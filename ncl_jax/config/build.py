@@ -228,8 +228,8 @@ def strategy(config: ml_collections.ConfigDict, mesh: Mesh | None) -> str:
     """How the experts are applied: by default as suits the platform and the network."""
     if config.run.strategy != "auto":
         return config.run.strategy
-    if is_frozen(config):
-        return "vmap"  # small matrix products
+    if on_features(config) or (is_frozen(config) and platform(mesh) != "tpu"):
+        return "vmap"  # matrix products, small or with the same frozen weights; of a TPU see docs/transformers.md
     chosen = STRATEGIES[platform(mesh)]
     # Where there is no packed form a TPU is better off with an expert's own convolutions than with grouped ones.
     return "unroll" if chosen == "packed" and config.model.backbone not in PACKED else chosen

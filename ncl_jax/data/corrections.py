@@ -33,7 +33,7 @@ def read(path: Path, source: Source) -> np.ndarray:
     """
     if path.suffix.lower() != ".csv":
         raise DataError(f"data.labels={path} must be a CSV file whose name ends in .csv")
-    entries, train = parse(path), source.splits["train"]
+    entries, train = parse(path, missing=()), source.splits["train"]
     rows = _rows(entries, [name_text(name_of(train.images, row)) for row in range(len(train))], path)
     corrected = train.labels.copy()
     seen: dict[int, int] = {}

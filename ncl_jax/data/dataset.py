@@ -64,6 +64,12 @@ class Data(NamedTuple):
     rows: np.ndarray | None = None  # int [N]: of the training images in their source
     groups: Mapping[str, np.ndarray] = {}  # of the images of each split, where they are grouped; objects [N]
     left_out: tuple[str, ...] = ()  # a line for every file, or row of a list, that is skipped
+    faults: tuple[str, ...] = ()  # what else is wrong with the data, a line each
+
+    def lines(self) -> list[str]:
+        """What is to be shown when a run starts, what makes figures doubtful first."""
+        warnings = [note for note in self.notes if note.startswith("warning: ")]
+        return [f"warning: {line}" for line in self.faults] + [*warnings, *(n for n in self.notes if n not in warnings)]
 
     def splits(self) -> dict[str, Split]:
         """All of them by name, train first."""
@@ -154,7 +160,8 @@ def load(
     of_group = groups.of_splits({"train": train, evaluated: test, **splits})
     left_out = tuple(f"{name}: {line}" for name, of_split in skipped.items() for _, line in of_split)
     notes = (*source.notes, *_said(labels, changed), *groups.remarks(of_group))
-    data = Data(facts, train, test, splits, notes, rows, of_group, left_out)
+    notes += groups.hints({"train": train, evaluated: test, **splits}, source.is_cut)
+    data = Data(facts, train, test, splits, notes, rows, of_group, left_out, tuple(source.faults))
     if hasattr(train.images, "names"):
         data = data._replace(facts=facts._replace(rows_checksum=checksum(data.listing())))
     return data

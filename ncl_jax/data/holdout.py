@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-RULE = 2  # written down with each run; runs from before it was have 1: the first of a class in a random order
+# Written down with each run; runs from before it was have 1: the first of a class in a random order. By rule 3 columns
+# of lists such as `Set` are splits too, and labels such as nan are missing; images are held out as by rule 2.
+RULE = 3
 
 
 def stratified(labels: np.ndarray, num_classes: int, share: float) -> np.ndarray:
@@ -50,7 +52,7 @@ def held_out(
       purpose: the split that they become: a test and a val split are chosen independently of each other.
       groups: the group of each image, [N]; each is held out whole or not at all, and a class that is in one group
         alone is kept.
-      rule: 1 or 2.
+      rule: 1, or 2 or 3.
       pinned: the splits that images have in a run, by their names: they stay there.
     """
     num_classes = int(labels.max(initial=-1)) + 1

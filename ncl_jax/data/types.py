@@ -85,6 +85,7 @@ class Source(NamedTuple):
     imbalance: float | None = None  # of a training set that is long-tailed and fixed; None: may be cut to a profile
     notes: tuple[str, ...] = ()  # lines to be shown when a run starts
     left_out: Mapping[str, Sequence[tuple[str, str]]] = {}  # by split: the class and what is wrong, of what is skipped
+    faults: Sequence[str] = ()  # lines on what is wrong, though it stops no run
     is_cut: bool = False  # whether test was held out of train by `holdout`
 
 

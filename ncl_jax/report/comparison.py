@@ -9,14 +9,13 @@ import numpy as np
 from ncl_jax.config.fields import MAY_CHANGE, METHOD_FILE, flatten, identities
 from ncl_jax.config.recipes import SCALED
 from ncl_jax.errors import ConfigError
-from ncl_jax.report import charts, glossary, plots, tables
+from ncl_jax.report import charts, comparable, glossary, plots, tables
 from ncl_jax.report.content import RunContent
 from ncl_jax.report.html import document, figure, folded, paragraph, table
 from ncl_jax.report.page import MOST_BYTES, sections
 
-SAME = ("dataset", "split", "class_counts", "rows_checksum")  # of `results.json`: what makes figures comparable
 COMPARED = ("accuracy", "many", "medium", "few")
-TRAINED = "trained epochs"  # beside the configuration's
+TRAINED, IMAGES = "trained epochs", "training images"  # beside the configuration's fields
 
 
 class Group(NamedTuple):
@@ -34,19 +33,6 @@ class Group(NamedTuple):
     def by_seed(self) -> dict[int, RunContent]:
         """The runs by their seed."""
         return {run.results["config"]["seed"]: run for run in self.runs}
-
-
-def check_same_data(runs: Sequence[RunContent]) -> None:
-    """Raises ConfigError where runs were trained or evaluated on different data."""
-    for run in runs[1:]:
-        for name in SAME:
-            one, other = runs[0].results.get(name), run.results.get(name)
-            if one != other:
-                shown = f": {one} and {other}" if isinstance(one, str) else ""
-                raise ConfigError(
-                    f"{runs[0].name} and {run.name} differ in {name}{shown}: figures on different data cannot be "
-                    "compared; make a report of each"
-                )
 
 
 def group(runs: Sequence[RunContent]) -> list[Group]:
@@ -77,7 +63,8 @@ def _check_seeds(members: Sequence[RunContent]) -> None:
 def _fields(run: RunContent) -> dict:
     (config,) = identities(flatten(run.config))
     fields = {name: value for name, value in config.items() if name != "seed" and not name.startswith(MAY_CHANGE)}
-    return fields | {TRAINED: run.results["epoch"]}
+    images = f"{run.facts.num_train} ({str(run.results.get('rows_checksum'))[:6]})"
+    return fields | {TRAINED: run.results["epoch"], IMAGES: images}
 
 
 def _distinct(one: Group, groups: Sequence[Group]) -> str:
@@ -114,11 +101,12 @@ def differences(one: Group, base: Group, figure: str) -> list[float | None]:
 
 def page(runs: Sequence[RunContent], with_images: bool = True) -> str:
     """The page of several runs; `with_images`: see `page.page`. Raises ConfigError for runs on different data."""
-    check_same_data(runs)
+    comparable.check_same_test_images(runs)
     groups = group(runs)
     title = f"{len(runs)} runs on {runs[0].data}"
     parts = [
         f"<h1>{escape(title)}</h1>",
+        paragraph(comparable.different_training(runs), "warn"),
         means(groups),
         paired(groups),
         f'<div class="pair">{strips(groups)}{lines(groups)}</div>',
@@ -138,6 +126,7 @@ def means(groups: Sequence[Group]) -> str:
     first = leading(groups)
     shown = [first, *(name for name in ("accuracy", "classes", "f1", "many", "medium", "few", "ece") if name != first)]
     shown = [name for name in [*shown, "mean expert"] if any(None not in one.values(name) for one in groups)]
+    shown = [name for name in shown if name not in COMPARED[1:] or name in compared(groups)]
     heads = ("%", "runs", *(tables.HEADS.get(name, name) for name in shown))
     rows = [(one.name, str(len(one.runs)), *(spread(one.values(name)) for name in shown)) for one in groups]
     known = [[value for value in one.values(first) if value is not None] for one in groups]
@@ -152,6 +141,12 @@ def means(groups: Sequence[Group]) -> str:
     )
 
 
+def compared(groups: Sequence[Group]) -> list[str]:
+    """The accuracy, and that of the groups of classes, of which some run has several."""
+    known = {name for one in groups for run in one.runs for name in tables.groups_of(run.results["ensemble"])}
+    return [name for name in COMPARED if name == "accuracy" or name in known]
+
+
 def leading(groups: Sequence[Group]) -> str:
     """The figure by which groups are compared: the mean of classes where the test set is not balanced."""
     known = all(tables.mean_of_classes(run.results) is not None for one in groups for run in one.runs)
@@ -161,7 +156,7 @@ def leading(groups: Sequence[Group]) -> str:
 def paired(groups: Sequence[Group]) -> str:
     """The differences to the first group, seed by seed."""
     base, rows = groups[0], []
-    shown = COMPARED if leading(groups) == "accuracy" else ("classes", *COMPARED)
+    shown = compared(groups) if leading(groups) == "accuracy" else ["classes", *compared(groups)]
     for one in groups[1:]:
         found = {name: differences(one, base, name) for name in shown}
         if found["accuracy"]:
@@ -175,7 +170,8 @@ def paired(groups: Sequence[Group]) -> str:
 
 def strips(groups: Sequence[Group]) -> str:
     """Every run's accuracy overall and by group of classes."""
-    rows = [(one.name, [run.name for run in one.runs], {name: one.values(name) for name in COMPARED}) for one in groups]
+    shown = compared(groups)
+    rows = [(one.name, [run.name for run in one.runs], {name: one.values(name) for name in shown}) for one in groups]
     return figure(plots.svg(charts.strips(rows), "accuracy of every run"), "Every run, a point.")
 
 

@@ -22,6 +22,10 @@ class Remark(NamedTuple):
     text: str
     items: Sequence[str] = ()
 
+    def is_warning(self) -> bool:
+        """Whether it makes figures doubtful."""
+        return self.text.startswith("warning: ")
+
     def __str__(self) -> str:
         more = [f"... and {len(self.items) - NAMED} more"] if len(self.items) > NAMED else []
         return "\n    ".join([self.text, *self.items[:NAMED], *more])
@@ -62,11 +66,12 @@ def lines(data: Data, found: Findings) -> list[Remark]:
     said = []
     if len(found.leaked.first):
         places = [f"{data.place('train', i)} is nearly {data.place(split, j)}" for i, j in _pairs(found.leaked)]
-        text = f"near duplicates of training images in {split}: {len(places)}"
+        text = f"warning: near duplicates of training images in {split}: {len(places)}"
         if found.accuracy is not None:
             whole, rest = (f"{100 * share:.1f} %" for share in found.accuracy)
             text += f" (accuracy of ridge regression on the features {whole}, without them {rest})"
-        said.append(Remark(text, places))
+        advice = "" if data.groups else "; group_by= keeps bursts and cameras whole (docs/data.md)"
+        said.append(Remark(text + advice, places))
     if len(found.repeated.first):
         places = [f"{data.place('train', i)} is nearly {data.place('train', j)}" for i, j in _pairs(found.repeated)]
         said.append(Remark(f"near duplicates among training images: {len(places)}", places))
@@ -89,17 +94,31 @@ def _pairs(pairs: Pairs) -> list[tuple[int, int]]:
     return list(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
 
 
+# The columns of `suspected_labels.csv`.
+SUSPECTED = {
+    "file": "the training image",
+    "label": "the suggested class: what --labels takes for the label; write another class there, or - to remove the "
+    "image",
+    "given": "the label that the image has now",
+    "suggested": "the class that it seems to be of",
+    "margin": "the natural logarithm of the given over the suggested class's probability: -3 is 20 to 1 against the "
+    "label, -7 is 1,100 to 1",
+    "probability": "of the suggested class, where all classes are equally likely",
+    "neighbours_vote": "the share of the votes of the ten nearest images, each over the size of its class, that the "
+    "suggested class has",
+    "group": "of the given class: many, medium or few training images",
+}
+
+
 def suspected_labels(data: Data, suspects: Suspects) -> str:
-    """`suspected_labels.csv`. The column `label` holds the given label: what is written there instead is the correction
-    that `--labels` takes."""
+    """`suspected_labels.csv`: corrections for `--labels`, of which one deletes those that one disagrees with."""
     names, groups = data.facts.class_names, group_names(data)
-    heads = ("file", "label", "given", "suggested", "margin", "probability", "neighbours_vote", "group")
     rows = []
     for index, row in enumerate(suspects.rows.tolist()):
-        given = int(data.train.labels[row])
+        given, suggested = names[data.train.labels[row]], names[suspects.suggested[index]]
         numbers = (suspects.margin[index], suspects.probability[index], suspects.vote[index])
         rows.append((
-            file_name(data, "train", row), names[given], names[given], names[suspects.suggested[index]],
-            *(f"{number:.3f}" for number in numbers), groups[given],
+            file_name(data, "train", row), suggested, given, suggested, *(f"{number:.3f}" for number in numbers),
+            groups[data.train.labels[row]],
         ))  # fmt: skip
-    return spreadsheet.table(heads, rows)
+    return spreadsheet.table(tuple(SUSPECTED), rows)

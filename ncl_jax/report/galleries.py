@@ -57,9 +57,7 @@ def worst(of: Shown) -> Html:
         words += " Marked are those whose nearest training images are all of the predicted class."
     items = [_mistake(of, row, near.get(row, []), row in alike) for row in rows]
     body = f'<div class="grid large">{"".join(items)}</div>' if items else paragraph("Every prediction is right.")
-    sure = bool(rows) and float(found.confidence[0, rows[-1]]) >= 0.5
-    title = "The most confident mistakes" if sure or not rows else "The mistakes, the most confident first"
-    heading = f'<h2 id="{of.prefix}-worst">{title}</h2>'
+    heading = f'<h2 id="{of.prefix}-worst">Mistakes, the most confident first</h2>'
     return Html(heading + paragraph(words if items else "", "soft") + _gone(of) + body)
 
 

@@ -70,3 +70,9 @@ def folded(summary: str, content: str, name: str = "", kind: str = "") -> Html:
     """Something that is opened on demand; `name` is what links lead to."""
     attributes = (f' id="{escape(name)}"' if name else "") + (f' class="{kind}"' if kind else "")
     return Html(f"<details{attributes}><summary>{text(summary)}</summary>{content}</details>")
+
+
+def capital(words: str) -> str:
+    """The words with a capital at the beginning, unless there is a path or a name of a file."""
+    first = words.partition(" ")[0].rstrip(":,")
+    return words if any(mark in first for mark in "/\\.") else f"{words[:1].upper()}{words[1:]}"

@@ -9,14 +9,15 @@ import numpy as np
 from ncl_jax.data.dataset import Data
 from ncl_jax.data.longtail import count_labels
 from ncl_jax.errors import printable
-from ncl_jax.report import charts, plots
-from ncl_jax.report.findings import Findings, Remark, file_name, group_names
-from ncl_jax.report.html import Html, document, figure, folded, paragraph, table
+from ncl_jax.report import charts, html, plots
+from ncl_jax.report.findings import SUSPECTED, Findings, Remark, file_name, group_names
+from ncl_jax.report.html import Html, capital, document, figure, folded, paragraph, table
 from ncl_jax.report.thumbnails import Thumbnails
 from ncl_jax.trust.duplicates import Pairs
 
 PICTURES = 4_200_000  # bytes of all pictures; the page stays below 5 MB
 SHOWN_PAIRS, SHOWN_SUSPECTS, SHOWN_OUTLIERS, SHOWN_CLASSES, LISTED = 40, 20, 40, 60, 200
+FOLDED_SUSPECTS = 150  # of a group of classes, beside those that are shown
 OF_CLASS = 4  # pictures of each class
 MOST_ODDS = 1000  # that are told apart: no temperature makes larger ones mean what they say
 GROUPS = {"many": "more than 100", "medium": "20 to 100", "few": "fewer than 20"}  # training images
@@ -39,11 +40,10 @@ def page(of: Inspected) -> str:
     pictures = Thumbnails(of.data.splits(), PICTURES)
     counts = of.data.facts.class_counts
     title = f"{of.name}: {sum(counts):,} training images in {len(counts):,} classes"
-    parts = [
-        f"<h1>{escape(title)}</h1>", summary(of), leaked(of, pictures), suspects(of, pictures),
-        repeated(of, pictures), outliers(of, pictures), remarks(of), classes(of, pictures),
-    ]  # fmt: skip
-    return document(title, "\n".join([*parts, pictures.style()]))
+    above = [f"<h1>{escape(title)}</h1>", summary(of), leaked(of, pictures), suspects(of, pictures)]
+    below = [repeated(of, pictures), outliers(of, pictures), remarks(of), classes(of, pictures)]
+    folded_away = more_suspects(of, pictures)  # last: pictures that all see have the room first
+    return document(title, "\n".join([*above, folded_away, *below, pictures.style()]))
 
 
 def summary(of: Inspected) -> Html:
@@ -61,9 +61,7 @@ def summary(of: Inspected) -> Html:
         said.append(f'<a href="#leaked">{text} images</a>: remove them from one of the two.{shares}')
     if found.suspects is not None and (count := len(found.suspects.rows)):
         text = f"{_plural(count, 'label')} may be wrong"
-        said.append(
-            f'<a href="#suspects">{text}</a>: look at them, and correct those that are in <code>{TABLE}</code>.'
-        )
+        said.append(f'<a href="#suspects">{text}</a>: look at them; <code>{TABLE}</code> corrects those that are.')
     if count := len(found.repeated.first):
         text = f"{_plural(count, 'training image')} {_are(count)} nearly {_a(count)} of others"
         said.append(f'<a href="#repeated">{text}</a>.')
@@ -74,7 +72,7 @@ def summary(of: Inspected) -> Html:
     if found.unjudged:
         count = len(found.unjudged)
         said.append(f"Labels of {_plural(count, 'class', 'classes')} of fewer than 3 images cannot be judged.")
-    said += [escape(printable(note[:1].upper() + note[1:])) + "." for note in found.notes]
+    said += [escape(capital(printable(note))) + "." for note in found.notes]
     listed = "".join(f"<li>{line}</li>" for line in said or ["Nothing was found that would spoil a run."])
     return Html(f'<div class="verdict"><ul>{listed}</ul></div>')
 
@@ -118,23 +116,54 @@ def _pairs(of, pictures, pairs, split, name, heading, text) -> Html:
 
 def suspects(of: Inspected, pictures: Thumbnails) -> Html:
     """Suspected labels by group, each beside the nearest images of the given and of the suggested class."""
-    found, of_classes = of.found.suspects, group_names(of.data)
+    found = of.found.suspects
     if found is None or of.found.examples is None or not len(found.rows):
         return Html()
     text = (
         "Two views that leave the image itself out agree on another class: a classifier, for which all classes are "
-        "equally likely, and the nearest images. Many of these labels are right: the picture decides. To correct "
-        f"labels, edit the column label of {TABLE} (a class, or - to remove the image) and pass --labels={TABLE}."
+        "equally likely, and the nearest images. Many of these labels are right: the picture decides."
     )
-    parts = [f'<h2 id="suspects">Labels that may be wrong</h2>{paragraph(text, "soft")}']
-    for group, size in GROUPS.items():
-        places = [i for i, row in enumerate(found.rows) if of_classes[of.data.train.labels[row]] == group]
-        if places:
-            shown = f", the {SHOWN_SUSPECTS} most probable" if len(places) > SHOWN_SUSPECTS else ""
-            parts.append(f"<h3>{len(places):,} in classes of {size} training images{shown}</h3>")
-            items = "".join(_suspect(of, pictures, i) for i in places[:SHOWN_SUSPECTS])
-            parts.append(f'<div class="grid large">{items}</div>')
+    how = Html(
+        f"To correct the others, delete the rows of <code>{TABLE}</code> whose labels are right, and pass the table: "
+        f"<code>ncl-jax train ... --labels={TABLE}</code>. Its column <code>label</code> holds the suggested class; "
+        "another class may be written there, or - to remove the image."
+    )
+    parts = [f'<h2 id="suspects">Labels that may be wrong</h2>{paragraph(text, "soft")}{paragraph(how)}']
+    for words, places in _by_group(of):
+        shown = f", the {SHOWN_SUSPECTS} most probable" if len(places) > SHOWN_SUSPECTS else ""
+        parts.append(f"<h3>{len(places):,}{words}{shown}</h3>")
+        items = "".join(_suspect(of, pictures, i) for i in places[:SHOWN_SUSPECTS])
+        parts.append(f'<div class="grid large">{items}</div>')
     return Html("".join(parts))
+
+
+def more_suspects(of: Inspected, pictures: Thumbnails) -> Html:
+    """The suspected labels that `suspects` has no room for, folded away, and the columns of the table."""
+    found = of.found.suspects
+    if found is None or of.found.examples is None or not len(found.rows):
+        return Html()
+    parts = []
+    for words, places in _by_group(of):
+        rest = places[SHOWN_SUSPECTS:]
+        if rest:
+            items = "".join(_suspect(of, pictures, i) for i in rest[:FOLDED_SUSPECTS])
+            left_out = len(rest) - FOLDED_SUSPECTS
+            more = paragraph(f"{left_out:,} more are in {TABLE}.") if left_out > 0 else ""
+            parts.append(folded(f"The other {len(rest):,}{words}", f'<div class="grid large">{items}</div>{more}'))
+    listed = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in SUSPECTED.items())
+    return Html("".join(parts) + folded(f"The columns of {TABLE}", f"<dl>{listed}</dl>"))
+
+
+def _by_group(of: Inspected) -> list[tuple[str, list[int]]]:
+    """The suspected labels by group of their classes: words for it, none where all classes are in one, and places."""
+    found, groups = of.found.suspects, group_names(of.data)
+    assert found is not None
+    by_group = []
+    for group, size in GROUPS.items():
+        words = f" in classes of {size} training images" if len(set(groups)) > 1 else " labels"
+        places = [i for i, row in enumerate(found.rows) if groups[of.data.train.labels[row]] == group]
+        by_group.append((words, places))
+    return [(words, places) for words, places in by_group if places]
 
 
 def _suspect(of, pictures, index) -> str:
@@ -180,8 +209,9 @@ def remarks(of: Inspected) -> Html:
         for remark in every:
             more = [f"... and {len(remark.items) - LISTED:,} more"] if len(remark.items) > LISTED else []
             items = "".join(f"<li>{escape(printable(item))}</li>" for item in [*remark.items[:LISTED], *more])
-            text = printable(remark.text[:1].upper() + remark.text[1:])
-            parts.append(folded(text, f"<ul>{items}</ul>", kind=kind) if items else paragraph(text, kind))
+            text = capital(printable(remark.text.removeprefix("warning: ")))
+            mark = "warn" if remark.is_warning() else kind
+            parts.append(folded(text, f"<ul>{items}</ul>", kind=mark) if items else paragraph(text, mark))
     return Html("".join(parts)) if len(parts) > 1 else Html()
 
 
@@ -199,10 +229,11 @@ def classes(of: Inspected, pictures: Thumbnails) -> Html:
         seen = rows[of_class == label][:OF_CLASS].tolist()
         strip = "".join(pictures.show("train", row, names[label]) for row in seen)
         cells = [f"{numbers[label]:,}" for numbers in counts.values()]
-        lines.append([printable(names[label]), *cells, groups[label], Html(f'<div class="strip">{strip}</div>')])
-    chart = plots.svg(charts.class_sizes(of.name, data.facts.class_counts), "sizes of the classes")
+        group = [groups[label]] if len(set(groups)) > 1 else []
+        lines.append([printable(names[label]), *cells, *group, Html(f'<div class="strip">{strip}</div>')])
+    chart = plots.svg(charts.class_sizes(of.name, data.facts.class_counts, names), "sizes of the classes")
     more = f"Shown are the {SHOWN_CLASSES // 2} largest and smallest of {len(order):,}." if left_out else ""
-    heads = ["class", *counts, "group", "training images"]
+    heads = ["class", *counts, *(["group"] if len(set(groups)) > 1 else []), "training images"]
     return Html(f"<h2>Classes</h2>{figure(chart, kind='single')}{paragraph(more)}{table(heads, lines, -1)}")
 
 
@@ -214,7 +245,7 @@ def _image(of, pictures, split, row, words="") -> str:
 
 
 def _code(of, split, row) -> str:
-    return f"<code>{escape(file_name(of.data, split, row))}</code>"
+    return html.file_name(file_name(of.data, split, row))
 
 
 def _plural(count: int, one: str, many: str = "") -> str:

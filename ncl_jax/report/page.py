@@ -3,6 +3,7 @@
 from html import escape
 
 from ncl_jax.config.fields import flatten
+from ncl_jax.errors import printable
 from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.evaluation.shown import Pair
 from ncl_jax.report import (
@@ -128,7 +129,10 @@ def facts(run: RunContent) -> str:
         "checksum of the training images": str(results.get("rows_checksum", "")),
     }  # fmt: skip
     listed = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items())
-    return f"<h2>The run</h2><dl>{listed}</dl>"
+    notes = [line for line in results.get("data_notes", ()) if not line.startswith("warning: ")]
+    of_data = "".join(f"<li>{escape(printable(line))}</li>" for line in notes)
+    known = f"<h3>Notes on the data</h3><ul>{of_data}</ul>" if notes else ""
+    return f"<h2>The run</h2><dl>{listed}</dl>{known}"
 
 
 def figures(run: RunContent) -> str:
@@ -142,7 +146,7 @@ def figures(run: RunContent) -> str:
     names, rows = baselines(run.results)
     if not rows:
         return found
-    worse = _sentence(worse_than(run.results)) or "The run is at least as good as each of them."
+    worse = _sentence(worse_than(run.results)) or "None of them is better than the run by more than chance."
     simple = table(["%", *names], [(name, *cells) for name, cells in rows])
     return found + "<h3>Simple classifiers on the frozen features</h3>" + paragraph(worse) + simple
 
@@ -199,9 +203,9 @@ def confidence(run: RunContent, found: Predictions, prefix: str) -> str:
         for p, title in enumerate(titles)
     ]
     text = (
-        "How often a prediction is right at each confidence; the numbers are test images, bars of few say little. "
-        "Below the dashed line the model is too sure of itself, above it it is less sure than it could be. ECE, the "
-        f"expected calibration error, is the mean distance from that line. {verdict.calibration(found)}"
+        "How often a prediction is right at each confidence; the numbers are of test images, and bars of few say "
+        "little. Below the dashed line the model is too sure of itself, above it it is less sure than it could be. "
+        f"ECE, the expected calibration error, is the mean distance from that line. {verdict.calibration(found)}"
     )
     panels = "".join(figure(chart) for chart in drawn)
     return f'<h2>Confidence</h2><p class="soft">{text}</p><div class="panels">{panels}</div>'

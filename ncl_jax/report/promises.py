@@ -1,6 +1,6 @@
 """What a run promises: prediction sets, predictions that are left to a person, images unlike those of training."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ncl_jax.report.charts import percent
@@ -38,7 +38,7 @@ def _sets(found: dict[str, Any]) -> list[Html]:
             f" {found['without_promise']} classes have too few of these images for a promise of their own: the promise "
             "is about all classes together."
         )
-    groups = [name for name in GROUPS if found["sets"]["marginal"][name]["coverage"] is not None]
+    groups = _several(name for name in GROUPS if found["sets"]["marginal"][name]["coverage"] is not None)
     heads = ("promised", "true class in the set", "mean over classes", *groups, "classes under a half",
              "classes in a set", *(f"of {name}" for name in groups))  # fmt: skip
     rows = [(f"{wanted} % {words}", *_row(found["sets"][promise], groups)) for promise, words in NAMES.items()]
@@ -61,7 +61,7 @@ def _selective(lines: Sequence[dict[str, Any]]) -> list[Html]:
         "Accuracy where the least certain predictions are left to a person. One limit holds for all images, so that "
         "one group of classes may lose more of them than another."
     )
-    groups = [name for name in GROUPS if lines[0][name]["refused"] is not None]
+    groups = _several(name for name in GROUPS if lines[0][name]["refused"] is not None)
     heads = ("answered", "accuracy", *(f"{name} (left to a person)" for name in groups))
     rows = [
         (f"{percent(of['answered'], 0)} %", _share(of["accuracy"]),
@@ -74,13 +74,21 @@ def _selective(lines: Sequence[dict[str, Any]]) -> list[Html]:
 def _unlike(found: dict[str, Any] | None) -> list[Html]:
     if not found:
         return []
-    shares = ", ".join(f"{_share(found[name])} of {name}" for name in GROUPS if found[name] is not None)
+    groups = _several(name for name in GROUPS if found[name] is not None)
+    shares = ", ".join(f"{_share(found[name])} of {name}" for name in groups)
+    by_group = f" ({shares})" if shares else ""
     level = percent(found["level"], 0)
     words = (
-        f"{_share(found['all'])} of the test images are unlike anything in training at the {level} % level ({shares}); "
+        f"{_share(found['all'])} of the test images are unlike anything in training at the {level} % level{by_group}; "
         f"about {level} % would be by chance. Images of classes that look like known ones are not found in this way."
     )
     return [Html("<h3>Unlike anything in training</h3>"), paragraph(words)]
+
+
+def _several(groups: Iterable[str]) -> list[str]:
+    """Groups of classes; none where all classes are in one, whose figures are those of all."""
+    found = list(groups)
+    return found if len(found) > 1 else []
 
 
 def _share(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """The figures of a run as a text table."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -12,6 +13,12 @@ COLUMNS = ("accuracy", "many", "medium", "few", "nll", "ece")
 MEANS = {"classes": "mean of classes", "f1": "macro F1"}  # beside the accuracy
 HEADS = {"accuracy": "accuracy", **MEANS, "many": "many", "medium": "medium", "few": "few", "nll": "NLL", "ece": "ECE"}
 SHOWN = 0.0005  # 0.05 %, or thousandths of a nat: differences below it are rounded away
+_HEAD = "--config.model.classifier=linear --config.model.standardize=True --config.model.head_start=random"
+SAME_HEAD = {  # what trains a head that is much the same as a simple classifier
+    "linear, cross-entropy": f"method=ce and {_HEAD}",
+    "linear, balanced softmax": f"method=balanced_softmax and {_HEAD}",
+}
+CONFIDENT = 1.96  # standard errors that a difference exceeds by chance in one case of 20
 UNEQUAL = 1.5  # the largest class's test images over those of the smallest, above which the mean of classes comes first
 
 
@@ -24,7 +31,7 @@ def table(results: dict) -> str:
     shown = _keys(results)
     wide = [max(8, len(HEADS[key]) + 2) for key in shown]
     lines = [" " * 18 + "".join(f"{HEADS[key]:>{width}}" for key, width in zip(shown, wide, strict=True))]
-    for name, cells in columns(results):
+    for name, cells in columns(results)[: 1 if coincide(results) else None]:
         lines.append(f"{name:<18}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, wide, strict=True)))
     places = digits_of(results)
     if (means := class_means(results)) and groups_of(means):
@@ -36,7 +43,7 @@ def table(results: dict) -> str:
         kl, top1 = results["disagreement"]["kl"], results["disagreement"]["top1"]
         lines.append(_disagreement_line("experts disagree %", top1, 100))
         lines.append(_disagreement_line("KL (nats)", kl, 1))
-    lines += [line for line in (blind(results), other_prior(results)) if line]
+    lines += [line for line in (untested(results), blind(results), other_prior(results)) if line]
     lines += _baseline_lines(results)
     if results.get("best_on_test"):
         best = results["best_on_test"]
@@ -48,7 +55,8 @@ def table(results: dict) -> str:
 def _keys(results: dict) -> list[str]:
     """The columns: what counts most comes first; means over classes where they are known."""
     known = [key for key in MEANS if _mean(results, 0, key) is not None]
-    first = ["classes", "accuracy"] if "classes" in known and is_unequal(results) else ["accuracy", "classes"]
+    means_first = results.get("means_first", is_unequal(results))
+    first = ["classes", "accuracy"] if "classes" in known and means_first else ["accuracy", "classes"]
     groups = groups_of(results["ensemble"])
     return [key for key in [*first, "f1", *groups, "nll", "ece"] if key in known or key not in MEANS]
 
@@ -98,6 +106,17 @@ def mean_of_classes(results: dict) -> float | None:
     return _mean(results, 0, "classes") if is_unequal(results) else None
 
 
+def untested(results: dict) -> str:
+    """What means are over, where classes have no test image; empty otherwise."""
+    counts = results.get("test_counts") or [1]
+    there = sum(count > 0 for count in counts)
+    return (
+        ""
+        if there == len(counts)
+        else f"means of classes and macro F1 are over the {there} of {len(counts)} classes with images"
+    )
+
+
 def blind(results: dict) -> str:
     """What is reached without looking at the images, where the test set is not balanced; empty otherwise."""
     if not is_unequal(results):
@@ -106,19 +125,18 @@ def blind(results: dict) -> str:
     share, chance = tested[training.argmax()] / tested.sum(), 1 / (tested > 0).sum()
     return (
         f"without looking at the images: always naming the largest class is right for {100 * share:.1f} % of them, "
-        f"{100 * chance:.1f} % as a mean of classes; guessing, for {100 / len(tested):.1f} %"
+        f"{100 * chance:.1f} % as a mean of classes; guessing among the tested classes, for {100 * chance:.1f} %"
     )
 
 
 def other_prior(results: dict) -> str:
-    """A sentence where the training images' class shares would give another share of right answers; empty otherwise."""
+    """A sentence where the training images' class shares would give more right answers; empty otherwise."""
     moved, own = results.get("moved"), results["ensemble"]["accuracy"]
     mean = _mean(results, 0, "classes")
     if not moved or mean is None or not is_unequal(results):
         return ""
     number, places = sum(results["test_counts"]), digits_of(results)
-    low, high = (float(bound) for bound in wilson(own * number, number))
-    if low <= moved["accuracy"] <= high:
+    if moved["accuracy"] <= float(wilson(own * number, number)[1]):
         return ""
     shares = f"{100 * moved['accuracy']:.{places}f} % of the images instead of {100 * own:.{places}f} %"
     means = f"{100 * moved['class_mean']:.{places}f} % instead of {100 * mean:.{places}f} % as a mean of classes"
@@ -166,19 +184,37 @@ def _leading(results):
 
 
 def worse_than(results: dict) -> str:
-    """A sentence where a simple classifier on the frozen features is better than the run; empty where none is."""
+    """A sentence where a simple classifier on the frozen features is better than the run by more than chance, and what
+    trains that one; empty where none is."""
     found, key, places = results.get("baselines") or {}, _leading(results), digits_of(results)
     if not found:
         return ""
     of = {name: (_of_classes(row) if key == "classes" else row["accuracy"]) or 0 for name, row in found.items()}
     best = max(of, key=lambda name: of[name])
     own = _mean(results, 0, "classes") if key == "classes" else results["ensemble"]["accuracy"]
-    if own >= of[best]:
+    if of[best] - own <= _chance(results, found[best], key):
         return ""
     pair = f"{100 * own:.{places}f} % against {100 * of[best]:.{places}f} %" + " as a mean of classes" * (
         key == "classes"
     )
-    return f"the run is worse than a simple classifier on the frozen features ({best}): {pair}"
+    trained = f". ncl-jax train with {SAME_HEAD[best]} trains that one" if best in SAME_HEAD else ""
+    return f"the run is worse than a simple classifier on the frozen features ({best}): {pair}{trained}"
+
+
+def _chance(results, row, key):
+    """The difference between the run and another classifier that other test images would make, at 95 %; as if they were
+    not the same images for both, which is the more careful. 0 for results of before the test images were counted."""
+    counts = np.array(results.get("test_counts", ()), float)
+    if not counts.sum():
+        return 0.0
+    pairs: Iterable[tuple[float | None, float | None]] = [(results["ensemble"]["accuracy"], row["accuracy"])]
+    if key == "classes":
+        pairs = zip(results["ensemble"]["per_class"], row["per_class"], strict=True)
+    spread = np.array([sum(p * (1 - p) for p in pair if p is not None) for pair in pairs])
+    if key == "classes":
+        there = counts > 0
+        return CONFIDENT * float(np.sqrt((spread[there] / counts[there]).sum())) / int(there.sum())
+    return CONFIDENT * math.sqrt(spread.sum() / counts.sum())
 
 
 def predictors(results: dict) -> list[tuple[str, dict]]:
@@ -210,7 +246,11 @@ def coincide(results: dict) -> bool:
 def why_they_coincide(results: dict) -> str:
     """A sentence on experts that give the same answers."""
     frozen = results.get("config", {}).get("model", {}).get("freeze") == FROZEN
-    why = ": on a frozen backbone all learn the same from the same features" if frozen else ""
+    why = (
+        ": on frozen features all learn the same; model.num_experts=1 reaches the same for a part of the training"
+        if frozen
+        else ""
+    )
     return f"the {len(results['experts'])} experts give the same answers{why}; the ensemble stands for each of them"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ncl_jax.errors import printable
 from ncl_jax.evaluation import shown
 from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.evaluation.shown import Pair
@@ -13,9 +14,10 @@ from ncl_jax.report.classes import ClassFigures
 from ncl_jax.report.content import RunContent
 from ncl_jax.report.html import Html, link, paragraph, text
 from ncl_jax.report.tables import digits_for, other_prior, worse_than
-from ncl_jax.trust.intervals import wilson
+from ncl_jax.trust.intervals import at_most, wilson
 
-FAILS = 0.5  # a class whose interval ends below surely fails
+FAILS = 0.5  # a class whose share of recognised images is surely below this fails
+SURE = 0.975  # the confidence of what is called sure
 NAMED = 8  # classes that are named in a sentence
 WANTED = 5  # classes that need images
 TOO_FEW = 10  # test images of a class, of which fewer say little
@@ -38,11 +40,13 @@ def section(
     return Html(
         '<section class="verdict">'
         + paragraph(_accuracy(of))
+        + paragraph(_together(run))
         + paragraph(_baselines(of))
         + paragraph(_failing(of, linked))
         + paragraph(_uncertain(of, linked))
         + paragraph(_sentence(worse_than(run.results)))
         + paragraph(_sentence(other_prior(run.results)))
+        + _of_data(run)
         + (f"<h3>What to do next</h3><ul>{listed}</ul>" if listed else "")
         + "</section>"
     )
@@ -76,6 +80,22 @@ def _accuracy(of: ClassFigures) -> Html:
     )
 
 
+def _together(run: RunContent) -> str:
+    """That the interval is too narrow where test images are of groups."""
+    number = run.results.get("test_groups", 0)
+    return (
+        f"The test images are of {number:,} cameras, sites or the like (data.group_by), and those of one are alike: "
+        "the interval takes each image by itself and is too narrow."
+    ) * bool(number)
+
+
+def _of_data(run: RunContent) -> str:
+    """What makes the figures doubtful, of what was found when the data was read."""
+    lines = [line.removeprefix("warning: ") for line in run.results.get("data_notes", ()) if line.startswith("warning")]
+    listed = "".join(f"<li>{text(printable(line))}</li>" for line in lines)
+    return f"<h3>What makes the figures doubtful</h3><ul>{listed}</ul>" if lines else ""
+
+
 def _baselines(of: ClassFigures) -> str:
     """What one gets without looking at the images."""
     tested = of.tested > 0
@@ -83,15 +103,21 @@ def _baselines(of: ClassFigures) -> str:
     chance = 1 / tested.sum()
     return (
         "Without looking at the images: always naming the largest class is right for "
-        f"{percent(float(majority))} % of the images and {percent(float(chance))} % as a mean over classes; guessing, "
-        f"for {percent(1 / len(tested))} %."
+        f"{percent(float(majority))} % of the images and {percent(float(chance))} % as a mean over classes; guessing "
+        f"among the tested classes, for {percent(float(chance))} %."
     )
 
 
+def _failed(of: ClassFigures) -> list[int]:
+    """The classes that surely fail, the lowest first: so few of their images are recognised that the true share is
+    below `FAILS` with a confidence of 97.5 %."""
+    high = at_most(of.right, of.tested, SURE)
+    return [c for c in _lowest_first(of) if high[c] < FAILS]
+
+
 def _failing(of: ClassFigures, linked: Callable) -> Html:
-    """The classes that surely fail, the lowest first."""
-    order = _lowest_first(of)
-    fails = [c for c in order if of.high[c] < FAILS]
+    """The classes that surely fail."""
+    order, fails = _lowest_first(of), _failed(of)
     if not fails:
         low = of.recall[order].mean() - LOWER
         lowest = [f"{linked([c])} ({_recognised(of, c)})" for c in order[:3] if of.recall[c] < low]
@@ -119,7 +145,8 @@ def _recognised(of: ClassFigures, c: int) -> str:
 
 def _uncertain(of: ClassFigures, linked: Callable) -> Html:
     """The classes of which the test images say little."""
-    lacking, little = np.flatnonzero(of.tested == 0), np.flatnonzero((of.tested > 0) & (of.tested < TOO_FEW))
+    lacking, few = np.flatnonzero(of.tested == 0), np.flatnonzero((of.tested > 0) & (of.tested < TOO_FEW))
+    little = few[~np.isin(few, _failed(of))]
     said = []
     for classes, words in ((lacking, "no test image: nothing is known"),
                            (little, f"fewer than {TOO_FEW} test images: the figures say little")):  # fmt: skip
@@ -170,7 +197,8 @@ def _suspicious(run: RunContent, found: Predictions, rows: Sequence[int]) -> str
 def _images(of: ClassFigures, linked: Callable) -> list[Html]:
     """Which classes need images, and which have enough and are recognised badly all the same."""
     bound = float(of.right.sum() / of.tested.sum())
-    lowest = [c for c in _lowest_first(of) if of.high[c] < bound]
+    high = at_most(of.right, of.tested, SURE)
+    lowest = [c for c in _lowest_first(of) if of.tested[c] >= TOO_FEW and high[c] < bound]
     small = [c for c in lowest if of.training[c] < FEW_TRAINING][:WANTED]
     large = [c for c in lowest if of.training[c] >= FEW_TRAINING][:WANTED]
     said = []
@@ -216,7 +244,7 @@ def _temperature(found: Predictions) -> Html:
     if not said:
         return Html()
     return Html(
-        f"{said} A temperature corrects the probabilities and leaves the predictions as they are: pass "
+        f"{said} A temperature corrects the probabilities and leaves the predicted classes as they are: pass "
         "<code>--temperature=val</code> to predict, evaluate and export. It needs a val split: "
         "<code>--config.data.val_share=0.1</code> splits one off in training."
     )

@@ -119,10 +119,15 @@ def mix_lines(model: Model, found: Estimated) -> list[str]:
     return lines
 
 
-def rule_lines(rule: Rule, class_names: Sequence[str]) -> list[str]:
-    """What is printed about the promise of prediction sets."""
+def rule_lines(rule: Rule, class_names: Sequence[str], calibrated: str = "", evaluated: str = "") -> list[str]:
+    """What is printed about the promise of prediction sets; `calibrated`: what on, of `trust.SOURCES`, where it is
+    known; `evaluated`: the split that the run's figures are of."""
     of = {"marginal": "of all images", "macro": "of a class's images, on average over the classes"}[rule.promise]
-    lines = [f"sets: they hold the true class for {100 * rule.coverage:g} % {of}; calibrated on {rule.number:,} images"]
+    source = f" ({calibrated})" if calibrated else ""
+    share = f"{100 * rule.coverage:g} % {of}"
+    lines = [f"sets: they hold the true class for {share}; calibrated on {rule.number:,} images{source}"]
+    if calibrated == trust.SOURCES[1] and evaluated == "val":
+        lines.append("note: those are the images that the run's figures are of; train --folds=5 calibrates on others")
     if np.isinf(rule.thresholds).any():
         always = int(np.isinf(rule.thresholds).sum())
         lines.append(f"note: {always} classes are in every set: too few images to calibrate this coverage on")
@@ -134,6 +139,16 @@ def rule_lines(rule: Rule, class_names: Sequence[str]) -> list[str]:
         more = ", ..." if len(rule.without) > MOST_COUNTED else ""
         lines.append(f"note: no promise for {len(rule.without)} classes without a calibration image: {named}{more}")
     return lines
+
+
+def why_unsure(how: How) -> str:
+    """What makes an answer unsure, in words: what `answers` goes by."""
+    reasons = [
+        (how.rule is not None, "its set does not hold exactly one class"),
+        (how.refuse is not None, "it is unlike anything in training"),
+        (how.rule is None and how.refuse is None, f"no class has a probability of {100 * UNSURE:g} %"),
+    ]
+    return " or ".join(text for applies, text in reasons if applies)
 
 
 def measured_with(model: Model) -> Any:
@@ -151,13 +166,14 @@ class Summary:
         self._model, self._review, self._rarity = model, review, 1 / np.maximum(model.facts.class_counts, 1)
         self._counts: collections.Counter[str] = collections.Counter()
         self._best: list[tuple[float, int, str]] = []
-        self.unsure = self.failed = self.refused = 0
+        self.unsure = self.failed = self.refused = self.answered = 0
 
     def add(self, one: Scored, answer: dict[str, Any], shares: np.ndarray | None) -> None:
         """Takes an answer into account."""
         if one.error:
             self.failed += 1
             return
+        self.answered += 1
         self._counts[answer["top"][0]["label"]] += 1
         self.unsure += answer["unsure"]
         self.refused += answer.get("refused", False)

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from ncl_jax.config import build, schedule
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
-from ncl_jax.runs import messages, timing, trunk
+from ncl_jax.runs import durations, timing, trunk
 from ncl_jax.runs.setup import Run, is_first, replan, restart
 from ncl_jax.runtime import console
 
@@ -48,7 +48,7 @@ def _views_that_fit(plan, variables, data, pace):
         return given
     one, seconds = trunk.seconds_for_image(plan, variables, data.train), FEATURES * pace.left()
     views = max([1, *(number for number, count in enumerate(images, 1) if count * one <= seconds)])
-    for line in messages.fitted_views(pace.limit, views, given, images[views - 1] * one, seconds):
+    for line in durations.fitted_views(pace.limit, views, given, images[views - 1] * one, seconds):
         console.say(line)
     return views
 
@@ -83,7 +83,7 @@ def fit(
     seconds = SHARE * run.pace.left() - run.pace.compilation - ENDING
     epochs = most_epochs(given, seconds, epoch_seconds, run.pace.evaluation or 0.0, noted["extend"])
     epochs = int(multihost_utils.broadcast_one_to_all(np.int32(epochs))) if jax.process_count() > 1 else epochs
-    for line in messages.fitted(run.pace, epochs, given.epochs, epoch_seconds, epoch_seconds > seconds):
+    for line in durations.fitted(run.pace, given, epochs, epoch_seconds, epoch_seconds > seconds):
         run.log.print(line)
     config, views = run.config, run.config.data.cached_views
     if epochs < given.epochs:

@@ -7,12 +7,14 @@ import jax
 import numpy as np
 
 from ncl_jax.errors import Interrupted
-from ncl_jax.runs import keeping, messages, timing
+from ncl_jax.runs import durations, keeping, messages, timing
 from ncl_jax.runs.divergence import check_finite
 from ncl_jax.runs.setup import Run
 from ncl_jax.runtime.interrupt import Interrupt
 from ncl_jax.storage import records
 from ncl_jax.training import steps
+
+BETWEEN = 1.0  # seconds: of epochs that are shorter some have no line
 
 
 def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> bool:
@@ -48,7 +50,9 @@ def train_epoch(run: Run, epoch: int, interrupt: Interrupt) -> bool:
     record |= {"waited": (run.feed.waited - waited) / seconds} if run.feed.cut else {}
     run.progress["images_per_second"].append(speed)
     run.log.write("train", record)
-    run.log.print(messages.epoch_line(record, run.epochs, seconds, expected(run, epoch + 1).seconds))
+    if is_shown(run, epoch + 1):
+        run.shown = run.pace.clock()
+        run.log.print(messages.epoch_line(record, run.epochs, seconds, expected(run, epoch + 1).seconds))
     collapsed = None if run.on_features or run.frozen is not None else messages.collapse_warning(record)
     for warning in filter(None, (collapsed, messages.wait_warning(record))):
         run.log.print(warning)
@@ -59,6 +63,12 @@ def is_due(run: Run, epoch: int) -> bool:
     """Whether the run is evaluated after an epoch (from 1): by epochs, or by the clock."""
     by_epochs = timing.is_evaluated(run.config, epoch, run.epochs)
     return by_epochs or run.pace.evaluation_due(run.config.eval_minutes)
+
+
+def is_shown(run: Run, epoch: int) -> bool:
+    """Whether an epoch (from 1) has its line on the console: one that is evaluated, or a second after the last line;
+    `metrics.jsonl` has all."""
+    return run.evaluation is not None or epoch in (1, run.epochs) or run.pace.clock() - run.shown >= BETWEEN
 
 
 def expected(run: Run, done: int) -> timing.Estimate:
@@ -112,7 +122,7 @@ def show(run: Run, last: steps.Metrics, steps_done: int, *, text: str) -> None:
     run.log.advance(steps_done, f"{text} loss {loss:.3f}", timed=counts)
     if run.pace.is_known and not run.is_estimated:
         run.is_estimated = True
-        for line in messages.estimate(expected(run, int(run.state.step) // run.length), run.config):
+        for line in durations.estimate(expected(run, int(run.state.step) // run.length), run.config):
             run.log.print(line)
 
 

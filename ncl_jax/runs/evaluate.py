@@ -80,11 +80,11 @@ def _evaluate(
     config, plan, facts = loaded.config, loaded.plan, loaded.plan.facts
     assert plan.mesh is not None
     checks.check_against_data(config, facts.num_train, facts.num_classes)
-    if data_dir is not None:
+    if data_dir is not None and data is None:
         config.data.dir = data_dir
     own = same_data(config, directory) if whole else None
     if data is not None:
-        test, notes = new_data(config, facts, data, data_dir)
+        test, notes = new_data(config, directory, data, data_dir)
     else:
         test, notes = (own.test, []) if own is not None else data_left(config, directory)
     divide = find_temperature(loaded, None, temperature)

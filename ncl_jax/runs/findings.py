@@ -4,14 +4,14 @@ With a frozen backbone its features are compared; otherwise only pixels, which s
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 from scipy.special import softmax
 
-from ncl_jax.config import build
+from ncl_jax.config import backbone, build
 from ncl_jax.data.dataset import Data
 from ncl_jax.data.images.examine import Examined
 from ncl_jax.data.longtail import CONVENTIONS
@@ -20,6 +20,7 @@ from ncl_jax.evaluation import baselines, temperature
 from ncl_jax.models.named import DEFAULT, NAMED
 from ncl_jax.report.findings import Findings
 from ncl_jax.runs import pretrained, trunk
+from ncl_jax.runs.next_steps import quoted
 from ncl_jax.trust import duplicates, labels, left_out, outliers
 from ncl_jax.trust.neighbours import nearest, unit
 
@@ -38,13 +39,16 @@ class Compared(NamedTuple):
     features: np.ndarray  # float32 [N, D]
 
 
-def find(config: ml_collections.ConfigDict, data: Data, examined: dict[str, Examined]) -> Findings:
+def find(
+    config: ml_collections.ConfigDict, data: Data, examined: dict[str, Examined], command: Sequence[str] = ()
+) -> Findings:
     """Compares the images of train and of the split that is evaluated.
 
     Args:
       config: of a run.
       data: its data.
       examined: the images of each split, by its name.
+      command: the value of `--config` and the arguments after it, where they are known.
     """
     none = np.zeros(0, int)
     empty = duplicates.Pairs(none, none, np.zeros(0), np.zeros(0))
@@ -56,7 +60,7 @@ def find(config: ml_collections.ConfigDict, data: Data, examined: dict[str, Exam
     rows = {name: np.flatnonzero([bool(content) for content in part.contents]) for name, part in examined.items()}
     if not all(len(rows[name]) for name in ("train", data.facts.split)):
         return Findings(empty, empty, "nothing")
-    features, note = of_backbone(config, data, rows)
+    features, note = of_backbone(config, data, rows, command)
     train, test = (
         _compared(data, examined, name, rows[name], features.get(name)) for name in ("train", data.facts.split)
     )
@@ -66,7 +70,7 @@ def find(config: ml_collections.ConfigDict, data: Data, examined: dict[str, Exam
     leaked = duplicates.between(train.features, test.features, train.small, test.small, limit, alone)
     found = Findings(
         leaked._replace(first=train.rows[leaked.first], second=test.rows[leaked.second]),
-        repeated._replace(first=train.rows[repeated.first], second=train.rows[repeated.second]),
+        _of_two_files(repeated, train.rows, data.train.images),
         f"the features of {config.model.pretrained} and their pixels" if features else "their pixels alone",
         notes=[note] if note else [],
     )
@@ -79,8 +83,15 @@ def find(config: ml_collections.ConfigDict, data: Data, examined: dict[str, Exam
     return _of_labels(found, data, train, near)
 
 
+def _of_two_files(pairs: duplicates.Pairs, rows: np.ndarray, images: Any) -> duplicates.Pairs:
+    """The pairs by their rows in the split, without those of one file that a list names twice."""
+    first, second, names = rows[pairs.first], rows[pairs.second], getattr(images, "names", None)
+    kept = np.ones(len(first), bool) if names is None else np.asarray(names[first] != names[second], bool)
+    return duplicates.Pairs(first[kept], second[kept], pairs.distances[kept], pairs.differences[kept])
+
+
 def of_backbone(
-    config: ml_collections.ConfigDict, data: Data, rows: Mapping[str, np.ndarray]
+    config: ml_collections.ConfigDict, data: Data, rows: Mapping[str, np.ndarray], command: Sequence[str] = ()
 ) -> tuple[dict[str, np.ndarray], str]:
     """The features of a frozen backbone, from the cache or computed now, or why there are none.
 
@@ -88,13 +99,16 @@ def of_backbone(
       config: of a run.
       data: its data.
       rows: the images that can be read, int `[N]`, of train and of the split that is evaluated.
+      command: as for `find`.
 
     Returns:
       Features float32 `[N, D]` by the split's name, and nothing; or nothing, and the reason.
     """
     what = "labels and outliers need the features of a pretrained backbone"
     if not build.is_frozen(config):
-        return {}, f"{what}: pass --config=...:backbone={DEFAULT} ({NAMED[DEFAULT].install})"
+        text = backbone.on_features(command[0]) if command else ""
+        words = map(quoted, [f"--config={text}", *command[1:]]) if text else [f"--config=...,backbone={DEFAULT}"]
+        return {}, f"{what}: {backbone.installing(NAMED[DEFAULT])}ncl-jax inspect {' '.join(words)}"
     plan = build.make_plan(config, data.facts)
     try:
         start = pretrained.load(config, plan)

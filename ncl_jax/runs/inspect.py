@@ -1,6 +1,7 @@
 """Looking at a data set: what it holds, what would stop or spoil a run, and what comparing its images says."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import ml_collections
@@ -24,12 +25,20 @@ class Files(NamedTuple):
     suspected: pathlib.Path  # table of suspected labels; only written where labels could be judged
 
 
-def inspect(config: ml_collections.ConfigDict, files: Files) -> list[Remark]:
-    """Prints what the data is, writes the page, and returns what would stop or spoil a run with it.
+class Outcome(NamedTuple):
+    """What was found, beside what is only worth knowing."""
+
+    problems: list[Remark]  # would stop or spoil a run
+    warnings: list[Remark]  # make figures doubtful
+
+
+def inspect(config: ml_collections.ConfigDict, files: Files, command: Sequence[str] = ()) -> Outcome:
+    """Prints what the data is, writes the page, and returns what is wrong.
 
     Args:
       config: of the run.
       files: what is written.
+      command: the value of `--config` and the arguments after it, where they are known.
 
     Raises:
       ConfigError: a bad value.
@@ -46,22 +55,23 @@ def inspect(config: ml_collections.ConfigDict, files: Files) -> list[Remark]:
     console.say_text(overview.summary(data, examined))
     for line in remarks.suggestions(config, data, examined["train"].sizes):
         console.say(line)
-    known, found = remarks.remarks(config, data, examined), find(config, data, examined)
-    for remark in [*known, *findings.lines(data, found)]:
-        console.say_text(f"note: {remark}")
+    known, found = remarks.remarks(config, data, examined), find(config, data, examined, command)
+    said = [*known, *findings.lines(data, found)]
+    for remark in said:
+        console.say_text(str(remark) if remark.is_warning() else f"note: {remark}")
     problems = remarks.problems(config, data, examined)
     for remark in problems:
         console.say_text(f"problem: {remark}")
     fields = config.data
     name = expand("data.dir", fields.dir).absolute().name if fields.name in ("folder", "list") else fields.name
     contents = {files.picture: plots.drawn(
-        charts.class_sizes(name, data.facts.class_counts), files.picture.suffix[1:].lower()
+        charts.class_sizes(name, data.facts.class_counts, data.facts.class_names), files.picture.suffix[1:].lower()
     )}  # fmt: skip
     contents[files.page] = inspection.page(inspection.Inspected(name, data, found, problems, known)).encode()
     if found.suspects is not None:
         contents[files.suspected] = valid_utf8(findings.suspected_labels(data, found.suspects))
     _write(contents, files, len(problems))
-    return problems
+    return Outcome(problems, [remark for remark in said if remark.is_warning()])
 
 
 def _write(contents: dict[pathlib.Path, bytes], files: Files, problems: int) -> None:

@@ -6,27 +6,27 @@ from typing import Any
 import jax
 import ml_collections
 
-from ncl_jax.config import adapted, backbone, build, recipes
+from ncl_jax.config import adapted, build, choose
 from ncl_jax.config.fields import flatten
 from ncl_jax.data.dataset import Data, Facts
 from ncl_jax.data.images import decode, pixels
 from ncl_jax.errors import printable
+from ncl_jax.methods import METHODS
 from ncl_jax.methods.ncl import WEIGHTS
 from ncl_jax.methods.terms import WORDS, in_words
-from ncl_jax.models.named import DEFAULT, NAMED
 from ncl_jax.report import tables
-from ncl_jax.runs.timing import Estimate, Pace
+from ncl_jax.runs import durations
+from ncl_jax.runs.durations import RAMPED
 from ncl_jax.runtime import extras
 
 # Features whose share of dead ones is above, or whose mean is below, carry next to nothing: docs/short_schedules.md.
 COLLAPSED_DEAD, COLLAPSED_MEAN = 0.5, 0.02
 WAITED = 0.1  # a larger share of an epoch spent waiting for data is worth a word
+WEIGHT_FIELDS = (*(f"loss.{name}" for name in WEIGHTS), "loss.diversity", "contrast.weight")
 RECIPE = (
-    "data.image_size", "data.augment", "model.backbone", "model.depth", "loss.name", "loss.num_hard",
+    "data.image_size", "data.augment", "model.backbone", "model.depth", "loss.num_hard",
     "optim.batch_size", "optim.learning_rate", "optim.schedule", "optim.warmup_epochs", "loss.ramp_steps",
 )  # fmt: skip
-SOON, LONG = 20, 30 * 60  # seconds: shorter runs are not estimated, for longer ones it is said what is faster
-RAMPED = ("ncl", "nclpp", "distilled", "dbm")  # what grows its WEIGHTS over loss.ramp_steps
 UNREAD_ON_FEATURES = ("data.augment",)
 SHOWN_CLASSES = 200  # of larger sets the first and the last are shown
 
@@ -41,13 +41,13 @@ def opening(
 ) -> str:
     """What is about to run, before anything else; `notes` are of the machine, `noted` of the run (`RunDir.begin`),
     `device` is in words."""
-    rate, extend = build.learning_rates(config)[-1], noted["extend"]
+    rates, extend = build.learning_rates(config).tolist(), noted["extend"]
     length = noted.get("steps_per_epoch") or data.facts.num_train // config.optim.batch_size
     lines = [
         description(data.facts, config, config.epochs + extend, device, workdir), recipe(config), *pretraining(config),
         *notes,
-        *left_out(data.facts), *data.notes, *scaled(config, noted.get("scaled", {})),
-        *ramp(config, length), *extension(config.epochs, extend, rate), "initialising",
+        *left_out(data.facts), *data.lines(), *durations.scaled(config, noted.get("scaled", {})),
+        *durations.ramp(config, length), *durations.extension(config.epochs, extend, rates), "initialising",
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -69,7 +69,7 @@ def description(facts: Facts, config: ml_collections.ConfigDict, epochs: int, de
 
 
 def pretraining(config: ml_collections.ConfigDict) -> list[str]:
-    """What a frozen backbone means, or that photographs would be better off with one."""
+    """What a frozen backbone means."""
     if build.on_features(config):
         what = f"{config.model.backbone} from model.pretrained={config.model.pretrained}"
         return [
@@ -77,47 +77,31 @@ def pretraining(config: ml_collections.ConfigDict) -> list[str]:
             "by all experts, which take seconds to train. Training from random weights "
             "(backbone=resnet18,pretrained=none) takes hours and usually ends lower"
         ]
-    own = config.data.name in ("folder", "list") and config.data.image_size > recipes.LARGEST_SMALL
-    named = NAMED[DEFAULT]
-    if own and not config.model.pretrained and not backbone.is_installed(named):
-        return [
-            "photographs are trained from random weights here, for hours. With pretrained features it takes minutes "
-            f"and usually ends higher: {named.install}, then the same command in another --workdir"
-        ]
     return []
 
 
 def recipe(config: ml_collections.ConfigDict) -> str:
-    """The fields that people change most and that the run reads, as they would be passed."""
+    """The method, and the fields that people change most and that the run reads, as they would be passed."""
     fields, unread = flatten(config), UNREAD_ON_FEATURES if build.on_features(config) else ()
+    if config.loss.name in RAMPED and not any(config.loss[name] for name in WEIGHTS):
+        unread = (*unread, "loss.num_hard", "loss.ramp_steps")
     shown = " ".join(f"{name}={fields[name]}" for name in RECIPE if name not in unread)
-    return f"recipe: {shown} (any field: --config.FIELD=VALUE)"
+    return f"method: {method(config)}\nrecipe: {shown} (any field: --config.FIELD=VALUE)"
 
 
-def scaled(config: ml_collections.ConfigDict, before: dict) -> list[str]:
-    """What of a schedule was scaled to the length of the run, from what it had been."""
-    old, new = flatten(before), flatten(config)
-    changed = [f"{name} {old[name]} to {new[name]}" for name in old if name in new and old[name] != new[name]]
-    return (
-        [f"changed to fit the run's length ({config.epochs} epochs) or --time: {', '.join(changed)}"] if changed else []
-    )
+def method(config: ml_collections.ConfigDict) -> str:
+    """The name of the method and what it computes."""
+    name = choose.method_of(config)
+    known = METHODS.get(name.partition(" ")[0])
+    return f"{name} ({known.description.replace('`', '')})" if known else name
 
 
-def ramp(config: ml_collections.ConfigDict, steps_per_epoch: int) -> list[str]:
-    """Why the loss rises at first, where it does."""
-    steps, grow = config.loss.ramp_steps, [name for name in WEIGHTS if config.loss[name]]
-    if not steps or not grow or config.loss.name not in RAMPED:
-        return []
-    return [
-        f"over the first {steps} steps ({steps / max(steps_per_epoch, 1):.2g} epochs) the loss terms for hard "
-        "categories and for distillation between experts are switched on gradually (ramp): the loss rises meanwhile, "
-        "which is expected"
-    ]
-
-
-def loss_terms(names: Collection[str]) -> str:
-    """What a loss is the sum of, in words with the terms' names in `metrics.jsonl`."""
-    terms = [f"{WORDS[name]} ({name})" if name in WORDS else name for name in in_order(names)]
+def loss_terms(names: Collection[str], config: ml_collections.ConfigDict, fed: Mapping[str, Sequence[str]]) -> str:
+    """What a loss is the sum of, in words with the terms' names in `metrics.jsonl`; without those whose
+    weight is 0. `fed`: the fields that each is made with, see `Objective.fields`."""
+    fields = flatten(config)
+    count = [n for n in in_order(names) if all(fields.get(f, 1) for f in fed.get(n, ()) if f in WEIGHT_FIELDS)]
+    terms = [f"{WORDS[name]} ({name})" if name in WORDS else name for name in count]
     return f"the loss, the smaller the better, is the sum of: {', '.join(terms)}"
 
 
@@ -126,97 +110,27 @@ def in_order(names: Collection[str]) -> list[str]:
     return [*filter(names.__contains__, WORDS), *(name for name in names if name not in WORDS)]
 
 
+def computing_features(images: int, views: int, name: str) -> list[str]:
+    """What is about to take minutes; nothing where the features of all `name` images are in the cache."""
+    if not images:
+        return []
+    each = f", {views} views of each" if views > 1 else ""
+    return [
+        f"computing the features of {images:,} {name} images{each}: they are kept in the cache for other runs on the "
+        "same images, and all are computed again when an image is added, changed or removed"
+    ]
+
+
 def epoch_line(record: dict, epochs: int, seconds: float, left: float) -> str:
     """The epoch on the console; `seconds` it took, `left` for what follows."""
     shown = [name for name in in_order(record["parts"]) if record["parts"][name]]
     parts = ", ".join(f"{in_words(name)} {record['parts'][name]:.3f}" for name in shown)
     return (
         f"epoch {record['epoch']}/{epochs}: loss {record['loss']:.3f} ({parts}), "
-        f"learning rate {record['learning_rate']:.4g}, {record['images_per_second']:.0f} images/s, {seconds:.1f} s"
+        f"learning rate {record['learning_rate']:.4g}, {record['images_per_second']:,.0f} images/s, {seconds:.1f} s"
         + (f" ({100 * record['waited']:.0f} % waiting for data)" if "waited" in record else "")
-        + (f", {duration(left)} left" if record["epoch"] < epochs else "")
+        + (f", {durations.duration(left)} left" if record["epoch"] < epochs else "")
     )
-
-
-def estimate(found: Estimate, config: ml_collections.ConfigDict) -> list[str]:
-    """How long a run will take, before it takes it, and what would make it shorter where that is long; nothing for
-    one that is over soon."""
-    if found.seconds < SOON:
-        return []
-    line = (
-        f"this run will take about {duration(found.seconds)}: {found.epochs} epochs of {duration(found.epoch)}, "
-        f"{found.evaluations} evaluations of {duration(found.evaluation)}. Ctrl-C saves and stops it; the same command "
-        "continues"
-    )
-    return [line, f"shorter: {'; '.join(shorter(config))}"] if found.seconds > LONG else [line]
-
-
-def shorter(config: ml_collections.ConfigDict) -> list[str]:
-    """What would make a run shorter, the most useful first; each in another --workdir."""
-    named, own = NAMED[DEFAULT], config.data.name in ("folder", "list")
-    frozen, size = build.on_features(config), config.data.image_size
-    found = [
-        (own and not frozen, f"pretrained features, in minutes: backbone={DEFAULT} ({named.install})"),
-        (True, "a new run with --time=30m, which chooses the number of epochs"),
-        (not frozen and size >= 128, f"smaller images, image_size={size // 2}"),
-        (not frozen and config.model.depth >= 50, "a smaller network, --config.model.depth=18"),
-        (build.has_contrast(config) or config.loss.copies > 1, "method=ncl_supervised, with one view of each image"),
-    ]  # fmt: skip
-    return [text for applies, text in found if applies]
-
-
-def fitted(pace: Pace, epochs: int, wanted: int, epoch_seconds: float, is_too_long: bool) -> list[str]:
-    """How many epochs a run with a limit gets; `is_too_long`: not even one of them fits."""
-    took = f"an epoch takes {duration(epoch_seconds)}, an evaluation {duration(pace.evaluation or 0)}"
-    limit = f"--time={duration(pace.limit)}"
-    if is_too_long:
-        return [
-            f"warning: {limit} is not enough for one epoch ({took}): the run ends in the middle of it. A smaller "
-            "network, smaller images or pretrained features are faster"
-        ]
-    if epochs == wanted:
-        return [f"{limit}: all {epochs} epochs fit; {took}"]
-    return [f"{limit}: {epochs} of {wanted} epochs fit, and the schedule is scaled to them; {took}"]
-
-
-def fitted_views(limit: float, views: int, wanted: int, needed: float, seconds: float) -> list[str]:
-    """How many training views of each image a run with a limit gets; `needed`: seconds for their features, of
-    `seconds` that there are."""
-    took = f"--time={duration(limit)}: the features take about {duration(needed)}"
-    if needed > seconds:
-        return [
-            f"warning: {took} even with one view of each training image, so the run takes longer than that. A smaller "
-            "image_size is faster; the features are kept for other runs on the same images"
-        ]
-    fewer = f", with {views} of the {wanted} views of each training image (data.cached_views)" if views < wanted else ""
-    return [f"{took}{fewer}"]
-
-
-def stopped_early(best: dict, epoch: int, patience: int) -> str:
-    """Why a run ended before its last epoch: its val split (`early`) did not improve."""
-    return (
-        f"stopped early after epoch {epoch}: for {patience} epochs (run.patience) the val split did not get better "
-        f"than {100 * best['accuracy']:.2f} % after epoch {best['epoch']}. The figures are those of the last epoch"
-    )
-
-
-def time_up(epoch: int, epochs: int) -> str:
-    """Why a run ended before its last epoch."""
-    return f"the time is up after epoch {epoch} of {epochs}: the figures are of this state; the same command continues"
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `45 s`, `12 min` or `3 h 05 min`."""
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 2 else f"{seconds:.1f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def extension(epochs: int, extend: int, rate: float) -> list[str]:
-    """What extending a run does to its schedule."""
-    text = f"extended by {extend} epochs, from {epochs} to {epochs + extend}: they are trained at the schedule's last "
-    return [text + f"learning rate, {rate:.4g}; everything before stays the same"] if extend else []
 
 
 def other_machine(before: dict, now: dict) -> list[str]:
@@ -254,7 +168,7 @@ def other_pixels(rule: int, of_files: bool) -> list[str]:
 def size(params: Any) -> str:
     """What is about to be compiled."""
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
-    return f"compiling the training step of {count / 1e6:.3g} million parameters (all experts together)"
+    return f"compiling the training step of {count:,} parameters (all experts together)"
 
 
 def collapse_warning(record: dict) -> str | None:
@@ -288,16 +202,18 @@ def left_out(facts: Facts) -> list[str]:
             f"{count} of {printable(name)}" for name, count in sorted(classes.items(), key=lambda item: -item[1])[:10]
         )
         lines.append(
-            f"unreadable {split} images that are skipped: {sum(classes.values())} ({worst}); skipped.txt lists them"
+            f"skipped in {split} (unreadable, or without a label, a file or an image): {sum(classes.values()):,} "
+            f"({worst}); skipped.txt lists them"
         )
     return lines
 
 
 def evaluation_line(results: dict) -> str:
-    """An evaluation on the console."""
+    """An evaluation on the console; `split`: what it is of."""
     ensemble, single = results["ensemble"], tables.mean_expert(results["experts"])["accuracy"]
     groups = {name: ensemble[name] for name in ("many", "medium", "few")}
     cells = ", ".join(f"{name} {'-' if value is None else f'{100 * value:.2f}'}" for name, value in groups.items())
     means = tables.mean_of_classes(results)
     first = "" if means is None else f"mean of classes {100 * means:.2f} %, "
-    return f"  {first}test accuracy {100 * ensemble['accuracy']:.2f} % ({cells}), mean expert {100 * single:.2f} %"
+    split = results.get("split", "test")
+    return f"  {first}{split} accuracy {100 * ensemble['accuracy']:.2f} % ({cells}), mean expert {100 * single:.2f} %"

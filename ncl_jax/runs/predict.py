@@ -7,6 +7,7 @@ import numpy as np
 
 from ncl_jax.data.images import parallel
 from ncl_jax.data.sources import folder
+from ncl_jax.data.sources.walk import Unused
 from ncl_jax.errors import DataError
 from ncl_jax.evaluation.predictor import combine, disagreement
 from ncl_jax.runs.load import Model
@@ -26,12 +27,13 @@ class Scored(NamedTuple):
     known: float = 1.0  # the p-value of `Model.known`, where it was asked for
 
 
-def find_files(names: Sequence[str]) -> list[str]:
-    """The image files that arguments name, there or not. Raises DataError for none, or a folder without images."""
+def find_files(names: Sequence[str], unused: Unused | None = None) -> list[str]:
+    """The image files that arguments name, there or not; `unused` counts what else is in their folders. Raises
+    DataError for none, or a folder without images."""
     found: list[str] = []
     for name in names:
         path = expand("IMAGE", name)
-        inside = sorted(file for file, _ in folder.image_files(path)) if path.is_dir() else [str(path)]
+        inside = sorted(file for file, _ in folder.image_files(path, unused)) if path.is_dir() else [str(path)]
         if not inside:
             raise DataError(f"{path} holds no image file")
         found += inside

@@ -173,6 +173,8 @@ def _from_run(config, plan, path) -> Start:
 
 
 def _note(record, variables, left_out):
+    if record["name"] in NAMED:  # whose file and checksum `results.json` names
+        return f"starting from {record['name']} (license {record['license']})"
     where = ", ".join(f"{name} {value}" for name, value in record.items() if name != "name")
     return f"starting from {record['name']} ({where}): {len(jax.tree.leaves(variables))} arrays; {left_out}"
 

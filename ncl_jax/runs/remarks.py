@@ -16,8 +16,8 @@ from ncl_jax.report.findings import Remark
 
 
 def suggestions(config: ml_collections.ConfigDict, data: Data, sizes: np.ndarray) -> list[str]:
-    """What suits these data, a line for each field, beside what the configuration has; with a frozen backbone neither
-    the size of the images, which is the backbone's, nor the data loader is to be chosen."""
+    """What suits these data and differs from what the configuration has, a line for each field; with a frozen backbone
+    neither the size of the images, which is the backbone's, nor the data loader is to be chosen."""
     fitted = ml_collections.ConfigDict(config.to_dict())
     recipes.fit_batch(fitted, data.facts.num_train)
     values = {
@@ -32,11 +32,11 @@ def suggestions(config: ml_collections.ConfigDict, data: Data, sizes: np.ndarray
         whole = not all(views.resizes(name) for name in build.view_names(config)) or alike(sizes)
         values |= {"data.image_size": size, "data.feed": "resident" if small and whole else "stream"}
     present = flatten(config)
-    marks = {
-        name: "" if present[name] in (value, "auto") else f"  (the configuration has {present[name]})"
+    lines = [
+        f"these data suggest --config.{name}={value} (the configuration has {present[name]})"
         for name, value in values.items()
-    }
-    lines = ["suggested:", *(f"  --config.{name}={value}{marks[name]}" for name, value in values.items())]
+        if present[name] not in (value, "auto")
+    ]
     if frozen:
         side, name = config.data.image_size, config.model.pretrained
         lines.append(f"features of {name} at {side} pixels, computed once: docs/features.md")
@@ -53,6 +53,7 @@ def problems(config: ml_collections.ConfigDict, data: Data, examined: dict[str, 
         if name != "train" and (pairs := examine.shared(examined["train"], part)):
             places = _places(data, "train", name, pairs)
             found.append(Remark(f"images that are both in train and in {name}: {len(pairs)} of {name}", places))
+    found += map(Remark, data.faults)
     if data.left_out and not config.data.skip_unreadable:
         found.append(Remark(_skipped(data), data.left_out))
     try:
@@ -63,7 +64,7 @@ def problems(config: ml_collections.ConfigDict, data: Data, examined: dict[str, 
 
 
 def _skipped(data: Data) -> str:
-    return f"rows of lists without a label or a file: {len(data.left_out)}"
+    return f"rows of lists or classes without a label, a file or an image: {len(data.left_out)}"
 
 
 def remarks(config: ml_collections.ConfigDict, data: Data, examined: dict[str, Examined]) -> list[Remark]:
@@ -80,7 +81,7 @@ def remarks(config: ml_collections.ConfigDict, data: Data, examined: dict[str, E
         if part.flat.any():
             lines = [data.place(name, row) for row in np.flatnonzero(part.flat).tolist()]
             found.append(Remark(f"images of one colour, or nearly, in {name}: {len(lines)}", lines))
-    same, other = examine.repeated(data.train, examined["train"])
+    same, other = (_of_two_files(data, pairs) for pairs in examine.repeated(data.train, examined["train"]))
     if other:
         places = _places(data, "train", "train", other)
         found.append(Remark(f"training images that are in two classes: {len(other)}", places))
@@ -88,6 +89,12 @@ def remarks(config: ml_collections.ConfigDict, data: Data, examined: dict[str, E
         places = _places(data, "train", "train", same)
         found.append(Remark(f"training images that repeat an earlier one of their class: {len(same)}", places))
     return found
+
+
+def _of_two_files(data: Data, pairs: examine.Pairs) -> list[tuple[int, int]]:
+    """The pairs without those of one file that a list names twice, which its own lines name."""
+    names = getattr(data.train.images, "names", None)
+    return [pair for pair in pairs if names is None or names[pair[0]] != names[pair[1]]]
 
 
 def _places(data: Data, first: str, second: str, pairs: examine.Pairs) -> list[str]:

@@ -11,6 +11,7 @@ from ncl_jax.evaluation.predictions import Predictions
 from ncl_jax.report import charts, classes, page, spreadsheet
 from ncl_jax.report.content import Names, RunContent
 from ncl_jax.report.plots import png
+from ncl_jax.runs import messages
 from ncl_jax.runs.assess import Assessed
 from ncl_jax.runtime import console
 from ncl_jax.runtime.files import valid_utf8, write_together
@@ -94,6 +95,9 @@ def write(
     found = predictions.make(metrics.join(answers), data.test, data.train, facts.num_classes, nearest)
     if assessed is not None:
         results["trust"], found = assessed.figures, found._replace(known=assessed.known, sets=assessed.sets)
+    results["data_notes"] = [*messages.left_out(facts), *data.lines()]
+    if data.facts.split in data.groups:
+        results["test_groups"] = len(set(data.groups[data.facts.split]))
     content = _content(directory, results, facts, records, found)
     figures = classes.figures(found, facts.class_counts)
     write_together({

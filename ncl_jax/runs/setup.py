@@ -37,7 +37,7 @@ def is_first() -> bool:
 
 @dataclasses.dataclass
 class Run:
-    """What the epochs share. The last ten change.
+    """What the epochs share. The last eleven change.
 
     `frozen`: the variables of a frozen backbone in whose blocks the experts have adapters, on the devices; None: the
     experts have no such backbone, or see its features.
@@ -67,6 +67,7 @@ class Run:
     known_from: int  # the first of them whose metrics are known
     progress: dict  # the host's record, saved with the state
     frozen: Any = None
+    shown: float = 0.0  # when the last epoch's line was, by the clock of `pace`
     is_estimated: bool = False  # whether it was said how long the run will take
     evaluation: metrics.Evaluation | None = None  # that the devices are still at
     results: dict | None = None  # of the newest one that is done
@@ -143,7 +144,7 @@ def prepare(
     advance = compile_step(train_step, feed, plan.steps_per_call, place, arguments, *given(shared))
     pace.compilation = time.perf_counter() - began
     log.print(f"compiled the training step in {pace.compilation:.1f} s")
-    log.print(messages.loss_terms(zeros["parts"]))
+    log.print(messages.loss_terms(zeros["parts"], config, plan.objective.fields))
     test = loading.test_feed(plan, inputs.test, plan.facts.split)
     predictor = plans.predictor(plan, on_features=plan.on_features)
     return Run(

@@ -14,9 +14,21 @@ from ncl_jax.data import dataset
 from ncl_jax.evaluation import metrics
 from ncl_jax.field import Field
 from ncl_jax.report import tables
-from ncl_jax.runs import budget, class_vectors, early, heads, keeping, messages, neighbours, pretrained, trunk
+from ncl_jax.runs import (
+    budget,
+    class_vectors,
+    durations,
+    early,
+    heads,
+    keeping,
+    messages,
+    neighbours,
+    pretrained,
+    trunk,
+)
 from ncl_jax.runs import folds as out_of_fold
 from ncl_jax.runs.assess import assess
+from ncl_jax.runs.data import copies
 from ncl_jax.runs.epoch import counts, save_if_due, train_epoch
 from ncl_jax.runs.restore import Loaded
 from ncl_jax.runs.results import write
@@ -78,7 +90,8 @@ def train(
     config, scaled = schedule.as_begun(config, stored)
     directory.check(config, saved=saved)
     Field(0, "", at_least=0, at_most=fields.EPOCHS).check("--extend", extend)
-    extend = max(extend, directory.read_extend(), (saved or {}).get("extend", 0))
+    asked, extend = extend, max(directory.read_extend(), (saved or {}).get("extend", 0))
+    counted, extend = durations.counted(config.epochs, extend, asked), max(extend, asked)
     devices()  # refused before anything is asked of them
     agree("the configuration or the options", [flatten(config), extend, folds, limit, accept_data])
     is_finished = directory.is_finished(config.epochs + extend, config.run.patience)
@@ -86,6 +99,7 @@ def train(
         results = directory.read_results() or {}
         if is_first():
             console.say_text(f"{directory} holds this run, finished:\n{tables.table(results)}")
+            console.say_lines(counted)
         return results
     directory.check_version()
     directory.check_name()
@@ -95,7 +109,7 @@ def train(
     rule = directory.split_rule(saved)
     data = build_data.data(config, rule, directory.pinned())
     other = messages.other_pixels(directory.read_pixels(), bool(data.listing()))
-    data = data._replace(notes=(*data.notes, *other))
+    data = data._replace(notes=(*data.notes, *other, *copies(data)))
     checks.check_against_data(config, data.facts.num_train, data.facts.num_classes)
     early.check(config, data)
     given = config
@@ -142,7 +156,7 @@ def train_epochs(run: Run, interrupt: Interrupt) -> bool:
         if early.is_over(run.progress, epoch, run.config.run.patience):
             break  # and was killed before it wrote its results
         if not train_epoch(run, epoch, interrupt):
-            run.log.print(messages.time_up(epoch, run.epochs))
+            run.log.print(durations.time_up(epoch, run.epochs))
             return False
         if run.evaluation is not None:
             run.results = evaluate(run, epoch + 1)
@@ -152,10 +166,10 @@ def train_epochs(run: Run, interrupt: Interrupt) -> bool:
         is_spent = budget.is_spent(run, epoch + 1)
         save_if_due(run, epoch + 1, interrupt, is_over or is_spent)
         if is_over:
-            run.log.print(messages.stopped_early(run.progress["best_on_val"], epoch + 1, run.config.run.patience))
+            run.log.print(durations.stopped_early(run.progress["best_on_val"], epoch + 1, run.config.run.patience))
             break
         if is_spent:
-            run.log.print(messages.time_up(epoch + 1, run.epochs))
+            run.log.print(durations.time_up(epoch + 1, run.epochs))
             return False
     return True
 
@@ -203,7 +217,7 @@ def evaluate(run: Run, epoch: int) -> dict:
     if counts(run, epoch) and (best is None or accuracy > best["accuracy"]):
         run.progress["best_on_test"] = {"epoch": epoch, "accuracy": accuracy}
     results = {"epoch": epoch, "step": int(run.state.step), **figures}
-    run.log.print(messages.evaluation_line(results))
+    run.log.print(messages.evaluation_line(results | {"split": run.facts.split}))
     return results
 
 

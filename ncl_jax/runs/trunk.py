@@ -29,7 +29,8 @@ from ncl_jax.errors import CheckpointError
 from ncl_jax.evaluation.predictor import Predictor
 from ncl_jax.models import cpu
 from ncl_jax.models.experts import without_trunk
-from ncl_jax.runtime import caches
+from ncl_jax.runs import messages
+from ncl_jax.runtime import caches, console
 from ncl_jax.runtime.files import read_file, write_bytes
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.weights.torch_names import nest
@@ -123,10 +124,15 @@ def features(
         return Split(known, split.labels)
     assert plan.trunk is not None
     part = jax.process_index(), jax.process_count()
+
+    def before(images: int) -> None:
+        if isinstance(plan, TrainingPlan) and not part[0]:
+            console.say_lines(messages.computing_features(images, views.each, name))
+
     found = extract(
         split, _shards(plan, variables, split, name, views), views, plan.preprocessing, compute,
         batch_size=batch_size(), text=f"features of the {name} images",
-        part=part, after_shard=after_shard,
+        part=part, before=before, after_shard=after_shard,
     )  # fmt: skip
     if part[1] > 1:  # every process has computed its own shards
         found = np.asarray(multihost_utils.process_allgather(found)).sum(0)

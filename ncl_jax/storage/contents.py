@@ -57,7 +57,7 @@ _known_results = record(
         "baselines": mapping(record({"accuracy": _share, **_groups}, {"per_class": list_of(maybe(_share))})),
         "teacher": _teacher, "operations": maybe(text()),
         "class_means": record({"ensemble": _means, "experts": list_of(_means)}), "test_counts": _counts,
-        "trust": _trust,
+        "trust": _trust, "data_notes": list_of(text()), "test_groups": _count,
         "moved": record({"accuracy": _share, "class_mean": _share}),
     },
 )  # fmt: skip

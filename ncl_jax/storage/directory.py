@@ -53,17 +53,19 @@ class RunDir(place.Names):
             return
         differing = differences(stored, config)
         advice = "Repeat that run's command, or pass another --workdir"
+        held = "holds a run of another configuration"
         if data is not None and (changed := self.changed(data)):
             if not differing and self.read_facts().class_names == data.facts.class_names:
                 if accept:
                     return
+                held = "holds a run, and its images have changed since it began"
                 advice = (
                     "Restore the files, pass another --workdir, or continue with the images found now: "
                     "--data-changed=accept. ncl-jax evaluate works with the test images that are left"
                 )
             differing.append(f"the data: {changed}")
         if differing:
-            raise ConfigError(f"{self} holds a run of another configuration: {'; '.join(differing)}. {advice}")
+            raise ConfigError(f"{self} {held}: {'; '.join(differing)}. {advice}")
 
     def changed(self, data: Data) -> str:
         """What has changed in a run's data, in words; empty where nothing has."""
@@ -135,7 +137,7 @@ class RunDir(place.Names):
     def read_config(self) -> ml_collections.ConfigDict:
         """The run's configuration. Raises ConfigError where there is none."""
         if not self.path.is_dir():
-            raise ConfigError(f"{self} is not a directory: pass the one of a run")
+            raise ConfigError(f"{self} is not a directory{place.near(self.path)}: pass the one of a run")
         try:
             return saved_config.read(read_json(self.config, contents.MOST_CONFIG, mapping(anything)))
         except (OSError, ValueError, TypeError, NclError) as error:

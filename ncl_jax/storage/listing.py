@@ -5,12 +5,13 @@ import os
 import re
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ncl_jax.data.sources.files import Files
+from ncl_jax.data.sources.files import Files, state_of
 from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
 from ncl_jax.runtime.files import UNDECODABLE, name_text, open_regular
@@ -67,6 +68,32 @@ def left(lines: Sequence[str], split: str, root: Path, class_names: Sequence[str
     names = np.array([row.path for row in kept], object)
     files = Files(root, names, np.array([int(row.size) for row in kept], np.int64))
     return Split(files, np.array([index[row.label] for row in kept], np.int32)), len(wanted)
+
+
+def known(lines: Sequence[str], split: str, root: Path, given: Split) -> int:
+    """How many of the given image files are of a split of the run: of the size of one, and with its content at both
+    ends; where the run's file is no longer below `root`, of its name."""
+    sizes = {int(size) for size in given.images.sizes}
+    theirs = [row for row in rows(lines) if row.split == split and int(row.size) in sizes]
+    ours = {row.size for row in theirs}
+    mine = [(str(name), str(size)) for name, size in zip(given.images.names, given.images.sizes, strict=True)]
+    mine = [(name, size) for name, size in mine if size in ours]
+    with ThreadPoolExecutor(16) as pool:  # of use where the files are far away
+        there = pool.map(lambda row: _digest(root, row.path), theirs)
+        found = list(pool.map(lambda one: _digest(given.images.root, one[0]), mine))
+    keys = {(row.size, digest or _base(row.path)) for row, digest in zip(theirs, there, strict=True)}
+    pairs = zip(mine, found, strict=True)
+    return sum((size, digest) in keys or (size, _base(name)) in keys for (name, size), digest in pairs)
+
+
+def _digest(root: Path, path: str) -> str:
+    """Of an image file below `root`; empty where it is not there."""
+    found = None if _size(root, path) is None else state_of(root / path)
+    return found.digest if found else ""
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2].casefold()
 
 
 def _size(root: Path, path: str) -> int | None:

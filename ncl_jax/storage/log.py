@@ -16,7 +16,7 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from ncl_jax.errors import ConfigError, DataError, one_line
-from ncl_jax.runtime import console
+from ncl_jax.runtime import console, progress
 from ncl_jax.runtime.files import open_regular, write_bytes, write_text
 from ncl_jax.runtime.schema import Check, parse
 from ncl_jax.storage import contents
@@ -124,6 +124,8 @@ class RunLog:
             disable=not sys.stderr.isatty(),
             leave=False,
         )
+        self._lines = progress.Lines("training", total_steps * batch_size, step * batch_size)
+        self._done = step * batch_size
 
     def add(self, writer: Writer) -> None:
         """Lets one more take what follows."""
@@ -142,6 +144,9 @@ class RunLog:
 
     def advance(self, steps: int, text: str, *, timed: bool = True) -> None:
         """Moves the progress bar on; steps that are not `timed` do not count in its speed and time left."""
+        self._done += steps * self._batch_size
+        if self._bar.disable and (line := self._lines.line(self._done)):
+            console.say(f"{line} ({text})", error=True)
         with self._surviving():
             self._bar.set_postfix_str(text, refresh=False)
             if timed or self._bar.disable:

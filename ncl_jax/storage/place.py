@@ -8,10 +8,11 @@ import re
 import stat
 from typing import BinaryIO
 
-from ncl_jax.errors import ConfigError
+from ncl_jax.errors import ConfigError, did_you_mean
 from ncl_jax.runtime.files import UNDECODABLE
 
 SCHEMES = ("gs", "s3", "az", "hf")  # Orbax takes /gs/... for the address gs://..., and so on
+MOST_SHOWN = 5  # runs in a message
 PATTERN = "*?["  # reading does without patterns
 
 
@@ -89,3 +90,12 @@ def open_lock(path: pathlib.Path) -> BinaryIO:
         file.close()
         raise OSError(f"{path} is not a regular file: move it away")
     return file
+
+
+def near(path: pathlib.Path) -> str:
+    """The run beside a path that may be meant, or which runs there are, as a part of a message."""
+    with contextlib.suppress(OSError):
+        runs = sorted(found.parent for found in path.parent.glob("*/config.json"))
+        shown = ", ".join(map(str, runs[:MOST_SHOWN]))
+        return did_you_mean(path.name, [run.name for run in runs]) or (f"; runs beside it: {shown}" if runs else "")
+    return ""

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import betaincinv, ndtri
 
 
 def wilson(right: Any, total: Any, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
@@ -22,3 +22,15 @@ def wilson(right: Any, total: Any, confidence: float = 0.95) -> tuple[np.ndarray
     share = right / np.maximum(total, 1)
     half = np.sqrt(square * (total * share * (1 - share) + square / 4)) / (total + square)
     return np.maximum(middle - half, 0), np.minimum(middle + half, 1)
+
+
+def at_most(right: Any, total: Any, confidence: float = 0.95) -> np.ndarray:
+    """The exact upper bound (Clopper and Pearson, 1934) of a binomial share: with this confidence the true one is not
+    larger. 0 of 1 right is 0.95, 0 of 5 is 0.45.
+
+    Args:
+      right, total: numbers or arrays of one shape, `0 <= right <= total`; of nothing, and of all, the bound is 1.
+      confidence: the probability that the bound holds.
+    """
+    right, total = np.asarray(right, np.float64), np.asarray(total, np.float64)
+    return np.where(right < total, betaincinv(right + 1, np.maximum(total - right, 1), confidence), 1.0)

@@ -184,6 +184,41 @@ def test_a_class_of_other_files_says_which(tmp_path):
         load(touch(tmp_path, *of("."), "cow/0.CR2", "cow/1.cr2", "cow/2.MP4"))
 
 
+def test_empty_classes_are_left_out(tmp_path):
+    touch(tmp_path, *of("train"), *of("test"))
+    for name in ("train/cow", "train/dog", "test/bee"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    for path in (tmp_path / "test/bee").glob("*"):
+        path.unlink()
+    (tmp_path / "train/cow/.DS_Store").write_bytes(b"x")  # nobody's file
+    source = load(tmp_path)
+    assert source.class_names == TWO and set(source.splits["test"].labels.tolist()) == {0}
+    assert [line for line in source.notes if "are empty" in line and "3 (train cow, train dog, test bee)" in line]
+
+
+def test_classes_of_other_files_are_left_out_where_faults_are_skipped(tmp_path):
+    touch(tmp_path, *of("."), "cow/0.CR2", "dog/1.mp4")
+    source = sources.load(Request("folder", tmp_path, skip=True))
+    lines = [line for _, line in source.left_out["train"]]
+    assert source.class_names == TWO and len(lines) == 2 and "'cow'" in lines[0]
+    with pytest.raises(DataError, match="'ant' has no file"):  # one class is left
+        sources.load(Request("folder", touch(tmp_path / "one", "ant/0.CR2", "bee/0.jpg", "bee/1.jpg"), skip=True))
+
+
+def test_the_same_is_counted_in_both_readings(tmp_path):
+    card = [f"CAM{camera}/{name}/{image}.jpg" for camera in range(3) for name in TWO for image in range(4)]
+    beside = ["CAM0/Thumbs.db", "CAM1/.DS_Store", "CAM1/ant/x.xmp", "readme.txt", ".DS_Store", "CAM2/@eaDir/0.jpg"]
+    touch(tmp_path, *card, *beside)
+    for layout in ("class/group", "group/class"):
+        lines = [line for line in load(tmp_path, layout=layout).notes if line.startswith("not used: ")]
+        assert len(lines) == 1 and re.search(r"3 files .*\(db 1, txt 1, xmp 1\), 1 file in @eaDir, 2 names", lines[0])
+
+
+def test_names_that_differ_in_case_come_with_numbers_and_advice(tmp_path):
+    source = load(touch(tmp_path, "fox/0.jpg", "fox/1.jpg", "Fox/0.jpg", "Fox/1.jpg", "Fox/2.jpg"))
+    assert any("'Fox' (3 images) and 'fox' (2)" in line and "one name" in line for line in source.notes)
+
+
 def test_images_named_like_thumbnails_are_noted_and_used(tmp_path):
     source = load(touch(tmp_path, *of("."), "ant/0_thumb.jpg", "bee/1.jpg.thumbnail.jpg", "bee/left thumb.jpg"))
     assert sum(map(len, source.splits.values())) == 7
@@ -229,7 +264,10 @@ def test_names_of_classes(tmp_path):
     nfd = unicodedata.normalize("NFD", "Ähre")
     source = load(touch(tmp_path, *of(".", classes=("FERN", "fern", "no_fern", "no fern", "nan", nfd))))
     assert "Ähre" in source.class_names and len(source.notes) == 2
-    assert "'FERN' and 'fern', 'no fern' and 'no_fern'" in source.notes[0] and "'nan'" in source.notes[1]
+    assert (
+        "'FERN' (2 images) and 'fern' (2), 'no fern' (2 images) and 'no_fern' (2)" in source.notes[0]
+        and "'nan'" in source.notes[1]
+    )
     with pytest.raises(DataError, match="did you mean bee"):
         load(touch(tmp_path / "x", *of("train"), *of("test", classes=("Bee",))))
     with pytest.raises(DataError, match=r"a.nb.*control character.*rename"):

@@ -96,8 +96,8 @@ READ = {  # the list, and what its notes say; all have the same images in the sa
     "UTF-16": ("a.csv", table(ROWS).encode("utf-16"), "a.csv .*UTF-16"),
     "UTF-16, the other order": ("a.txt", b"\xfe\xff" + text(ROWS).encode("utf-16-be"), "a.txt .*UTF-16"),
     "a mark": ("a.csv", table(ROWS).encode("utf-8-sig"), ""),
-    "blanks around labels": ("a.csv", table(labelled(lambda name, row: f"  {name} " if row % 2 else name)), ""),
-    "blanks around names in JSON": ("a.json", json.dumps(records(labelled(lambda name, _: f" {name}"))), ""),
+    "blanks around labels": ("a.csv", table(labelled(lambda name, row: f"  {name} " if row % 2 else name)), "blanks around them.*: 4"),
+    "blanks around names in JSON": ("a.json", json.dumps(records(labelled(lambda name, _: f" {name}"))), "blanks around them.*: 9"),
     "records": ("a.json", json.dumps(records()), ""),
     "a record a line": ("a.jsonl", "\n".join(map(json.dumps, records(names=("file_name", "label")))), ""),
     "a record a line, compressed": ("a.jsonl.GZ", gzip.compress("\n".join(map(json.dumps, records())).encode()), ""),
@@ -150,7 +150,7 @@ REFUSED = {
     "a field too many": ("a.csv", later(5, "img/moss,0.png,moss"), "a.csv, line 6 has 3 fields"),
     "a field too few": ("a.csv", later(5, "img/moss/0.png"), "a.csv, line 6: the label"),
     "no header": ("a.csv", "\n".join(NAMED.splitlines()[1:]), "a.csv, line 1: 'img/fern/0.png,fern'.*path,label"),
-    "a column for each class": ("a.csv", table([("img/fern/0.png", 1, 0)], header=("image", "fern", "moss")), "image, fern, moss"),
+    "a column for each class": ("a.csv", table([("img/fern/0.png", 1, 2)], header=("image", "fern", "moss")), "image, fern, moss: the path is image, none .*label_column"),
     "an empty file": ("a.csv", "", "a.csv"),
     "a header alone": ("a.csv", "path,label\n", "a.csv names no image"),
     "a text of blanks": ("a.txt", " \n\n", "a.txt names no image"),
@@ -171,7 +171,7 @@ REFUSED = {
     "a label of blanks": ("a.json", json.dumps(records(labelled(lambda n, row: " " if row == 2 else n))), "record 3: .*name"),
     "nan among numbers": (
         "a.csv", table(labelled(lambda name, row: "nan" if row in (2, 3) else f"{NUMBERS[name]}.0")),
-        "2 labels .*'nan', .*a.csv, line 4",
+        "a.csv, line 4: .*missing .'nan'. .*1 more row",
     ),
     "labels from 1": ("a.txt", text(labelled(lambda name, _: NUMBERS[name] + 1)), "a.txt .*1 to 3.*subtract 1"),
     "labels with gaps": ("a.txt", text(labelled(lambda name, _: NUMBERS[name] * 3)), "a.txt .*0, 3, 6.*gap"),
@@ -222,13 +222,12 @@ def test_what_is_not_clear_names_the_list_and_its_line(tmp_path, name):
 
 
 NOTED = {  # what is read, but may be a mistake
-    "capitals": (table(labelled(lambda name, row: name.upper() if row == 3 else name)), "'FERN' and 'fern'"),
-    "a blank within": (table(labelled(lambda n, row: "f  ern" if row else "f ern")), "'f  ern' and 'f ern'"),
-    "an invisible letter": (table(labelled(lambda n, row: "fern\u200b" if row == 3 else n)), "'fern' and 'fern"),
-    "nan": (table(labelled(lambda name, row: "nan" if row in (2, 3) else name)), "missing label: 'nan'"),
+    "capitals": (table(labelled(lambda name, row: name.upper() if row == 3 else name)), r"'FERN' \(\d images?\) and 'fern' \(\d\).*one name"),
+    "a blank within": (table(labelled(lambda n, row: "f  ern" if row else "f ern")), "'f  ern' .* and 'f ern'"),
+    "an invisible letter": (table(labelled(lambda n, row: "fern\u200b" if row == 3 else n)), "'fern' .* and 'fern"),
+    "none": (table(labelled(lambda name, row: "None" if row in (2, 3) else name)), "missing label: 'None'"),
     "a quotation mark": (table(labelled(lambda n, row: 'fern"' if row == 3 else n)), "quotation mark: 'fern\"'"),
     "numbers among names": (table(labelled(lambda n, row: 7 if row > 6 else n)), "2 labels are numbers.*'fern'.*line 2"),
-    "one file, two classes": (table([*ROWS, (ROWS[0][0], "moss")]), "two classes: 1 .img/fern/0.png .fern, moss"),
 }  # fmt: skip
 
 
@@ -237,6 +236,12 @@ def test_what_may_be_a_mistake_is_noted(tmp_path, name):
     content, said = NOTED[name]
     assert any(re.search(said, line) for line in load(tmp_path, "a.csv", content).notes)
     assert not load(tmp_path, "a.csv", NAMED).notes
+
+
+def test_one_file_in_two_classes_is_a_fault(tmp_path):
+    source = load(tmp_path, "a.csv", table([*ROWS, (ROWS[0][0], "moss"), ROWS[4], ROWS[4]]))
+    assert len(source.faults) == 1 and "two classes: 1 (img/fern/0.png (fern, moss))" in source.faults[0]
+    assert [line for line in source.notes if "has twice: 1 (img" in line]
 
 
 def test_labels_in_two_spellings_are_one_class(tmp_path):

@@ -14,7 +14,7 @@ import ncl_jax
 from ncl_jax import cli
 from ncl_jax.config import build, build_data, checks, loading
 from ncl_jax.errors import CheckpointError
-from ncl_jax.runs import messages
+from ncl_jax.runs import durations
 from ncl_jax.storage.directory import RunDir
 
 
@@ -104,7 +104,7 @@ def test_a_model_is_pickled(run):
 
 
 def test_durations_in_words():
-    assert [messages.duration(s) for s in (0.25, 5, 89, 120, 5400, 11100)] == [
+    assert [durations.duration(s) for s in (0.25, 5, 89, 120, 5400, 11100)] == [
         "0.2 s",
         "5 s",
         "89 s",

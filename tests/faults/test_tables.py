@@ -71,6 +71,30 @@ def test_absolute_paths_below_the_folder(tmp_path):
     assert images(read(tmp_path, table([(tmp_path / path, name) for path, name in ROWS]))) == dict(ROWS)
 
 
+UPLOADED = {  # paths as Label Studio writes them, by row and the file's own name
+    "in a folder": lambda row, name: f"/data/upload/1/{row:08x}-{name}",
+    "in several": lambda row, name: f"/data/upload/{row % 3}/{row:08x}-{name}",
+    "of a local folder": lambda row, name: f"/data/local-files/?d=img/{name}",
+    "alone": lambda row, name: f"abcdef{row:02d}-{name}",
+    "escaped": lambda row, name: f"/data/upload/1/{row:08x}-{name.replace('.', '%2E')}",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UPLOADED)
+def test_paths_of_uploads_are_found(tmp_path, name):
+    flat = {f"x-{row}.png": label for row, (_, label) in enumerate(ROWS)}
+    folder = tmp_path / ("img" if name == "of a local folder" else ".")
+    folder.mkdir(exist_ok=True)
+    for file in flat:
+        (folder / file).write_bytes(b"x")
+    rows = [(UPLOADED[name](row, file), label) for row, (file, label) in enumerate(flat.items())]
+    source = read(tmp_path, table(rows, header=("image", "choice")))
+    assert {path.rpartition("/")[2]: label for path, label in images(source).items()} == flat
+    assert len(source.notes) <= 2
+    with pytest.raises(DataError, match="line 2: .*upload/1/deadbeef-gone.png.* no end of it is a file"):
+        read(tmp_path, table([("/data/upload/1/deadbeef-gone.png", "fern")]))
+
+
 MAPPED = table([(path, name, "x") for path, name in ROWS], header=("Bild", "Art", "label"))
 
 
@@ -82,12 +106,135 @@ def test_columns_can_be_named(tmp_path):
     with pytest.raises(DataError, match="columns Bild, Art, label: none is called label_column=Arten"):
         read(tmp_path, MAPPED, columns={"path": "Bild", "label": "Arten"})
     with pytest.raises(DataError, match="path_column=NAME"):
-        read(tmp_path, MAPPED)
+        read(tmp_path, table(ROWS, header=("Bild", "Art")).replace(".png", ".raw"))
+    with pytest.raises(
+        DataError, match="columns Bild, Art: the path is Bild, none is known as the label .*label_column"
+    ):
+        read(tmp_path, table(ROWS, header=("Bild", "Art")))
     arguments = f"dir={tmp_path},train=a.csv,path_column=Bild,label_column=Art,image_size=16"
     (tmp_path / "a.csv").write_text(MAPPED)
     config = recipes.listed(arguments)
     assert config.data.columns.to_dict() == {"path": "Bild", "label": "Art", "split": "", "group": ""}
     assert build_data.request(config).columns["path"] == "Bild"
+
+
+def parted(column, values, more=()):
+    rows = [(*row, value, *more) for row, value in zip(ROWS, values, strict=True)]
+    return table(rows, header=("path", "label", column, *("more",) * len(more)))
+
+
+@pytest.mark.parametrize("column", ["Set", "subset", "Partition", "data_split", "fold"])
+def test_columns_of_splits_by_other_names(tmp_path, column):
+    source = read(tmp_path, parted(column, SPLITS))
+    assert {name: len(split) for name, split in source.splits.items()} == {"train": 5, "val": 2, "test": 2}
+    older = read(tmp_path, parted(column, SPLITS), rule=2)  # runs from before these names were known
+    assert ("val" in older.splits) == (column in ("subset", "Partition"))
+    assert "val" in read(tmp_path, parted(column, SPLITS), rule=2, columns={"split": column}).splits
+
+
+def test_columns_that_look_like_splits_are_said(tmp_path):
+    for file, content in (
+        ("a.csv", parted("which", SPLITS)),
+        ("a.json", json.dumps([{"path": p, "label": n, "which": s} for (p, n), s in zip(ROWS, SPLITS, strict=True)])),
+    ):
+        said = [line for line in read(tmp_path, content, file).notes if "look like splits: which" in line]
+        assert len(said) == 1 and said[0].startswith("warning: ") and "split_column=which" in said[0]
+        assert read(tmp_path, content, file, columns={"split": "which"}).splits.keys() == {"train", "val", "test"}
+    partly = read(tmp_path, parted("Set", ["train"] * 4 + ["test"] * 4 + ["later"]))
+    assert any("column Set is not used, since 1 of 9 rows" in line and "'later'" in line for line in partly.notes)
+    for values in (["1", "2", "3"] * 3, ["train"] * 9):  # folds by number; one value says nothing
+        assert not any("split" in line for line in read(tmp_path, parted("which", values)).notes)
+
+
+RANKED = {  # columns beside the path and the labels, which column the labels are, and what they are called
+    "ranks": (("class", "order", "species"), "species"), "a genus": (("genus", "species", "common_name"), "common_name"),
+    "Camtrap DP": (("mediaID", "deploymentID", "scientificName"), "scientificName"),
+    "no ranks": (("species", "class"), "class"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_a_class_beside_other_ranks_is_a_rank(tmp_path, name):
+    header, chosen = RANKED[name]
+    rows = [(path, *(label if column == chosen else "Mammalia" for column in header)) for path, label in ROWS]
+    source = read(tmp_path, table(rows, header=("fileName", *header)))
+    assert source.class_names == ("fern", "moss", "reed")
+    assert any(f"the labels are those of {chosen}" in line for line in source.notes) == (name != "Camtrap DP")
+
+
+def test_the_only_column_of_images_has_the_paths(tmp_path):
+    content = table([("ST1", path, label) for path, label in ROWS], header=("deployment_id", "location", "common_name"))
+    assert images(read(tmp_path, content)) == dict(ROWS)
+    sites = table([(path, label, "ST1") for path, label in ROWS], header=("media", "species", "location"))
+    assert images(read(tmp_path, sites)) == dict(ROWS)
+
+
+MARKERS = ("nan", "NaN", "null", "N/A", "<NA>", "")
+
+
+@pytest.mark.parametrize("marker", MARKERS)
+def test_markers_of_missing_labels_are_no_class(tmp_path, marker):
+    changed = [(path, marker if row in (0, 4) else label) for row, (path, label) in enumerate(ROWS)]
+    for file, content in (
+        ("a.csv", table(changed)),
+        ("a.json", json.dumps([{"path": path, "label": label or None} for path, label in changed])),
+    ):
+        with pytest.raises(DataError, match=r"(line 2|record 1): the label is missing.* in 1 more row"):
+            read(tmp_path, content, file)
+        source = read(tmp_path, content, file, skip=True)
+        assert source.class_names == ("fern", "moss", "reed") and len(source.left_out["train"]) == 2
+    if marker:
+        assert marker in read(tmp_path, table(changed), rule=2).class_names  # a run of before
+
+
+ONE_HOT = {  # what the columns fern, moss and reed say in a row of the label
+    "numbers": lambda label: [str(int(label == name)) for name in ("fern", "moss", "reed")],
+    "with a point": lambda label: [f"{label == name:.1f}" for name in ("fern", "moss", "reed")],
+    "after blanks": lambda label: [f" {int(label == name)}" for name in ("fern", "moss", "reed")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ONE_HOT)
+def test_a_column_for_each_class(tmp_path, name):
+    header = ("filename", "fern", "moss", "reed")
+    source = read(tmp_path, table([(path, *ONE_HOT[name](label)) for path, label in ROWS], header=header))
+    assert images(source) == dict(ROWS) and any("3 (fern, moss, reed)" in line for line in source.notes)
+    rows = [[path, *ONE_HOT["numbers"](label)] for path, label in ROWS]
+    rows[1][1:], rows[2][1:] = ["1", "1", "0"], ["0", "0", "0"]
+    with pytest.raises(DataError, match="line 4: the label is missing"):
+        read(tmp_path, table(rows, header=header))
+    source = read(tmp_path, table(rows, header=header), skip=True)
+    assert len(images(source)) == 7 and "several labels (fern;moss)" in str(source.left_out["train"])
+    rows[3][2] = "7"
+    with pytest.raises(DataError, match="line 5: the column moss of a class says '7'"):
+        read(tmp_path, table(rows, header=header))
+
+
+def test_attributes_of_an_annotator(tmp_path):
+    header = ("filename", "file_size", "file_attributes", "region_attributes")
+    cell = lambda value: '"' + json.dumps(value).replace('"', '""') + '"'  # noqa: E731
+    rows = [(path, 7, cell({"species": label}), "{}") for path, label in ROWS]
+    assert images(read(tmp_path, table(rows, header=header))) == dict(ROWS)
+    ticked = [(path, 7, "{}", cell({"species": {label: True, "x": False}})) for path, label in ROWS]
+    assert images(read(tmp_path, table(ticked, header=header))) == dict(ROWS)
+    two = [*rows[:8], (ROWS[8][0], 7, cell({"species": "reed", "sex": "f"}), "{}")]
+    with pytest.raises(DataError, match="line 10: the attributes"):
+        read(tmp_path, table(two, header=header))
+
+
+def test_fields_of_images_are_groups_and_splits(tmp_path):
+    names = sorted({label for _, label in ROWS})
+    content = {
+        "images": [{"id": row, "file_name": path, "location": f"S{row // 2}", "set": SPLITS[row]}
+                   for row, (path, _) in enumerate(ROWS)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names)],
+        "annotations": [{"image_id": row, "category_id": names.index(label)} for row, (_, label) in enumerate(ROWS)],
+    }  # fmt: skip
+    source = read(tmp_path, json.dumps(content), "a.json", columns={"group": "location"})
+    assert {name: len(split) for name, split in source.splits.items()} == {"train": 5, "val": 2, "test": 2}
+    assert set(source.splits["test"].images.groups) == {"S1"}
+    with pytest.raises(DataError, match="no column or field of groups"):
+        read(tmp_path, json.dumps(content).replace("location", "place"), "a.json", group_by="column")
 
 
 SPLITS = ["train", "Train", "test", "TEST", "train", "validation", "train", "train", "val"]
@@ -123,7 +270,7 @@ def test_a_column_of_groups(tmp_path):
         assert not parts[0] & parts[1] and parts[0] | parts[1] == named
     with pytest.raises(DataError, match="each of the 3 groups"):
         read(tmp_path, content, group_by="folder")
-    with pytest.raises(DataError, match="has no column of groups .*group_column=NAME"):
+    with pytest.raises(DataError, match="has no column or field of groups .*group_column=NAME"):
         read(tmp_path, table(ROWS), group_by="column")
     with pytest.raises(DataError, match="line 3: 2 of 9 rows have no group"):
         read(
@@ -144,6 +291,15 @@ def test_several_labels_are_refused_with_their_number(tmp_path, name):
     content = table([(path, SEVERAL[name] if row in (1, 6) else label) for row, (path, label) in enumerate(ROWS)])
     with pytest.raises(DataError, match="a.csv, line 3: 2 of 9 images of the train list have several labels"):
         read(tmp_path, content)
+
+
+def test_several_labels_are_skipped_and_counted(tmp_path):
+    content = table([(path, "fern;moss" if row in (1, 6) else label) for row, (path, label) in enumerate(ROWS)])
+    source = read(tmp_path, content, skip=True)
+    assert images(source) == {path: label for row, (path, label) in enumerate(ROWS) if row not in (1, 6)}
+    assert source.left_out["train"][0][1].endswith("line 3: several labels (fern;moss)")
+    with pytest.raises(DataError, match="2 of 2 images"):
+        read(tmp_path, table([(path, "fern;moss") for path, _ in ROWS[:2]]), skip=True)
 
 
 def test_a_comma_alone_is_no_second_label(tmp_path):
@@ -183,10 +339,25 @@ def test_what_is_skipped_is_listed_in_the_run(tmp_path, capsys):
     arguments = [f"--config=list:dir={tmp_path},train=a.csv,image_size=8", f"--out={tmp_path}/out"]
     _, code = cli.attempt("inspect", arguments)
     printed = capsys.readouterr().out
-    assert code == 1 and "problem: rows of lists without a label or a file: 3" in printed
+    assert code == 1 and "problem: rows of lists or classes without a label, a file or an image: 3" in printed
     assert "a.csv, line 2: the label is missing" in printed and "problem: unreadable images" in printed
     cli.attempt("inspect", [*arguments, "--config.data.skip_unreadable=True", "--force"])
-    assert "note: rows of lists without a label or a file: 3" in capsys.readouterr().out
+    assert "note: rows of lists or classes without a label, a file or an image: 3" in capsys.readouterr().out
+
+
+def test_a_file_in_two_classes_is_one_problem_and_warnings_end_otherwise(tmp_path, capsys):
+    for row, (path, _) in enumerate(ROWS):
+        write_image(tmp_path / path, row)
+    arguments = [f"--config=list:dir={tmp_path},train=a.csv,image_size=8", f"--out={tmp_path}/out", "--force"]
+    (tmp_path / "a.csv").write_text(table([*ROWS, (ROWS[0][0], "moss")]))
+    message, code = cli.attempt("inspect", arguments)
+    printed = capsys.readouterr().out
+    assert code == 1 and "1 problem would" in message and printed.count(ROWS[0][0]) == 1
+    (tmp_path / "a.csv").write_text(parted("which", SPLITS))
+    _, code = cli.attempt("inspect", arguments)
+    printed = capsys.readouterr().out
+    assert code == 0 and "\nwarning: " in printed and "1 warning above: figures may mislead" in printed
+    assert "stop or spoil" not in printed
 
 
 def test_a_path_with_commas_can_be_given(tmp_path):

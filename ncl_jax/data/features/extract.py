@@ -74,6 +74,7 @@ def extract(
     batch_size: int,
     text: str,
     part: tuple[int, int] = (0, 1),
+    before: Callable[[int], None] = lambda images: None,
     after_shard: Callable[[], None] = lambda: None,
 ) -> np.ndarray:
     """The features of all views of all images, float32 `[N, 1 + V, D]`: read from the shards, or else computed.
@@ -88,6 +89,7 @@ def extract(
       text: for the progress bar.
       part: this process's number and how many there are: it computes every so many-th shard; the rows of the others
         are 0.
+      before: called with the number of this process's images that are to be computed, before they are.
       after_shard: called when a shard has been kept; what it raises ends the work.
 
     Raises:
@@ -103,6 +105,7 @@ def extract(
             result[shards.slice(number)] = known
     every = np.arange(len(split))
     rows = np.concatenate([every[shards.slice(number)] for number in missing] or [every[:0]])
+    before(len(rows))
     with contextlib.closing(_computed(split, rows, views, pixels, compute, batch_size, text)) as source:
         for number in missing:
             made = np.stack([next(source) for _ in every[shards.slice(number)]])

@@ -1,4 +1,4 @@
-"""Many images at once: in threads, which decoders run in side by side, with a progress bar."""
+"""Many images at once: in threads, which decoders run in side by side, with a progress bar or lines."""
 
 import collections
 import contextlib
@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ncl_jax.data.images import decode, transforms
 from ncl_jax.data.types import Split, name_of
 from ncl_jax.errors import DataError
+from ncl_jax.runtime import progress
 
 
 def cores() -> int:
@@ -26,7 +26,7 @@ def in_threads(function: Callable[[int], Any], count: int, text: str) -> Iterato
         try:
             ahead = 16 * cores()
             waiting = collections.deque(pool.submit(function, row) for row in range(min(ahead, count)))
-            for row in tqdm(range(count), desc=text, unit=" images", disable=None, leave=False):
+            for row in progress.counted(count, text):
                 result = waiting.popleft().result()
                 if row + ahead < count:
                     waiting.append(pool.submit(function, row + ahead))

@@ -34,7 +34,8 @@ def load(request: Request) -> Source:
     place = f"{request.name} in {request.directory}"
     try:
         source = _checked(SOURCES[request.name](request), place)
-        return source._replace(notes=tuple(line.replace("\n", "\\n") for line in source.notes))
+        notes, faults = (tuple(line.replace("\n", "\\n") for line in of) for of in (source.notes, source.faults))
+        return source._replace(notes=notes, faults=faults)
     except OSError as error:
         raise DataError(f"{place} cannot be read ({error})") from error
 

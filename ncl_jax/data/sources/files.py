@@ -12,6 +12,14 @@ from ncl_jax.errors import DataError
 from ncl_jax.runtime.files import open_regular
 
 
+class Unasked(NamedTuple):
+    """Groups that the data seems to have, and that were not asked for."""
+
+    what: str  # the groups are, in words
+    how: str  # they are asked for
+    of: np.ndarray  # object [N]: the group of each image
+
+
 class Files:
     """Image files below a folder.
 
@@ -20,10 +28,18 @@ class Files:
       names: paths [N] relative to it.
       sizes: bytes [N].
       groups: names of the groups that the images are of, an object array [N]; None where there are none.
+      unasked: other groups, of which only a hint is made.
     """
 
-    def __init__(self, root: Path, names: np.ndarray, sizes: np.ndarray, groups: np.ndarray | None = None):
-        self.root, self.names, self.sizes, self.groups = root, names, sizes, groups
+    def __init__(
+        self,
+        root: Path,
+        names: np.ndarray,
+        sizes: np.ndarray,
+        groups: np.ndarray | None = None,
+        unasked: Unasked | None = None,
+    ):
+        self.root, self.names, self.sizes, self.groups, self.unasked = root, names, sizes, groups, unasked
 
     def __len__(self) -> int:
         return len(self.names)
@@ -32,7 +48,8 @@ class Files:
         """One file's bytes, or the `Files` of several rows. Raises DataError for a file that cannot be read."""
         if not isinstance(index, int | np.integer):
             groups = None if self.groups is None else self.groups[index]
-            return Files(self.root, self.names[index], self.sizes[index], groups)
+            unasked = None if self.unasked is None else self.unasked._replace(of=self.unasked.of[index])
+            return Files(self.root, self.names[index], self.sizes[index], groups, unasked)
         return read_encoded(self.root / self.names[index])
 
     def stamps(self) -> list[str]:

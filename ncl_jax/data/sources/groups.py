@@ -56,8 +56,28 @@ def remarks(groups: Mapping[str, np.ndarray]) -> tuple[str, ...]:
         if both := sorted(of[name] & of["train"]):
             rows = np.isin(groups[name].astype(str), both).sum()
             lines.append(
-                f"groups that are both in train and in {name}: {len(both):,} ({first_few(both)}), with {rows:,} of "
-                f"{len(groups[name]):,} {name} images, whose figures are too good for groups that are new"
+                f"warning: groups that are both in train and in {name}: {len(both):,} ({first_few(both)}), with"
+                f" {rows:,} of {len(groups[name]):,} {name} images, whose figures are too good for groups that are new"
+            )
+    return tuple(lines)
+
+
+def hints(splits: Mapping[str, Any], is_cut: bool) -> tuple[str, ...]:
+    """Lines on groups that were not asked for and are both in train and in another split; `is_cut`: by our division."""
+    found = {name: getattr(split.images, "unasked", None) for name, split in splits.items()}
+    known = {name: unasked for name, unasked in found.items() if unasked is not None}
+    if "train" not in known or len({group for unasked in known.values() for group in unasked.of}) < 2:
+        return ()
+    train, lines = set(known["train"].of), []
+    for name, (what, how, of) in known.items():
+        both = sorted(train.intersection(of)) if name != "train" else []
+        if both:
+            number, shared = sum(map(set(both).__contains__, of)), f"{len(both):,} ({first_few(both)})"
+            advice = f"pass {how}, which keeps each whole" if is_cut else f"{how} says more"
+            lines.append(
+                f"warning: {what} that are both in train and in {name}: {shared}, with {number:,} of {len(of):,} "
+                f"{name} images: where they are cameras, sites, patients or the like, the figures are too good for new "
+                f"ones; {advice}"
             )
     return tuple(lines)
 

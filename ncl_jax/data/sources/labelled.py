@@ -10,7 +10,7 @@ from ncl_jax.data.sources import names as of_classes
 from ncl_jax.data.sources.entries import Entries
 from ncl_jax.data.sources.folder import read_split
 from ncl_jax.data.sources.list_files import parse
-from ncl_jax.data.sources.names import first_few
+from ncl_jax.data.sources.names import MISSING, first_few
 from ncl_jax.data.sources.splits import WORDS, visible
 from ncl_jax.data.sources.walk import Unused
 from ncl_jax.data.types import Request, Split
@@ -54,9 +54,8 @@ def _folder(place, class_names):
 
 
 def _list(place, class_names, request):
-    entries = parse(place, skip=request.skip)
-    tables.check_single({"data": entries})
-    entries, notes = _evaluated(entries)
+    entries = parse(place, skip=request.skip, missing=MISSING - {name.casefold() for name in class_names})
+    entries, notes = _evaluated(tables.single({"data": entries}, request.skip)["data"])
     labels = [of_classes.clean(entries.names[int(label)]) for label in entries.labels] if entries.names else (
         entries.labels
     )  # fmt: skip

@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from ncl_jax.data.sources.entries import Entries
-from ncl_jax.data.sources.names import MISSING, first_few
+from ncl_jax.data.sources.names import PERHAPS_MISSING, first_few
 from ncl_jax.errors import DataError, did_you_mean
 
 NUMBER = re.compile(r"-?\d+(\.\d+)?")
@@ -32,7 +32,7 @@ def as_whole_numbers(entries: dict[str, Entries]) -> dict[str, Entries]:
     if not others or len(others) == len(train.labels):
         return entries
     first = f"{train.labels[others[0]]!r}, {train.place(others[0])}"
-    if all(train.labels[row].casefold() in MISSING for row in others):
+    if all(train.labels[row].casefold() in PERHAPS_MISSING for row in others):
         raise DataError(f"{len(others):,} labels are not numbers, as the others are ({first}): write them")
     number = len(train.labels) - len(others)
     note = f"{number:,} labels are numbers and {len(others):,} are not ({first}): all are taken for names of classes"

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 
+from ncl_jax.data.sources.names import first_few
 from ncl_jax.data.sources.walk import SUFFIXES
 from ncl_jax.errors import DataError
 
@@ -39,6 +41,9 @@ LAYOUTS: dict[str, Callable[[str], str]] = {
 
 
 DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")  # how an absolute path of Windows begins
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")  # what Label Studio puts before the name of a file
+CUT = re.compile(r"/|\?d=")  # after which the rest of another computer's path may lie below the root
+MOST_TRIED = 20  # absolute paths of which no end is found below the root
 
 
 class Located(NamedTuple):
@@ -60,16 +65,17 @@ def locate(
     """The files of a list, in whichever layout its first one is found; `place` says where a row stands. With `skip`,
     those that are not there are skipped, unless that is all.
 
-    Absolute paths of another computer are taken from where the rest of the first one is found below the root. A path
-    that leads to no file is tried with / for \\, in the other Unicode form and with its ending in the other case of
-    letters.
+    Absolute paths of another computer are taken from where the rest of one is found below the root. A path that leads
+    to no file is tried with / for \\, in the other Unicode form, with its ending in the other case of letters and
+    without what Label Studio adds to names.
 
     Raises:
       DataError: a path leads out of the root, or a file is not there.
     """
-    start = _foreign(root, paths)
-    notes = (f"paths of the list are read without {start}",) * bool(start)
-    paths = [_without(start, path) for path in paths]
+    starts = _foreign(root, paths)
+    shown = [start for start in starts if start]
+    notes = (f"paths of the list are read without {first_few(shown)}",) * bool(shown)
+    paths = [_without(starts, path) for path in paths]
     inside = [_below(root, path, place, row) for row, path in enumerate(paths)]
     layout = next((f for f in LAYOUTS.values() if os.path.isfile(root / f(inside[0]))), None) or _by_name(root)  # noqa: PTH113
     names = [layout(path) for path in inside]
@@ -84,30 +90,45 @@ def locate(
     absent = {row: f"{place(row)}: {root / names[row]} does not exist" for row in missing}
     for row, name in respelt.items():
         names[row], sizes[row] = name, _size(root, name)
-    how = Counter(_difference(paths[row]) for row in respelt)
+    how = Counter(_difference(paths[row], name) for row, name in respelt.items())
     notes += tuple(f"paths of the list that are found {text}: {count:,}" for text, count in how.items())
     rows = np.array([row for row in range(len(names)) if row not in absent], np.int64)
     kept = np.array([sizes[row] for row in rows], np.int64)
     return Located(np.array(names, object)[rows], kept, notes, rows, absent)
 
 
-def _foreign(root: Path, paths: Sequence[str]) -> str:
-    """What the absolute paths of another computer begin with, where the rest of one of the first is found below the
-    root; nothing where there are none."""
-    for path in paths[:20]:
-        plain = path.replace("\\", "/") if DRIVE.match(path) else path
-        if not DRIVE.match(path) and not (plain.startswith("/") and not plain.startswith(f"{root.absolute()}/")):
-            continue
-        for cut in (match.end() for match in re.finditer("/", plain)):
-            if plain[cut:] and not plain[cut:].startswith("/") and _size(root, plain[cut:]) is not None:
-                return path[:cut]
+def _foreign(root: Path, paths: Sequence[str]) -> list[str]:
+    """What the absolute paths of another computer, or of a labelling tool, begin with, where the rest of one is found
+    below the root; nothing where there are none."""
+    starts: list[str] = []
+    lost = 0
+    for path in paths:
+        if lost == MOST_TRIED:
+            break
+        if _is_foreign(root, path) and not path.startswith(tuple(starts)):
+            start = _start(root, path)
+            starts += [start] * bool(start)
+            lost += not start
+    return starts
+
+
+def _is_foreign(root: Path, path: str) -> bool:
+    return bool(DRIVE.match(path)) or (path.startswith("/") and not path.startswith(f"{root.absolute()}/"))
+
+
+def _start(root: Path, path: str) -> str:
+    """The part of an absolute path whose rest is found below the root; empty where no rest is."""
+    plain = path.replace("\\", "/") if DRIVE.match(path) else path
+    for cut in (match.end() for match in CUT.finditer(plain)):
+        rest = plain[cut:]
+        if rest and not rest.startswith("/") and any(_size(root, name) is not None for name in _spellings(rest)):
+            return path[:cut]
     return ""
 
 
-def _without(start: str, path: str) -> str:
+def _without(starts: Sequence[str], path: str) -> str:
     """A path without what it begins with on another computer."""
-    if not start or not path.startswith(start):
-        return path
+    start = next(filter(path.startswith, starts), "")
     return path.removeprefix(start).replace("\\", "/") if DRIVE.match(start) else path.removeprefix(start)
 
 
@@ -121,14 +142,19 @@ def _respelt(root, path, layout):
 
 
 def _spellings(path: str) -> Iterator[str]:
-    for slashes in dict.fromkeys((path, path.replace("\\", "/"))):
-        for form in (slashes, *(unicodedata.normalize(kind, slashes) for kind in ("NFC", "NFD"))):
+    """A path as it is, and as other programs would write it."""
+    folder, slash, name = path.rpartition("/")
+    own = f"{folder}{slash}{UPLOADED.sub('', name)}"
+    for known in dict.fromkeys((path, path.replace("\\", "/"), own, unquote(own))):
+        for form in (known, *(unicodedata.normalize(kind, known) for kind in ("NFC", "NFD"))):
             stem, ending = os.path.splitext(form)  # noqa: PTH122
             yield from (stem + other for other in (ending, ending.lower(), ending.upper()))
 
 
-def _difference(path):
+def _difference(path: str, found: str) -> str:
     """What is changed in a path that was found in another spelling."""
+    if UPLOADED.match(path.rpartition("/")[2]) and not UPLOADED.match(found.rpartition("/")[2]):
+        return "without the eight letters that Label Studio puts before names"
     if "\\" in path:
         return "with / for \\"
     return "in another spelling (its ending in other letters, or another Unicode form)"
@@ -151,9 +177,10 @@ def _below(root, path, place=None, row=0):
     relative = os.path.relpath(full, root)
     if relative.split(os.sep, 1)[0] == os.pardir:
         where = f"{place(row)}: " if place else ""
-        raise DataError(
-            f"{where}the path {path!r} of the list leads out of data.dir={root}: set a root above all images"
-        )
+        advice = "set a root above all images"
+        if path.startswith("/"):
+            advice = f"it is absolute, and no end of it is a file below that folder: {advice}, or correct the paths"
+        raise DataError(f"{where}the path {path!r} of the list leads out of data.dir={root}: {advice}")
     return relative
 
 

@@ -1,14 +1,16 @@
 """Which folders of a split are classes, and which are groups above them: `<class>/...` or `<group>/<class>/...`."""
 
 import os
+import re
 from collections import Counter
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from ncl_jax.data.sources import names as class_names
 from ncl_jax.data.sources.names import first_few
 from ncl_jax.data.sources.splits import WORDS, kind, visible
-from ncl_jax.data.sources.walk import Unused, entries, is_image
+from ncl_jax.data.sources.walk import Unused, entries
 from ncl_jax.errors import DataError
 
 CLASSES, GROUPS = "class/group", "group/class"
@@ -36,7 +38,7 @@ def _inside(folder: Path, unused: Unused, empty: bool = False) -> dict[str, Path
     """The folders in a folder by their clean names, sorted; none only where that is allowed."""
     folders, files = entries(folder)
     found = [name for name in folders if not unused.skips(str(folder / name))]
-    unused.beside += sum(map(is_image, files))
+    unused.add_beside(files)
     if not found and not empty:
         _no_class(folder)
     names = [class_names.clean(name) for name in found]
@@ -71,23 +73,49 @@ def check(folder: Path) -> None:
         )
     raise DataError(
         f"{folder} holds folders in folders, and it is not clear which are the classes. Pass layout={CLASSES} if they "
-        f"are the {len(upper):,} upper ones ({first_few(upper)}), or layout={GROUPS} if they are the {len(counts):,} "
-        f"lower ones ({first_few(sorted(counts))}) and the upper ones are cameras, sites, patients or the like, which "
+        f"are the {len(upper):,} upper ones ({first_few(upper)}; with group_by=folder where the lower ones are sites or"
+        f" the like, which are then kept whole), or layout={GROUPS} if they are the {len(counts):,} lower ones "
+        f"({first_few(sorted(counts))}) and the upper ones are cameras, sites, patients or the like, which "
         f"are then kept whole: --config=folder:dir=DIR,layout={GROUPS} (data.layout)"
     )
 
 
-def group_of(path: str, folder: Path, root: Path, layout: str) -> str:
-    """The group of an image by its folder: the one above the class, or the first one below it; without such a folder,
-    the image is a group of its own.
+def turned(classes: Mapping[str, list[Path]], layout: str) -> list[str]:
+    """A line where the classes' names are those of cameras (CAM00, CAM01), and those of the other level are not."""
+    if not _are_numbered(classes):
+        return []
+    others = {
+        class_names.clean(name)
+        for places in classes.values()
+        for place in places
+        for name in ([place.parent.name] if layout == GROUPS else visible(place))
+    }
+    if len(others) < 2 or _are_numbered(others):
+        return []
+    advice = f"layout={CLASSES},group_by=folder" if layout == GROUPS else f"layout={GROUPS}"
+    return [
+        f"warning: the classes are called {first_few(classes)}, as cameras or sites are, and the folders "
+        f"{'above' if layout == GROUPS else 'below'} them {first_few(sorted(others))}: if those are the classes, pass "
+        f"{advice}"
+    ]
+
+
+def _are_numbered(names: Collection[str]) -> bool:
+    """Whether all of several names are one word with different numbers."""
+    parts = [re.fullmatch(r"([^\W\d_]+)[ _-]?\d+", name) for name in names]
+    return len(parts) > 1 and None not in parts and len({part[1].casefold() for part in parts if part}) == 1
+
+
+def group_of(path: str, folder: Path, layout: str) -> str:
+    """The group of an image by its folder: the one above the class, or the first one below it; empty without such a
+    folder.
 
     Args:
-      path: of the image, relative to `root`.
+      path: of the image, that of `folder` included.
       folder: of its class.
-      root: of the data.
       layout: of `LAYOUTS`.
     """
     if layout == GROUPS:
         return class_names.clean(folder.parent.name)
-    inner, _, rest = os.path.relpath(root / path, folder).partition(os.sep)
-    return class_names.clean(inner) if rest else path
+    inner, _, rest = path[len(str(folder)) + 1 :].partition(os.sep)
+    return class_names.clean(inner) if rest else ""

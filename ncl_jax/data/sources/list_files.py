@@ -6,12 +6,14 @@ import gzip
 import io
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from ncl_jax.data.sources import list_json
-from ncl_jax.data.sources.entries import LABEL_COLUMNS, PATH_COLUMNS, Entries, check_named, cleaned, columns, full_path
-from ncl_jax.data.sources.names import first_few
+from ncl_jax.data.sources import entries as of_entries
+from ncl_jax.data.sources import list_json, wide
+from ncl_jax.data.sources.entries import Entries, check_named, cleaned, columns, full_path, plain, without_missing
+from ncl_jax.data.sources.names import MISSING, first_few
+from ncl_jax.data.sources.splits import WORDS
 from ncl_jax.data.sources.walk import SUFFIXES
 from ncl_jax.errors import DataError
 from ncl_jax.runtime.files import open_regular
@@ -22,10 +24,18 @@ LINES = re.compile(r"\r\n|\r|\n")
 ANOTHER_IMAGE = re.compile(rf"(?:{'|'.join(re.escape(suffix) for suffix in SUFFIXES)})\b", re.IGNORECASE)
 
 
-def parse(path: Path, named: Mapping[str, str] | None = None, skip: bool = False) -> Entries:
-    """A list's paths and labels, whatever its format; `named` and `skip` as the fields of `Request`.
+def parse(
+    path: Path, named: Mapping[str, str] | None = None, skip: bool = False, missing: Collection[str] = MISSING
+) -> Entries:
+    """A list's paths and labels, whatever its format.
 
-    Raises DataError, naming the line, where it is damaged.
+    Args:
+      path: the list.
+      named, skip: as the fields `columns` and `skip` of `Request`.
+      missing: what stands, in small letters, for a label that is missing.
+
+    Raises:
+      DataError: it is damaged; the line is named.
     """
     named = named or {}
     text, notes = read_text(path)
@@ -38,8 +48,10 @@ def parse(path: Path, named: Mapping[str, str] | None = None, skip: bool = False
         entries = _parse_csv(text, path, named)
     else:
         entries = _parse_text(text, path)
+    entries = without_missing(entries, missing)
     if entries.lacking and not (skip and entries.paths):
-        more = f" (and so it is in {len(entries.lacking) - 1:,} more rows)" if len(entries.lacking) > 1 else ""
+        others = len(entries.lacking) - 1
+        more = f" (and so it is in {others:,} more row{'s' * (others > 1)})" if others else ""
         raise DataError(f"{entries.lacking[0]}{more}: write it, or set data.skip_unreadable=True to skip such rows")
     if not entries.paths:
         raise DataError(f"the list {path} names no image")
@@ -110,56 +122,82 @@ def _split_line(line, delimiter):
 
 def _delimiter(text, named):
     """What separates the columns, by the header; nothing where the first line is not a header."""
-    line = _first_line(text)
-    return next((mark for mark in DELIMITERS if columns(_split_line(line, mark), named).complete), "")
+    first, second, *_ = [*LINES.split(text[:65536], maxsplit=2), ""]
+    for mark in DELIMITERS:
+        header, sample = _split_line(first, mark), _split_line(second, mark)
+        chosen = columns(header, named, sample)
+        if chosen.complete or wide.fits(header, chosen, sample):
+            return mark
+    return ""
 
 
 def _parse_csv(text, path, named):
     """Columns by the names in the header."""
     delimiter = _delimiter(text, named)
     if not delimiter:
-        raise DataError(_no_header(path, _first_line(text), named))
+        raise DataError(_no_header(path, text, named))
     header = _split_line(_first_line(text), delimiter)
     check_named(header, named, str(path))
-    chosen = columns(header, named)
+    rows = list(_rows(text, delimiter, path))
+    chosen = columns(header, named, rows[0][1] if rows else ())
+    is_wide = chosen.label is None
     found, numbers, lacking = [], [], []
-    for number, row in _rows(text, delimiter, path):
+    for number, row in rows:
         where = f"{path}, line {number}"
         _check_row(row, chosen, header, where)
         cells = [row[place].strip() if place is not None and place < len(row) else "" for place in chosen]
-        if absent := [name for name, cell in zip(("path", "label"), cells, strict=False) if not cell]:
+        label = wide.label(header, chosen, row, where) if is_wide else cells[1] and row[chosen.label]
+        if absent := [name for name, cell in (("path", cells[0]), ("label", label)) if not cell]:
             lacking.append(f"{where}: the {absent[0]} is missing")
             continue
-        found.append([full_path(cells[2], cells[0]), cells[1], *cells[3:]])
+        found.append([full_path(cells[2], cells[0]), label, *cells[3:]])
         numbers.append(number)
     paths, labels, splits, groups = map(list, zip(*found, strict=True)) if found else ([], [], [], [])
-    notes = _notes(path, header, chosen, delimiter, named)
     return Entries(
-        paths, labels, file=path, rows=numbers, notes=notes, lacking=lacking,
+        paths, labels, file=path, rows=numbers, notes=_notes(path, header, chosen, delimiter, named), lacking=lacking,
         splits=() if chosen.split is None else splits, groups=() if chosen.group is None else groups,
+        columns=of_entries.called(header, chosen), like_splits=_like_splits(header, chosen, rows),
     )  # fmt: skip
+
+
+def _like_splits(header, chosen, rows):
+    """The columns that are not used and hold names of splits."""
+    others = [place for place in range(len(header)) if place not in chosen]
+    found: dict[int, set[str]] = {place: set() for place in others}
+    for _, row in rows:
+        for place in others:
+            if place < len(row) and len(found[place]) <= len(WORDS):
+                found[place].add(row[place])
+    return [header[place].strip() for place in others if of_entries.looks_like_splits(found[place])]
 
 
 def _notes(path, header, chosen, delimiter, named):
     """Lines on how a table was read, where that is not plain."""
     marks = f"{path} is read with {DELIMITERS[delimiter]} between its columns"
-    likely = [name.strip() for name in header if name.strip().casefold() in LABEL_COLUMNS]
+    if chosen.label is None:
+        return (*[marks] * (delimiter != ","), f"{path}: {wide.words(header, chosen)}")
+    found = [plain(name) for name in header]
+    likely = [header[found.index(name)].strip() for name in of_entries.label_names(found) if name in found]
+    ranks = [name.strip() for name in header if plain(name) in of_entries.RANKS]
     label = f"{path}: of the columns {', '.join(likely)} the labels are those of {header[chosen.label].strip()}; "
     choice = f"{label}label_column=NAME chooses another"
+    if ranks and "class" in found:
+        choice += f" (class is a rank beside {', '.join(ranks)})"
     return (*[marks] * (delimiter != ","), *[choice] * (len(likely) > 1 and not named.get("label")))
 
 
-def _no_header(path, line, named):
+def _no_header(path, text, named):
     """Says what is wrong with a first line."""
-    header = max((_split_line(line, mark) for mark in DELIMITERS), key=len)
+    line = _first_line(text)
+    mark = max(DELIMITERS, key=lambda mark: len(_split_line(line, mark)))
+    header = _split_line(line, mark)
     check_named(header, named, str(path))
     if any(cell.strip().lower().endswith(SUFFIXES) for cell in header):
         return f"{path}, line 1: {line[:100]!r} is an image and no header: put the line path,label above it"
-    advice = f"name one of them {' or '.join(PATH_COLUMNS[:2])}, and one {' or '.join(LABEL_COLUMNS[:2])}, "
-    advice += "or pass path_column=NAME and label_column=NAME"
-    if columns(header).path is not None and len(header) > 2:
-        advice += " (a column for each class cannot be read: write the class's name into one)"
-    return f"{path} has the columns {first_few([cell.strip() for cell in header], 8)}: {advice}"
+    second = LINES.split(text[:65536], maxsplit=2)[1:2]
+    chosen = columns(header, named, _split_line(second[0], mark) if second else ())
+    shown = first_few([cell.strip() for cell in header], 40)
+    return f"{path} has the columns {shown}: {of_entries.advice(header, chosen)}{wide.hint(header, chosen)}"
 
 
 def _rows(text, delimiter, path):

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ncl_jax.data.sources.entries import Entries, from_records, label_of, path_of
+from ncl_jax.data.sources import entries as of_entries
+from ncl_jax.data.sources.entries import Entries, columns, from_records, label_of, path_of
 from ncl_jax.errors import DataError
 
 FORM = '{"annotations": [{"fpath", "category_id"}]}, COCO\'s images, annotations and categories, or [{"path", "label"}]'
@@ -22,7 +23,7 @@ def parse(text: str, path: Path, named: Mapping[str, str] | None = None) -> Entr
         raise DataError(f"{path} is not a list in JSON ({type(content).__name__}): it must be {FORM}")
     notes = _objects(content, "annotations", path)
     if content.get("images"):
-        return _coco(content, notes, path)
+        return _coco(content, notes, path, named)
     paths = [path_of(_get(note, "fpath", where), where) for note, where in notes]
     return Entries(paths, _numbers(notes), file=path, unit="annotation")
 
@@ -42,14 +43,21 @@ def _load(text, where):
         raise DataError(f"{where} is not a list in JSON ({detail}): see docs/data.md") from error
 
 
-def _coco(content, notes, path):
-    """Images and their annotations; an image's annotations of one category count once."""
+def _coco(content, notes, path, named):
+    """Images and their annotations; an image's annotations of one category count once. Splits and groups are fields of
+    images."""
     files: dict[Any, str] = {}
+    others: dict[Any, tuple[str, ...]] = {}
+    called: dict[str, str] = {}
     for image, where in _objects(content, "images", path):
         key = _key(image, "id", where)
         if key in files:
             raise DataError(f"{where}: the id {key!r} is that of another image too")
         files[key] = path_of(_get(image, "file_name", where), where)
+        keys = list(image)
+        chosen = columns(keys, named)
+        called |= of_entries.called(keys, chosen)
+        others[key] = tuple("" if at is None else str(image[keys[at]]) for at in (chosen.split, chosen.group))
     names = _categories(content, path) if content.get("categories") else {}
     labels = _of_categories(notes, list(names)) if names else _numbers(notes)
     images = []
@@ -65,7 +73,11 @@ def _coco(content, notes, path):
     ]
     lines = tuple(f"{path}: {text}: {count:,}" for count, text in remarks if count)
     paths, numbers = [files[images[row]] for row in rows], [row + 1 for row in rows]
-    return Entries(paths, [labels[row] for row in rows], tuple(names.values()), path, numbers, "annotation", lines)
+    splits, groups = ([others[images[row]][kind] for row in rows] for kind in (0, 1))
+    return Entries(
+        paths, [labels[row] for row in rows], tuple(names.values()), path, numbers, "annotation", lines,
+        splits if "split" in called else (), groups if "group" in called else (), columns=called,
+    )  # fmt: skip
 
 
 def _categories(content, path):

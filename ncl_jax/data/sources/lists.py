@@ -9,14 +9,16 @@ import numpy as np
 
 from ncl_jax.data.sources import labels, layouts, list_files, tables
 from ncl_jax.data.sources import names as of_classes
-from ncl_jax.data.sources.entries import Entries
+from ncl_jax.data.sources.entries import SPLIT_COLUMNS, Entries, plain
 from ncl_jax.data.sources.files import Files
-from ncl_jax.data.sources.folder import cut
+from ncl_jax.data.sources.folder import counts_of, cut
 from ncl_jax.data.sources.list_files import parse
-from ncl_jax.data.sources.names import first_few
+from ncl_jax.data.sources.names import MISSING, first_few
 from ncl_jax.data.sources.splits import SPLITS
 from ncl_jax.data.types import Request, Source, Split
 from ncl_jax.errors import DataError
+
+OLDER_SPLIT_COLUMNS = SPLIT_COLUMNS[:3]  # by rules before 3
 
 __all__ = ["build", "class_names", "find", "parse", "parse_all", "read"]
 
@@ -42,12 +44,19 @@ def parse_all(request: Request) -> tuple[dict[str, Entries], tuple[str, ...]]:
     given = {split: request.lists[split] for split in SPLITS if request.lists.get(split)}
     if "train" not in given:
         raise DataError("data.list.train is missing: pass the file that lists the training images")
+    newest = request.rule > 2
+    missing = MISSING if newest and not request.lists.get("classes") else ()
     entries = {
-        split: parse(find(name, request.directory), request.columns, request.skip) for split, name in given.items()
+        split: parse(find(name, request.directory), request.columns, request.skip, missing)
+        for split, name in given.items()
     }
+    named = request.columns.get("split", "")
+    if not (newest or named) and plain(entries["train"].columns.get("split", "")) not in OLDER_SPLIT_COLUMNS:
+        entries["train"] = entries["train"]._replace(splits=())
+    unused = tables.unused_splits(entries)
     if request.rule > 1:
-        tables.check_single(entries)
-        entries = tables.divided(entries, request.columns.get("split", ""))
+        entries = tables.divided(tables.single(entries, request.skip), named)
+    entries["train"] = entries["train"]._replace(notes=(*entries["train"].notes, *unused))
     entries = labels.with_categories(labels.as_whole_numbers(entries), keep=bool(request.lists.get("classes")))
     if not request.lists.get("classes"):
         return entries, class_names(entries)
@@ -73,8 +82,9 @@ def build(request: Request, entries: dict[str, Entries], names: tuple[str, ...])
         splits[split], left_out[split], found = located(request, of_split, numbers[split], names)
         notes += [*of_split.notes, *found]
     labels.check_classes(entries, numbers["train"], names)
-    notes += [*of_classes.remarks(names), *_listed_twice(splits, names)]
-    return Source(names, cut(splits, request), notes=tuple(notes), left_out=left_out, is_cut=len(splits) == 1)
+    twice, faults = _listed_twice(splits, names)
+    every = tuple(dict.fromkeys([*notes, *of_classes.remarks(names, counts_of(splits, names)), *twice]))
+    return Source(names, cut(splits, request), notes=every, left_out=left_out, faults=faults, is_cut=len(splits) == 1)
 
 
 def located(
@@ -84,7 +94,8 @@ def located(
     DataError, see `read`."""
     found = layouts.locate(request.directory, entries.paths, entries.place, request.skip)
     groups = tables.groups_of(request, entries.take(found.rows.tolist()), found.names)
-    files = Files(request.directory, found.names, found.sizes, groups)
+    unasked = None if groups is not None else tables.unasked(entries.take(found.rows.tolist()), numbers, found)
+    files = Files(request.directory, found.names, found.sizes, groups, unasked)
     left_out = [("rows without a label or path", line) for line in entries.lacking]
     left_out += [(names[numbers[row]], line) for row, line in found.lost.items()]
     return Split(files, numbers[found.rows]), left_out, found.notes
@@ -125,9 +136,10 @@ def _guess_names(entries):
     return tuple(os.path.relpath(name, common or ".") for name in single)
 
 
-def _listed_twice(splits: Mapping[str, Split], names: Sequence[str]) -> list[str]:
-    """Lines about files that are in a list twice, or in two lists."""
+def _listed_twice(splits: Mapping[str, Split], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Lines about files that are in a list twice, or in two lists; and about those that are there in two classes."""
     notes: list[str] = []
+    faults: list[str] = []
     seen: dict[str, Mapping[str, int]] = {}
     for split, (files, of_split) in splits.items():
         counts = seen[split] = Counter(files.names)
@@ -137,12 +149,10 @@ def _listed_twice(splits: Mapping[str, Split], names: Sequence[str]) -> list[str
                 of_file.setdefault(name, set()).add(number)
         two = [f"{name} ({first_few(names[c] for c in sorted(of))})" for name, of in of_file.items() if len(of) > 1]
         double = [name for name, of in of_file.items() if len(of) == 1]
-        lines = {
-            f"files that the {split} list has in two classes": two,
-            f"files that the {split} list has twice": double,
-        }
+        lines = {f"files that the {split} list has twice": double}
+        faults += [f"files that the {split} list has in two classes: {len(two):,} ({first_few(two)})"] * bool(two)
         if split != "train":
             both = [name for name in counts if name in seen["train"]]
             lines[f"files that are both in the train list and in the {split} list"] = both
         notes += [f"{text}: {len(items):,} ({first_few(items)})" for text, items in lines.items() if items]
-    return notes
+    return notes, faults

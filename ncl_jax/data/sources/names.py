@@ -5,7 +5,8 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 LONGEST = 255  # characters: no folder has a longer name
-MISSING = {"nan", "<na>", "none", "null", "n/a"}  # what other programs write for a label that is missing
+MISSING = {"nan", "<na>", "null", "n/a", "#n/a"}  # what other programs write for a label that is missing
+PERHAPS_MISSING = MISSING | {"none", "na"}  # or that may be a class: no animal
 
 
 def clean(name: str) -> str:
@@ -29,22 +30,28 @@ def fault(name: str) -> str:
     return ""
 
 
-def remarks(names: Sequence[str]) -> tuple[str, ...]:
+def remarks(names: Sequence[str], counts: Sequence[int]) -> tuple[str, ...]:
     """Lines about names that may be a mistake: two that differ in case or blanks alone, one that means no label or has
-    a quotation mark."""
-    found: dict[str, str] = {}
+    a quotation mark; `counts` are the images of each class."""
+    found: dict[str, int] = {}
     alike = []
-    for name in names:
-        other = found.setdefault(_folded(name), name)
-        if other != name:
-            alike.append(f"{other!r} and {name!r}")
-    missing = [repr(name) for name in names if name.casefold() in MISSING]
+    for label, name in enumerate(names):
+        other = found.setdefault(_folded(name), label)
+        if other != label:
+            alike.append(f"{names[other]!r} ({_images(counts[other])}) and {name!r} ({counts[label]:,})")
+    missing = [repr(name) for name in names if name.casefold() in PERHAPS_MISSING]
     lines = {
         "classes whose names differ only in case, blanks, _ or invisible characters": alike,
         "classes whose names usually mean a missing label": missing,
         "classes whose names have a quotation mark": [repr(name) for name in names if '"' in name],
     }
-    return tuple(f"{text}: {first_few(items)}" for text, items in lines.items() if items)
+    advice = ["; where they are one class, give them one name", "", ""]
+    said = zip(lines.items(), advice, strict=True)
+    return tuple(f"warning: {text}: {first_few(items)}{more}" for (text, items), more in said if items)
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' * (count != 1)}"
 
 
 def _folded(name):

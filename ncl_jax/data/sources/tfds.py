@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from ncl_jax.data.sources import labels, lists, tfds_files
 from ncl_jax.data.sources.folder import cut
 from ncl_jax.data.sources.layouts import LAYOUTS
 from ncl_jax.data.types import Request, Source, Split
 from ncl_jax.errors import DataError
-from ncl_jax.runtime import caches
+from ncl_jax.runtime import caches, progress
 from ncl_jax.runtime.files import open_regular, read_file
 
 SPLITS = {"train": ("train",), "val": ("validation", "val"), "test": ("test",)}
@@ -124,7 +123,7 @@ def read_columns(folder: Path, split: str, features: tuple[str, ...]) -> dict[st
         return kept
     with tfds_files.opened(folder):
         source = open_split(folder, split)
-        bar = tqdm(range(len(source)), desc=f"reading {', '.join(features)} of {split}", disable=None, leave=False)
+        bar = progress.counted(len(source), f"reading {', '.join(features)} of {split}")
         rows = [[_plain(example[name]) for name in features] for example in (source[i] for i in bar)]
     columns: dict[str, Any] = {name: np.array([row[i] for row in rows]) for i, name in enumerate(features)}
     if cached is None:

@@ -4,7 +4,7 @@ import importlib.util
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -70,6 +70,14 @@ class Unused:
             self.hidden += 1
         else:
             self.endings[ending(name).removeprefix(".") or "none"] += 1
+
+    def add_beside(self, names: Iterable[str]) -> None:
+        """Counts the files that lie beside the folders of classes."""
+        for name in names:
+            if is_image(name):
+                self.beside += 1
+            else:
+                self.add_file(name)
 
     def add_thumbnails(self, place: str, images: list[str]) -> None:
         """Counts the images of a folder that are named like thumbnails of others in it."""
