@@ -203,6 +203,7 @@ def stepped(name, trunk, mesh=None, **fields):
     return state, step(state, plans.keys(0).step, batch, trunk)
 
 
+@pytest.mark.slow
 def test_every_strategy_and_mesh_gives_the_same_step(trunk):
     """And micro-batches, and blocks that are computed again for the gradient."""
     before, (after, metrics) = stepped("bitfit", trunk, run__strategy="unroll")

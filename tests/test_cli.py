@@ -37,9 +37,11 @@ def test_the_version(arguments, monkeypatch, capsys):
     assert capsys.readouterr().out == f"ncl-jax {__version__}\n"
 
 
-def test_an_unknown_command_lists_the_known_ones(monkeypatch):
-    with pytest.raises(SystemExit, match=r"unknown command 'trian' \(did you mean train\?\)\nusage: ncl-jax COMMAND"):
+def test_an_unknown_command_is_answered_with_the_nearest_or_all(monkeypatch):
+    with pytest.raises(SystemExit, match=r"unknown command 'trian' \(did you mean train\?\); ncl-jax --help"):
         command(monkeypatch, "trian")
+    with pytest.raises(SystemExit, match=r"unknown command 'xxxxxx'\nusage: ncl-jax COMMAND"):
+        command(monkeypatch, "xxxxxx")
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -67,6 +69,14 @@ def test_help_of_training_names_methods_and_fields():
         "image_size",
     ):
         assert word in text
+
+
+def test_the_short_help_of_training_has_the_fields_that_people_change(capsys):
+    short = train.epilog(whole=False)
+    assert all(f"  {name} = " in short for name in train.OFTEN) and "run.conv" not in short and "--help-all" in short
+    with pytest.raises(SystemExit):
+        cli.make_parser("train", train).read(["--help-all"])
+    assert "run.conv" in capsys.readouterr().out
 
 
 def test_a_configuration_is_a_file_or_an_installed_name(tmp_path, monkeypatch):

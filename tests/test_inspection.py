@@ -105,7 +105,8 @@ def test_copies_are_found_and_everything_is_on_the_page(folder, tmp_path, capfd)
     ):
         assert text in words
     message, code = inspect(folder, tmp_path / "out")
-    assert code == 1 and "exists already" in message
+    assert code == 1 and "class_sizes.png exists already" in message
+    assert "--out=FOLDER" in message and "--picture" not in message
     assert inspect(folder, tmp_path / "out", "--force")[1] == 1
 
 
@@ -124,7 +125,7 @@ def features(folder, monkeypatch):
     """The folder's data, as a backbone that separates the classes would see it, with a flipped label and an outlier."""
     config = config_files.load(f"folder:dir={folder},image_size=16")
 
-    def made(config, data, rows):
+    def made(config, data, rows, command=()):
         found = {}
         for name, split in (("train", data.train), (data.facts.split, data.test)):
             of = [int("/c1/" in str(path)) for path in split.images.names[rows[name]]]
@@ -178,7 +179,7 @@ def test_what_is_too_large_is_said(folder, tmp_path, capfd, features, monkeypatc
 @pytest.mark.parametrize("counts", [{"a": 1, "b": 1}, {"a": 2, "b": 1, "c": 1}])
 def test_a_few_images_are_enough(tmp_path, counts, capfd, monkeypatch):
     root = make_folder(tmp_path / "data", ("train", "test"), counts)
-    monkeypatch.setattr(of_run, "of_backbone", lambda config, data, rows: (
+    monkeypatch.setattr(of_run, "of_backbone", lambda config, data, rows, command=(): (
         {name: np.eye(len(of), 8, dtype=np.float32) for name, of in rows.items()}, ""))  # fmt: skip
     message, code = inspect(root, tmp_path / "out", "--config.optim.batch_size=1")
     assert code == 0, message
@@ -216,6 +217,7 @@ def test_pages_of_any_number_of_classes(classes, images):
     assert 'class "0"' in words and "nearest 40 of 90" in words and "90 labels may be wrong" in words
     assert "80.0 % accuracy with them and 70.0 % without" in words and "... and 100 more" in words
     assert ("largest and smallest of 1,000" in words) == (classes == 1000)
+    assert "The other 70 labels" in words and "neighbours_vote" in words  # all suspects, and the table's columns
     assert len(findings.lines(of.data, of.found)) == 6
 
 

@@ -131,7 +131,7 @@ def test_a_missing_or_an_extra_tensor_is_named(tmp_path, change, said):
 
 def test_what_is_no_weights_at_all(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    for name in ("missing.pth", str(tmp_path / "missing.pth"), "./a", "a/b/c"):
+    for name in ("missing.pth", str(tmp_path / "missing.pth"), "./a", "a/b/c/d"):
         with pytest.raises(ConfigError, match=r"model\.pretrained=.*ORG/NAME of the hub"):
             start_of(config_of(model__pretrained=name))
     with pytest.raises(ConfigError, match=r"'huggingface_hub.* https://\S+/timm/resnet18/\S+\.safetensors "):

@@ -87,7 +87,7 @@ def test_tfrecord_is_refused(prepared):
 def test_missing_package_is_named(prepared, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     monkeypatch.setitem(sys.modules, "array_record", sys)
-    with pytest.raises(sources.DataError, match=r"tensorflow_datasets.*ncl_jax\[tfds\]"):
+    with pytest.raises(sources.DataError, match=r"tensorflow_datasets.*tensorflow-datasets"):
         tiny.load_source("cifar10", prepared, download=False)
 
 

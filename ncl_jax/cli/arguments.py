@@ -106,7 +106,7 @@ def add_fields(parser: Parser) -> None:
     fields = parser.add_argument_group("fields of the configuration")
     fields.add_argument(
         "--config.FIELD", metavar="VALUE", help="set any field, such as --config.optim.batch_size=32; "
-        "docs/reference/configuration.md and ncl-jax train --help list them",
+        "docs/reference/configuration.md and ncl-jax train --help-all list them",
     )  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def set_fields(config: ml_collections.ConfigDict, fields: Sequence[str]) -> None
         config_flags.DEFINE_config_dict("config", config, flag_values=parsed, sys_argv=["", *given])
         parsed(["", *given])
     except (flags.Error, TypeError, ValueError) as error:
-        raise ConfigError(f"{' '.join(str(error).split())}; ncl-jax train --help lists the fields") from error
+        raise ConfigError(f"{' '.join(str(error).split())}; ncl-jax train --help-all lists the fields") from error
     named = {argument.removeprefix(FIELD).partition("=")[0] for argument in fields}
     if "epochs" in named and "optim.milestones" not in named:
         schedule.rescale(config, values["epochs"])

@@ -23,6 +23,11 @@ from ncl_jax.runtime import console, startup
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.storage.trackers import TRACKERS
 
+OFTEN = (  # fields that people change most
+    "epochs", "seed", "data.skip_unreadable", "data.val_share", "data.workers", "model.num_experts", "model.classifier",
+    "optim.batch_size", "optim.learning_rate", "run.patience",
+)  # fmt: skip
+
 
 def arguments(parser: Parser) -> None:
     """The command's arguments."""
@@ -50,12 +55,23 @@ def arguments(parser: Parser) -> None:
     hosts.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     hosts.add_argument("--num_processes", type=int, metavar="N", help="with --coordinator: number of processes")
     hosts.add_argument("--process_id", type=int, metavar="I", help="with --coordinator: number of this one, from 0")
-    parser.epilog = epilog()
+    every = "show this help with every field of the configuration"
+    parser.add_argument("--help-all", action=HelpAll, nargs=0, help=every)
+    parser.epilog = epilog(whole=False)
 
 
-def epilog() -> str:
-    """The end of the help: examples, methods and fields."""
-    listed = fields()
+class HelpAll(argparse.Action):
+    """Prints the whole help."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        parser.epilog = epilog()
+        parser.print_help()
+        parser.exit()
+
+
+def epilog(whole: bool = True) -> str:
+    """The end of the help: examples, methods and fields, all of them or those that are changed most."""
+    listed, more = fields(), "; ncl-jax train --help-all shows all" * (not whole)
     return "\n".join([
         "examples:",
         "  ncl-jax train --config=folder:dir=DIR                     own photographs, a folder for each class",
@@ -69,10 +85,10 @@ def epilog() -> str:
         "    for what suits the images; train, val, test; imbalance; backbone, pretrained, freeze",
         "  of cifar10lt and cifar100lt: imbalance; image_size, backbone, pretrained, freeze",
         "\nmethods:", *(f"  {name:<18}{method.description}" for name, method in METHODS.items()),
-        "\nfields, with their defaults before the configuration changes them (--config.FIELD=VALUE):",
-        *(f"  {field.line(name)}" for name, field in listed.items() if not field.developer),
-        "\nfields for work on ncl_jax itself:",
-        *(f"  {field.line(name)}" for name, field in listed.items() if field.developer),
+        f"\nfields, with their defaults before the configuration changes them (--config.FIELD=VALUE){more}:",
+        *(f"  {listed[name].line(name)}" for name in listed if name in OFTEN or (whole and not listed[name].developer)),
+        *["\nfields for work on ncl_jax itself:"] * whole,
+        *(f"  {field.line(name)}" for name, field in listed.items() if field.developer and whole),
     ])  # fmt: skip
 
 

@@ -73,6 +73,6 @@ def folded(summary: str, content: str, name: str = "", kind: str = "") -> Html:
 
 
 def capital(words: str) -> str:
-    """The words with a capital at the beginning, unless there is a path or a name of a file."""
+    """The words with a capital at the beginning, unless a path or a name of a file is there."""
     first = words.partition(" ")[0].rstrip(":,")
     return words if any(mark in first for mark in "/\\.") else f"{words[:1].upper()}{words[1:]}"

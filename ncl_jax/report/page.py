@@ -185,7 +185,7 @@ def confusions(run: RunContent, found: Predictions, prefix: str) -> str:
         f'<input type="radio" class="count" name="{group}" id="{group}-c"><label for="{group}-c">images</label>'
         f'<div class="shares">{drawn[0]}</div><div class="counts">{drawn[1]}</div></div>'
     )
-    caption = "The ensemble. Rows are true classes, sorted by training images; right answers on the diagonal."
+    caption = "The ensemble. Rows are true classes, sorted by training images; right predictions on the diagonal."
     content = figure(toggle, caption, "single")
     large = len(counts) > LARGEST_MATRIX
     return "<h2>Confusion matrix</h2>" + (folded(f"Of {len(counts):,} classes", content) if large else content)

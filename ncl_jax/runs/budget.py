@@ -78,6 +78,7 @@ def fit(
     """
     if run.on_features:  # whose heads need seconds, whatever the features took
         run.pace.limit = max(run.pace.limit, run.pace.spent() + (1 - FEATURES) * run.pace.limit)
+    run.log.print(durations.measuring(run.pace))
     measure(run, between)
     epoch_seconds = run.length * (run.pace.step or 0.0)
     seconds = SHARE * run.pace.left() - run.pace.compilation - ENDING

@@ -85,6 +85,11 @@ def shorter(config: ml_collections.ConfigDict) -> list[str]:
     return [text for applies, text in found if applies]
 
 
+def measuring(pace: Pace) -> str:
+    """What takes up to a minute before the first epoch of a run with a limit."""
+    return f"timing a few steps and an evaluation, to see how many epochs fit into --time={duration(pace.limit)}"
+
+
 def fitted(
     pace: Pace, config: ml_collections.ConfigDict, epochs: int, epoch_seconds: float, is_too_long: bool
 ) -> list[str]:

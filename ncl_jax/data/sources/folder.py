@@ -71,7 +71,7 @@ def counts_of(splits: Mapping[str, Split], names: Sequence[str]) -> list[int]:
 def _without_empty(
     classes: Mapping[str, dict[str, list[Path]]], skip: bool
 ) -> tuple[dict[str, dict[str, list[Path]]], list[str], dict[str, list[tuple[str, str]]]]:
-    """The folders of classes by split without those that hold no image; a line on empty ones, and what is ignored (see
+    """The folders of classes by split without those that hold no image; a line on empty ones, and what is skipped (see
     `Source`) of those that hold other files.
 
     Raises DataError for such files unless classes are to be skipped for them, and where fewer than two classes are left
