@@ -211,9 +211,9 @@ def left_out(facts: Facts) -> list[str]:
 def evaluation_line(results: dict) -> str:
     """An evaluation on the console; `split`: what it is of."""
     ensemble, single = results["ensemble"], tables.mean_expert(results["experts"])["accuracy"]
-    groups = {name: ensemble[name] for name in ("many", "medium", "few")}
-    cells = ", ".join(f"{name} {'-' if value is None else f'{100 * value:.2f}'}" for name, value in groups.items())
+    cells = ", ".join(f"{name} {100 * ensemble[name]:.2f}" for name in tables.groups_of(ensemble))
+    groups = f" ({cells})" if cells else ""
     means = tables.mean_of_classes(results)
     first = "" if means is None else f"mean of classes {100 * means:.2f} %, "
     split = results.get("split", "test")
-    return f"  {first}{split} accuracy {100 * ensemble['accuracy']:.2f} % ({cells}), mean expert {100 * single:.2f} %"
+    return f"  {first}{split} accuracy {100 * ensemble['accuracy']:.2f} %{groups}, mean expert {100 * single:.2f} %"
