@@ -332,7 +332,7 @@ def test_the_images_to_check_first_and_the_counts(trained, tmp_path, capfd):
     worth = [sum(q * (1 - q) / n for q, n in zip(row, model.facts.class_counts, strict=True)) for row in p]
     wanted = [files[i] for i in sorted(range(22), key=lambda i: -worth[i])[:3]]
     lines = output.splitlines()
-    start = lines.index("to check first:") + 1
+    start = next(number for number, line in enumerate(lines) if line.startswith("to check first")) + 1
     assert [line.strip().rpartition(": ")[0] for line in lines[start : start + 3]] == wanted
     counted = collections.Counter(answer["top"][0]["label"] for answer in answers)
     assert "predictions by class: " + ", ".join(f"{k} {n}" for k, n in counted.most_common()) in output
