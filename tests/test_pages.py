@@ -21,7 +21,16 @@ from ncl_jax.runs.export import export
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "UPGRADING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {"own_loop.md": "test_own_loop.py", "methods.md": "test_own_parts.py"}  # and what executes them
 NEEDS_TORCH = "import torchvision\n"  # which no test installs
-EXAMPLES = {"DIR": "DIR", "clothing": "DIR", "METHOD": "ce", "S": "0", "N": "1", "STEP": "1", "FIXED.csv": "labels.csv"}
+EXAMPLES = {
+    "DIR": "DIR",
+    "clothing": "DIR",
+    "photos": "DIR",
+    "METHOD": "ce",
+    "S": "0",
+    "N": "1",
+    "STEP": "1",
+    "FIXED.csv": "labels.csv",
+}
 
 
 def blocks(path, language):
@@ -40,7 +49,7 @@ def lines(path):
 
 def words(line):
     """Name and arguments of a command line, with values for the placeholders."""
-    line = re.sub(r"(?<![\w./])([A-Z]+|clothing|FIXED\.csv)(?![\w/])", lambda m: EXAMPLES.get(m[1], m[1]), line)
+    line = re.sub(r"(?<![\w./])([A-Z]+|clothing|photos|FIXED\.csv)(?![\w/])", lambda m: EXAMPLES.get(m[1], m[1]), line)
     name, *rest = shlex.split(line, comments=True)
     if name == "python":
         rest = ["train", *rest[2:]] if rest[1] == "ncl_jax.main" else rest[2:]
