@@ -1,5 +1,7 @@
 """Helpers that start the real commands on a shrunk quickstart."""
 
+import contextlib
+import itertools
 import json
 import os
 import pathlib
@@ -10,6 +12,7 @@ import time
 import forks
 
 from ncl_jax import cli
+from ncl_jax.runs.setup import compile_step
 from ncl_jax.storage.checkpoint import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -114,3 +117,22 @@ def content(workdir):
     last = Checkpoints(workdir, read_only=True).steps()[-1]
     fingerprint = json.loads((workdir / "checkpoints" / str(last) / "fingerprint" / "metadata").read_text())
     return {"step": last, "fingerprint": fingerprint, "lines": lines, "results": results}
+
+
+@contextlib.contextmanager
+def terminated_at(number, monkeypatch):
+    """Runs in this process get SIGTERM before their training step `number`, from 1."""
+
+    def compile_and_stop(*arguments):
+        advance, calls = compile_step(*arguments), itertools.count(1)
+
+        def step(*arguments):
+            if next(calls) == number:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return advance(*arguments)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ncl_jax.runs.setup.compile_step", compile_and_stop)
+        yield

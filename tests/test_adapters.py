@@ -2,9 +2,7 @@
 
 import itertools
 import math
-import os
 import shutil
-import signal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +11,7 @@ import pytest
 import tiny
 import tiny_vit
 from flax.traverse_util import flatten_dict, unflatten_dict
-from programs import content
+from programs import content, terminated_at
 from quick import quick_jit
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save_file
@@ -31,7 +29,6 @@ from ncl_jax.runs import folds, heads
 from ncl_jax.runs.distill import student
 from ncl_jax.runs.evaluate import evaluate_run
 from ncl_jax.runs.export import export
-from ncl_jax.runs.setup import compile_step
 from ncl_jax.runtime.devices import make_mesh
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.training.steps import TrainState
@@ -143,7 +140,7 @@ def test_the_first_blocks_and_the_last_ones_are_the_whole(plain):
 
 @pytest.mark.parametrize("name", ["adaptformer", "lora", "vpt"])
 def test_training_starts_at_the_frozen_networks_features(trunk, plain, name):
-    """To the bit but for prompts."""
+    """Bit-identical but for prompts."""
     upper, (tokens, features, _) = network(since=1, adapter=name), plain
 
     def compute(variables):
@@ -316,18 +313,7 @@ def test_adapters_and_heads_are_exported_alone(finished, tmp_path, expert):
 
 
 def test_a_run_stopped_within_an_epoch_ends_with_the_same_bits(finished, tmp_path, monkeypatch):
-    def compile_and_stop(*arguments):
-        advance, calls = compile_step(*arguments), itertools.count(1)
-
-        def step(*arguments):
-            if next(calls) == 5:  # an epoch has 3 steps
-                os.kill(os.getpid(), signal.SIGTERM)
-            return advance(*arguments)
-
-        return step
-
-    with monkeypatch.context() as patch:
-        patch.setattr("ncl_jax.runs.setup.compile_step", compile_and_stop)
+    with terminated_at(5, monkeypatch):  # an epoch has 3 steps
         message, code = train(finished, tmp_path / "run")
     assert code == 143 and "stopped at step 5, saved" in message
     shutil.rmtree(finished / "cache")  # and the features are computed again

@@ -2,15 +2,13 @@
 bits, on another number of devices to the same numbers. tests/test_run.py stops whole programs."""
 
 import itertools
-import os
 import shutil
-import signal
 import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from programs import SHRINK, content
+from programs import SHRINK, content, terminated_at
 from tiny import load_config
 
 from ncl_jax.errors import Interrupted
@@ -50,21 +48,9 @@ def whole(tmp_path_factory):
 
 def stop(workdir, devices, monkeypatch):
     """A run that gets SIGTERM in its third epoch."""
-
-    def compile_and_stop(*arguments):
-        advance, calls = compile_step(*arguments), itertools.count(1)
-
-        def step(*arguments):
-            if next(calls) == 50:  # an epoch has 19 steps
-                os.kill(os.getpid(), signal.SIGTERM)
-            return advance(*arguments)
-
-        return step
-
-    with monkeypatch.context() as patch:
-        patch.setattr("ncl_jax.runs.setup.compile_step", compile_and_stop)
-        with pytest.raises(Interrupted, match="stopped at step 50, saved"):
-            train(config(devices), workdir)
+    stopped = pytest.raises(Interrupted, match="stopped at step 50, saved")
+    with terminated_at(50, monkeypatch), stopped:  # an epoch has 19 steps
+        train(config(devices), workdir)
 
 
 @pytest.mark.slow

@@ -157,14 +157,21 @@ def arguments(parser: Parser) -> None:
     )
 
 
-def _check(args: argparse.Namespace) -> pathlib.Path | None:
-    """The file for the answers. Raises ConfigError for a bad argument, before anything is computed."""
+def answers_file(args: argparse.Namespace) -> pathlib.Path | None:
+    """The file of `--out`, if there is one. Raises ConfigError for a bad one or a bad `--top`, WriteError for one that
+    cannot be written."""
     out = new_file("--out", args.out, args.force) if args.out else None
     if out is not None:
         if out.suffix.lower() not in WRITERS:
             raise ConfigError(f"--out={out} must end in {' or '.join(WRITERS)}")
         check_writable("--out", out)
     at_least("top", args.top, 1)
+    return out
+
+
+def _check(args: argparse.Namespace) -> pathlib.Path | None:
+    """The file for the answers. Raises ConfigError for a bad argument, before anything is computed."""
+    out = answers_file(args)
     at_least("review", args.review, 0)
     if args.coverage is not None:
         sets.check(args.coverage)

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ncl_jax.cli.arguments import Parser, add_force, at_least, check_writable, new_file
-from ncl_jax.cli.predict import write_all
+from ncl_jax.cli.arguments import Parser, add_force
+from ncl_jax.cli.predict import answers_file, write_all
 from ncl_jax.config.fields import fields
-from ncl_jax.errors import ConfigError, DataError
+from ncl_jax.errors import DataError
 from ncl_jax.models.named import TEXT
 from ncl_jax.runs import zero_shot
-from ncl_jax.runs.answer_files import WRITERS
 from ncl_jax.runs.answers import How, Summary
 from ncl_jax.runs.predict import Scored, score
 from ncl_jax.runtime import console, startup
@@ -45,12 +44,7 @@ def arguments(parser: Parser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """The command."""
-    out = new_file("--out", args.out, args.force) if args.out else None
-    if out is not None:
-        if out.suffix.lower() not in WRITERS:
-            raise ConfigError(f"--out={out} must end in {' or '.join(WRITERS)}")
-        check_writable("--out", out)
-    at_least("top", args.top, 1)
+    out = answers_file(args)
     config = zero_shot.configuration(args.backbone, args.pretrained, args.text, args.template)
     wanted = zero_shot.wanted(args.images, args.classes)
     startup.prepare()
