@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import sys
+import types
 
 import jax
 import numpy as np
@@ -329,6 +330,15 @@ def test_the_cache_is_listed_and_cleaned(frozen, place, capsys, tmp_path):
     assert [place.name for place in (tmp_path / "cache").iterdir()] == ["mine"]
     message, code = cli.attempt("cache", ["list", f"--dir={tmp_path}/cache/mine/about.json"])
     assert code == 1 and "about.json is not a folder" in message
+
+
+def test_new_folds_take_the_place_of_what_was_calibrated_before(tmp_path, monkeypatch):
+    directory = RunDir(tmp_path)
+    directory.calibration.write_bytes(b"by the val split")
+    monkeypatch.setattr(folds, "scores", lambda *_: (np.zeros((2, 1, 2), np.float32), np.zeros(2, int)))
+    data = types.SimpleNamespace(train=types.SimpleNamespace(labels=np.zeros(2, int)))
+    folds.write(directory, None, None, data, (2, 4))
+    assert folds.are_there(directory, 2, 4) and not directory.calibration.exists()
 
 
 @pytest.mark.slow
