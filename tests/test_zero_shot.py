@@ -116,6 +116,15 @@ def test_the_command(place, expected, tmp_path, capfd):
     assert f"accuracy {100 * right:.1f} % of 18 images" in shown
 
 
+def test_weights_that_give_no_numbers_are_said(place, tensors, tmp_path):
+    broken = {name: np.full_like(value, np.nan) if "ln_post" in name else value for name, value in tensors.items()}
+    save_file({name: np.ascontiguousarray(value) for name, value in broken.items()}, tmp_path / "clip.safetensors")
+    copy(tmp_path, tokenizer="clip.json")
+    image = next((place / "data" / "test" / "dog").iterdir())
+    message, code = zero(tmp_path, image, f"--classes={place}/names.txt")
+    assert code == 1 and f"{image}: its scores are infinite or not a number" in message
+
+
 def test_classes_from_folders_and_images_without_labels(place, capfd):
     assert zero(place, place / "data" / "test", "--template=a photo of a {name}.|the {name}") == ("", 0)
     assert re.fullmatch(r"accuracy [\d.]+ % of 18 images, [\d.]+ % as a mean of classes\n", capfd.readouterr().out)

@@ -33,7 +33,7 @@ Images = np.ndarray | Sequence[Any] | str | os.PathLike | Image.Image
 MOST_PIXELS = 2**26  # of one image: larger ones are refused before they are decoded
 BOUND = "NCL_JAX_MOST_PIXELS"  # the environment variable that raises it
 MOST_BYTES = 16  # of a file for each of those pixels: four numbers of 32 bits
-MOST_SCANS = 500  # of a JPEG: each goes through the whole picture, and takes thirty bytes at least; programs write ten
+MOST_SCANS = 500  # of a JPEG: of thirty bytes each, they are decoded over the whole picture; programs write ten
 # What a file may be, by Pillow's names: of the others some start programs (EPS), some are read by code that few use.
 DECODERS = {
     "JPEG": "Jpeg", "PNG": "Png", "TIFF": "Tiff", "WEBP": "WebP", "GIF": "Gif", "BMP": "Bmp", "PPM": "Ppm",
@@ -205,8 +205,8 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
 
 
 def scans(encoded: bytes) -> int:
-    """How often a JPEG's decoder goes through the picture, at most `MOST_SCANS` + 1; what follows the picture, such
-    as a film, is not counted."""
+    """The scans of a JPEG, of which its decoder takes each over the whole picture; at most `MOST_SCANS` + 1. What
+    follows the picture, such as a film, is not counted."""
     place, found = 2, 0
     while found <= MOST_SCANS and (marker := _MARKER.search(encoded, place)) and marker[0] != b"\xff\xd9":
         found += marker[0] == _SCAN
