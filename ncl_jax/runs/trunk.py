@@ -12,7 +12,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ncl_jax.config.build import input_shape
@@ -25,7 +24,7 @@ from ncl_jax.data.feeds.feed import Feed
 from ncl_jax.data.images import parallel
 from ncl_jax.data.images.pixels import VERSION
 from ncl_jax.data.types import Split
-from ncl_jax.errors import CheckpointError
+from ncl_jax.errors import CheckpointError, one_line
 from ncl_jax.evaluation.predictor import Predictor
 from ncl_jax.models import cpu
 from ncl_jax.models.experts import without_trunk
@@ -35,6 +34,7 @@ from ncl_jax.runtime.files import read_file, write_bytes
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.weights.torch_names import nest
 
+MOST = 2**33  # bytes of a backbone's file: of the largest that are published 4.5e9
 BATCH = 16  # images at once on a CPU; an accelerator takes more
 LARGE_BATCH = 256
 
@@ -53,14 +53,18 @@ def read(directory: RunDir, sha256: str) -> Any:
     """The backbone's variables `{"params", "batch_stats"}` of a run.
 
     Raises:
-      CheckpointError: the file is missing, damaged, or not what the run was trained with.
+      CheckpointError: the file is damaged, or not what the run was trained with.
+      DataError: it is missing, or larger than any backbone.
     """
+    content = read_file(directory.backbone, MOST)
     try:
-        flat = load(read_file(directory.backbone))
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{directory.backbone} is damaged ({error}): restore it from a backup") from error
-    variables = nest({tuple(name.split("/")): array for name, array in flat.items()})
-    if digest(variables) != sha256:
+        variables = nest({tuple(name.split("/")): array for name, array in load(content).items()})
+        found = digest(variables)
+    except Exception as error:  # of many types: whatever the content provokes
+        raise CheckpointError(
+            f"{directory.backbone} is damaged ({one_line(error)}): restore it from a backup"
+        ) from error
+    if found != sha256:
         raise CheckpointError(
             f"{directory.backbone} is not the backbone that the run was trained with: restore it from a backup"
         )
