@@ -30,7 +30,7 @@ from ncl_jax.models import cpu
 from ncl_jax.models.experts import without_trunk
 from ncl_jax.runs import messages
 from ncl_jax.runtime import caches, console
-from ncl_jax.runtime.files import read_file, write_bytes
+from ncl_jax.runtime.files import expand, read_file, write_bytes
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.weights.torch_names import nest
 
@@ -203,7 +203,7 @@ def cache(name: str) -> pathlib.Path | None:
     if name == "none":
         return None
     if name:
-        return pathlib.Path(name).expanduser()
+        return expand("data.cache", name)
     own = caches.folder()
     return own and own / "features"
 

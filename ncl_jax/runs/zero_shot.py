@@ -19,6 +19,7 @@ from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.models.named import TEXT
 from ncl_jax.runs import class_vectors, pretrained, text, trunk
 from ncl_jax.runs.predict import find_files
+from ncl_jax.runtime.files import expand
 
 
 class ZeroShot:
@@ -86,10 +87,10 @@ def wanted(names: Sequence[str], classes: str) -> Wanted:
     Raises:
       ConfigError, DataError: there are none, or folders that are only partly classes.
     """
-    place = Path(names[0]).expanduser()
+    place = expand("IMAGE", names[0])
     folder = place if len(names) == 1 and place.is_dir() else None
     if classes:
-        found, notes = read_names(Path(classes).expanduser())
+        found, notes = read_names(expand("--classes", classes))
         class_names = tuple(clean(name) for name in found)
         if len(set(class_names)) < len(class_names):
             raise DataError(f"--classes={classes} has a name twice")
