@@ -14,7 +14,7 @@ from ncl_jax.data.images import transforms
 from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.errors import DataError, ExportError, one_line
 from ncl_jax.runtime import schema, settings
-from ncl_jax.runtime.files import open_regular, partial_of
+from ncl_jax.runtime.files import expand, open_regular, partial_of
 from ncl_jax.trust.sets import Rule, predict_sets
 
 VERSION = 1  # of the description beside a program
@@ -106,7 +106,7 @@ def load_exported(file: str | pathlib.Path) -> Exported:
     Raises:
       ExportError: one of the files is missing, damaged, or of another version; flatbuffers is not installed.
     """
-    path = pathlib.Path(file).expanduser()
+    path = expand("file", file)
     again = "export the run again"
     try:
         with open_regular(path) as opened:
