@@ -1,5 +1,6 @@
 """The PyTorch process of step_time.py or features.py, seen from there."""
 
+import atexit
 import json
 import os
 import pathlib
@@ -32,6 +33,7 @@ class Peer:
         environment = os.environ | dict(item.split("=", 1) for item in variables.split(",") if item)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
         self.process = subprocess.Popen([python, str(script)], env=environment, **pipes)
+        atexit.register(self.close)  # one that is stopped would not notice the end
         self.facts = self._answer()
 
     def _answer(self):
