@@ -498,11 +498,11 @@ OTHER_BACKBONES = {
 
 
 @pytest.mark.parametrize("name", OTHER_BACKBONES)
-def test_a_backbone_that_no_run_writes_is_refused(name, tmp_path):
+def test_a_backbone_that_no_run_writes_is_refused(name, frozen, tmp_path):
     directory = RunDir(tmp_path)
     directory.backbone.write_bytes(OTHER_BACKBONES[name])
     with pytest.raises(CheckpointError, match=r"backbone\.safetensors is (damaged|not the backbone)"):
-        trunk.read(directory, "0")
+        trunk.read(directory, "0", restore(RunDir(frozen), None).plan)
 
 
 def test_a_cache_that_cannot_be_written_costs_a_note(data, source, tmp_path, capfd):

@@ -106,7 +106,7 @@ def load_exported(file: str | pathlib.Path) -> Exported:
     Raises:
       ExportError: one of the files is missing, damaged, or of another version; flatbuffers is not installed.
     """
-    path = expand("FILE", file)
+    path = expand("file", file)
     again = "export the run again"
     try:
         with open_regular(path) as opened:

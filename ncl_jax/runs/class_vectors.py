@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -172,14 +173,15 @@ def of_run(directory: RunDir, progress: dict) -> ClassVectors | None:
     Raises:
       CheckpointError: the file is missing, damaged, or another run's.
     """
-    known = ((progress.get("pretrained") or {}).get("text") or {}).get("vectors")
-    if not known:
+    record = (progress.get("pretrained") or {}).get("text")
+    if not record:
         return None
     from safetensors.numpy import load
 
     try:
-        found = load(read_file(directory.class_vectors, MOST))
+        found, known = load(read_file(directory.class_vectors, MOST)), record["vectors"]
         vectors = ClassVectors(found["vectors"], found.get("projection"), found["scale"].item())
+        _check(vectors, directory.read_facts().num_classes)
     except DataError as error:
         raise CheckpointError(f"{error}: restore it from a backup") from error
     except Exception as error:  # of many types: whatever the content provokes
@@ -189,6 +191,17 @@ def of_run(directory: RunDir, progress: dict) -> ClassVectors | None:
     if _digest(vectors) != known:
         raise CheckpointError(f"{directory.class_vectors} is not what the run began with: restore it from a backup")
     return vectors
+
+
+def _check(vectors: ClassVectors, num_classes: int) -> None:
+    """Raises ValueError for arrays that are no vectors of so many classes."""
+    arrays = [array for array in vectors[:2] if array is not None]
+    if any(array.ndim != 2 or array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays):
+        raise ValueError("its arrays are not finite float32 numbers in two axes")
+    if len({array.shape[1] for array in arrays}) > 1 or len(vectors.vectors) != num_classes:
+        raise ValueError(f"its arrays of shapes {[array.shape for array in arrays]} are not of {num_classes} classes")
+    if not 0 < vectors.scale < math.inf:
+        raise ValueError(f"its scale is {vectors.scale}")
 
 
 def _present(vectors: ClassVectors) -> dict[str, Any]:

@@ -26,17 +26,17 @@ from ncl_jax.data.images.pixels import VERSION
 from ncl_jax.data.types import Split
 from ncl_jax.errors import CheckpointError, one_line
 from ncl_jax.evaluation.predictor import Predictor
-from ncl_jax.models import cpu
+from ncl_jax.models import cpu, shapes_of
 from ncl_jax.models.experts import without_trunk
 from ncl_jax.runs import messages
 from ncl_jax.runtime import caches, console
 from ncl_jax.runtime.files import expand, read_file, write_bytes
 from ncl_jax.storage.directory import RunDir
-from ncl_jax.weights.torch_names import nest
+from ncl_jax.weights.torch_names import check_same_structure, nest
 
-MOST = 2**33  # bytes of a backbone's file: of the largest that are published 4.5e9
 BATCH = 16  # images at once on a CPU; an accelerator takes more
 LARGE_BATCH = 256
+MOST_OF_NAMES = 2**22  # bytes of a backbone's file beside its numbers
 
 
 def write(directory: RunDir, variables: Any) -> None:
@@ -49,14 +49,17 @@ def write(directory: RunDir, variables: Any) -> None:
         write_bytes(directory.backbone, save(flat, {"sha256": digest(variables)}))
 
 
-def read(directory: RunDir, sha256: str) -> Any:
+def read(directory: RunDir, sha256: str, plan: Plan) -> Any:
     """The backbone's variables `{"params", "batch_stats"}` of a run.
 
     Raises:
-      CheckpointError: the file is damaged, or not what the run was trained with.
-      DataError: it is missing, or larger than any backbone.
+      CheckpointError: the file is damaged, not what the run was trained with, or of another network than the plan's.
+      DataError: it cannot be read.
     """
-    content = read_file(directory.backbone, MOST)
+    assert plan.trunk is not None
+    _, wanted = shapes_of(plan.trunk, plan.facts.image_shape)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(wanted))
+    content = read_file(directory.backbone, size + MOST_OF_NAMES)
     try:
         variables = nest({tuple(name.split("/")): array for name, array in load(content).items()})
         found = digest(variables)
@@ -68,6 +71,10 @@ def read(directory: RunDir, sha256: str) -> Any:
         raise CheckpointError(
             f"{directory.backbone} is not the backbone that the run was trained with: restore it from a backup"
         )
+    try:
+        check_same_structure(variables, wanted)
+    except ValueError as error:
+        raise CheckpointError(f"{directory.backbone} is not of the network of {directory.config}: {error}") from error
     return variables
 
 

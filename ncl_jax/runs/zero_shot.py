@@ -1,7 +1,7 @@
 """Classification by the names of classes alone: CLIP or SigLIP, without a training image."""
 
+import pathlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import ml_collections
@@ -88,7 +88,7 @@ def wanted(names: Sequence[str], classes: str) -> Wanted:
     Raises:
       ConfigError, DataError: there are none, or folders that are only partly classes.
     """
-    place = expand("IMAGE", names[0])
+    place = expand("IMAGE_OR_FOLDER", names[0])
     folder = place if len(names) == 1 and place.is_dir() else None
     if classes:
         found, notes = read_names(expand("--classes", classes))
@@ -108,7 +108,7 @@ def wanted(names: Sequence[str], classes: str) -> Wanted:
     return Wanted(class_names, files, split.labels, [*notes, *lines])
 
 
-def _folders(place: Path) -> tuple[str, ...]:
+def _folders(place: pathlib.Path) -> tuple[str, ...]:
     """The names of the folders of classes in a folder, or in the one split that it holds."""
     return tuple(levels.classes(labelled.split_in(place, None, Unused())))
 
