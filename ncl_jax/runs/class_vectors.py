@@ -181,7 +181,7 @@ def of_run(directory: RunDir, progress: dict) -> ClassVectors | None:
 
 
 def _check(vectors: ClassVectors, num_classes: int) -> None:
-    """Raises ValueError for arrays that are no vectors of so many classes."""
+    """Raises ValueError for arrays that are not vectors of so many classes."""
     arrays = [array for array in vectors[:2] if array is not None]
     if any(array.ndim != 2 or array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays):
         raise ValueError("its arrays are not finite float32 numbers in two axes")
