@@ -233,7 +233,7 @@ def read_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     lines = [line.strip() for line in LINES.split(text.rstrip())]
     if "" in lines:
         raise DataError(
-            f"data.list.classes={path}, line {lines.index('') + 1} is empty: the first line names class 0, the second "
+            f"{path}, line {lines.index('') + 1} is empty: the first line names class 0, the second "
             "class 1; remove the line, or write the name"
         )
     numbered = [line.split(None, 1)[0].strip(":,.") for line in lines]
