@@ -125,6 +125,7 @@ def write(
     content = {"logits": logits, "labels": data.train.labels, "folds": of_image, "about": np.array(about)}
     if is_first():
         with directory.writing():
+            directory.calibration.unlink(missing_ok=True)  # by other images, or other folds
             write_bytes(directory.out_of_fold, arrays.packed(content))
 
 

@@ -499,8 +499,8 @@ ABOUT = [
     ("version", "1"), ("version", True), ("version", ...), ("sha256", 3), ("sha256", ...), ("format", []),
     ("class_names", []), ("class_names", "abc"), ("class_names", [1]), ("class_names", ["a"]), ("class_names", ...),
     ("image_shape", [28, 28]), ("image_shape", [10**9, 10**9, 3]), ("image_shape", [28, 28, 4]),
-    ("image_shape", [14, 14, 3]), ("image_shape", ...), ("resize", 0), ("resize", 10**9), ("resize", "28"),
-    ("interpolation", []), ("interpolation", "evil"), ("sets", 3), ("sets", {}), ("sets", SETS | {"prior": [0.5, 0.5]}),
+    ("image_shape", [14, 14, 3]), ("image_shape", ...), ("resize", 0), ("resize", 10**9), ("resize", "28"), ("resize", 27),
+    ("interpolation", []), ("interpolation", "nonsense"), ("sets", 3), ("sets", {}), ("sets", SETS | {"prior": [0.5, 0.5]}),
     ("sets", SETS | {"shift": [10**400] * 10}), ("sets", SETS | {"scale": "x"}), ("sets", SETS | {"scale": -1}),
     ("sets", SETS | {"thresholds": {"marginal": []}}), ("sets", SETS | {"thresholds": {"marginal": {"0.9": [1]}}}),
 ]  # fmt: skip

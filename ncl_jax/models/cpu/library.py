@@ -29,7 +29,10 @@ ARCHITECTURE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else
 FLAGS = ("-std=c++17", "-O3", ARCHITECTURE, "-ffp-contract=fast", "-fPIC", "-shared", "-w")
 MOST_SECONDS = 300  # of compiling, which takes about ten
 SAID = 500  # bytes of what a compiler says that are passed on
-TARGETS = ("NclConv", "NclConvGradient", "NclConvImageGradient", "NclInverted", "NclPooled", "NclStem", "NclSums")
+TARGETS = (
+    "NclConv", "NclConvGradient", "NclConvImageGradient", "NclInverted", "NclPool", "NclPoolGradient", "NclPooled",
+    "NclStem", "NclSums",
+)  # fmt: skip
 
 
 @functools.cache
