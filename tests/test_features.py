@@ -32,6 +32,7 @@ from ncl_jax.errors import ConfigError, DataError, Interrupted
 from ncl_jax.evaluation import baselines
 from ncl_jax.evaluation.predictor import embedding
 from ncl_jax.models import FROZEN as FROZEN_ALL
+from ncl_jax.models import make_backbone
 from ncl_jax.models.named import NAMED
 from ncl_jax.report import promises
 from ncl_jax.report.tables import worse_than
@@ -326,6 +327,8 @@ def test_the_cache_is_listed_and_cleaned(frozen, place, capsys, tmp_path):
     assert len(cache.listing(tmp_path / "cache")) >= 2
     (tmp_path / "cache" / "mine").mkdir()
     (tmp_path / "cache" / "mine" / "about.json").write_text("[[[")
+    for about in (tmp_path / "cache").glob("*/about.json"):
+        os.utime(about, (2**32, 2**32))  # by a clock that was wrong
     assert cli.attempt("cache", ["clean", f"--dir={tmp_path}/cache"]) == ("", 0)
     assert [place.name for place in (tmp_path / "cache").iterdir()] == ["mine"]
     message, code = cli.attempt("cache", ["list", f"--dir={tmp_path}/cache/mine/about.json"])
@@ -539,7 +542,9 @@ def test_the_real_backbone_is_read_back_as_it_was(tmp_path):
     variables = {kind: tree["backbone"] for kind, tree in names.from_torch(tensors).items()}
     directory = RunDir(tmp_path)
     trunk.write(directory, variables)
-    assert tiny.same(trunk.read(directory, trunk.digest(variables)), variables)
+    own = make_backbone(backbone="efficientnet_lite", depth=0, width=32, precision="float32")
+    plan = types.SimpleNamespace(trunk=own, facts=types.SimpleNamespace(image_shape=(224, 224, 3)))
+    assert tiny.same(trunk.read(directory, trunk.digest(variables), plan), variables)
 
 
 @pytest.mark.slow

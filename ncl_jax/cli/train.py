@@ -137,9 +137,12 @@ def resumed(args: argparse.Namespace) -> tuple[ml_collections.ConfigDict, str]:
 
     Raises ConfigError: there is no run, it is that of another command, or a field would make it another one.
     """
-    for name in ("config", "workdir"):
-        if getattr(args, name) is not None:
-            raise ConfigError(f"--resume={args.resume} has its own configuration and directory: leave --{name} out")
+    for name in ("config", "workdir", "labels"):
+        if getattr(args, name):
+            raise ConfigError(
+                f"--resume={args.resume} has its own configuration, directory and labels: leave --{name} out, or begin "
+                "a new run with --config and another --workdir"
+            )
     stored = again(RunDir(args.resume))
     config = stored.copy_and_resolve_references()
     set_fields(config, args.fields)

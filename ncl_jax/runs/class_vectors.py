@@ -26,7 +26,7 @@ from ncl_jax.storage.directory import RunDir
 from ncl_jax.trust.neighbours import unit
 from ncl_jax.weights.read import digest
 
-MOST = 2**32  # bytes of a file of vectors
+MOST = 2**30  # bytes of a file of vectors
 MOST_VALUE = 1e6  # of their numbers; their lengths are those of no vector below its reciprocal
 
 

@@ -13,8 +13,9 @@ from ncl_jax.data.dataset import Facts
 from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.data.sources import labelled, levels
 from ncl_jax.data.sources.list_files import read_names
-from ncl_jax.data.sources.names import clean, first_few
-from ncl_jax.data.sources.splits import WORDS, visible
+from ncl_jax.data.sources.names import clean
+from ncl_jax.data.sources.splits import visible
+from ncl_jax.data.sources.walk import Unused
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.models.named import TEXT
 from ncl_jax.runs import class_vectors, pretrained, text, trunk
@@ -109,10 +110,7 @@ def wanted(names: Sequence[str], classes: str) -> Wanted:
 
 def _folders(place: pathlib.Path) -> tuple[str, ...]:
     """The names of the folders of classes in a folder, or in the one split that it holds."""
-    splits = [name for name in visible(place) if name.lower() in WORDS]
-    if len(splits) > 1:
-        raise DataError(f"{place} has the splits {first_few(splits)}: pass one of them, {place / splits[0]}")
-    return tuple(levels.classes(place / splits[0] if splits else place))
+    return tuple(levels.classes(labelled.split_in(place, None, Unused())))
 
 
 def accuracy(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -70,13 +70,20 @@ def test_a_backbone_of_another_network_is_refused(name, plan, variables, tmp_pat
         trunk.read(directory, digest, plan)
 
 
+def eight_bits():
+    """A file of safetensors with numbers of a type that NumPy does not have."""
+    header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    return len(header).to_bytes(8, "little") + header + b"x"
+
+
 def test_a_backbones_file_that_is_none(plan, variables, tmp_path):
     directory, digest = written(tmp_path, variables)
     found = trunk.read(directory, digest, plan)
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, found, variables)))
     good = directory.backbone.read_bytes()
     both = save({"params": np.ones(3, np.float32), "params/x": np.ones(3, np.float32)})
-    for content in (b"", good[:40], good[:-1], b"\xff" * 8 + good[8:], both, b"x" * 100):
+    deep = save({50_000 * "a/": np.ones(1, np.float32)})
+    for content in (b"", good[:40], good[:-1], b"\xff" * 8 + good[8:], both, b"x" * 100, save({}), deep, eight_bits()):
         directory.backbone.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"backbone\.safetensors is (damaged|not the backbone)"):
             trunk.read(directory, digest, plan)
