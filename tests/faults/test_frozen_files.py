@@ -189,11 +189,14 @@ def test_what_known_ness_is_measured_with_is_of_the_runs_embeddings(loaded, run)
     ("cache", "list", "--dir={tmp}/pipe"), ("cache", "clean", "--days=nan"), ("cache", "clean", "--days=-1"),
     ("cache", "list", "--dir=none"), ("zero-shot", "{tmp}/x.jpg", "--classes=~nobody-of-this-name/x"),
     ("zero-shot", "{tmp}/x.jpg", "--classes={tmp}/pipe"), ("zero-shot", "{tmp}/x.jpg", "--classes=/dev/zero"),
+    ("zero-shot", "{tmp}/x.jpg", "--classes={tmp}/control.txt"), ("zero-shot", "{tmp}/x.jpg", "--classes={tmp}/latin.txt"),
     ("zero-shot", "~nobody-of-this-name", "--classes={tmp}/names.txt", "--pretrained={tmp}/pipe"),
 ])  # fmt: skip
 def test_commands_on_what_is_not_there(command, tmp_path, capfd):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "names.txt").write_text("cat\ndog\n")
+    (tmp_path / "control.txt").write_text("c\x1b[31mat\ndog\n")
+    (tmp_path / "latin.txt").write_bytes("Kätzchen\n".encode("latin-1"))
     name, *rest = (word.replace("{tmp}", str(tmp_path)) for word in command)
     message, code = cli.attempt(name, rest)
     assert code == 1 and message.startswith("error: ") and "\n" not in message
