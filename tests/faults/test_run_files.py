@@ -144,7 +144,7 @@ RESULTS = [
     ("experts", {}), ("experts", [3]), ("class_counts", []), ("class_counts", [1, 2]), ("class_counts", None),
     ("config", 3), ("config.model", {"width": []}), ("seconds", "long"), ("images_per_second", []),
     ("disagreement", 3), ("disagreement.kl.per_class", []), ("best_on_test", {"epoch": 1}), ("versions", [1]),
-    ("pretrained", "x"), ("dataset", None), ("device", 1), ("num_train", -5), ("split", 1),
+    ("pretrained", "x"), ("pretrained", {"name": -1}), ("pretrained", {"text": 3}), ("dataset", None), ("device", 1), ("num_train", -5), ("split", 1),
 ]  # fmt: skip
 
 
