@@ -349,7 +349,9 @@ CAUSES = [
     (MemoryError(), "the memory is full"),
     (RuntimeError("can't start new thread"), "no thread can be started"),
     (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"), "memory is full.*Out of memory"),
-    (OSError("of a library"), None), (RuntimeError("something else"), None), (KeyError("x"), None),
+    (ImportError("x.so: failed to map segment from shared object"), "cannot be loaded.*ulimit -v"),
+    (ImportError("x.so: cannot open shared object file: Too many open files"), "cannot be loaded.*ulimit -n"),
+    (ImportError("no module"), None), (OSError("of a library"), None), (RuntimeError("something else"), None), (KeyError("x"), None),
 ]  # fmt: skip
 
 
@@ -369,6 +371,14 @@ def test_what_the_machine_causes_is_one_line_and_no_error_of_the_program(error, 
     message, code = cli.attempt("report", ["x"])
     assert code == 1 and message.startswith("error: ") and "\n" not in message
     assert re.search(said, message) and causes.of(error) in message
+
+
+def test_a_working_directory_that_was_deleted_is_named(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    message, code = cli.attempt("report", ["x"])
+    assert code == 1 and "the working directory has been deleted" in message
 
 
 def refuse(*_, **__):
