@@ -18,7 +18,6 @@ import pytest
 import tiny
 from programs import content
 from safetensors import safe_open
-from safetensors.numpy import save
 from test_own_images import make_folder, write_image
 
 import ncl_jax
@@ -29,10 +28,11 @@ from ncl_jax.data.features.extract import Views, extract, views_of
 from ncl_jax.data.feeds.features import HostFeatures
 from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Preprocessing, Split
-from ncl_jax.errors import CheckpointError, ConfigError, DataError, Interrupted
+from ncl_jax.errors import ConfigError, DataError, Interrupted
 from ncl_jax.evaluation import baselines
 from ncl_jax.evaluation.predictor import embedding
 from ncl_jax.models import FROZEN as FROZEN_ALL
+from ncl_jax.models import make_backbone
 from ncl_jax.models.named import NAMED
 from ncl_jax.report import promises
 from ncl_jax.report.tables import worse_than
@@ -558,7 +558,9 @@ def test_the_real_backbone_is_read_back_as_it_was(tmp_path):
     variables = {kind: tree["backbone"] for kind, tree in names.from_torch(tensors).items()}
     directory = RunDir(tmp_path)
     trunk.write(directory, variables)
-    assert tiny.same(trunk.read(directory, trunk.digest(variables)), variables)
+    own = make_backbone(backbone="efficientnet_lite", depth=0, width=32, precision="float32")
+    plan = types.SimpleNamespace(trunk=own, facts=types.SimpleNamespace(image_shape=(224, 224, 3)))
+    assert tiny.same(trunk.read(directory, trunk.digest(variables), plan), variables)
 
 
 @pytest.mark.slow

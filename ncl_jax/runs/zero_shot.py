@@ -13,7 +13,7 @@ from ncl_jax.data.dataset import Facts
 from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.data.sources import labelled, levels
 from ncl_jax.data.sources.list_files import read_names
-from ncl_jax.data.sources.names import clean
+from ncl_jax.data.sources.names import clean, fault
 from ncl_jax.data.sources.splits import visible
 from ncl_jax.data.sources.walk import Unused
 from ncl_jax.errors import ConfigError, DataError
@@ -93,6 +93,8 @@ def wanted(names: Sequence[str], classes: str) -> Wanted:
     if classes:
         found, notes = read_names(expand("--classes", classes))
         class_names = tuple(clean(name) for name in found)
+        if faults := list(filter(None, map(fault, class_names))):
+            raise DataError(f"--classes={classes} would make {faults[0]}: correct the name")
         if len(set(class_names)) < len(class_names):
             raise DataError(f"--classes={classes} has a name twice")
         known = {clean(name) for name in visible(folder)} & set(class_names) if folder else set()

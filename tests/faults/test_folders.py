@@ -327,8 +327,8 @@ def test_a_tilde_of_no_user_is_no_fault(command, said, tmp_path, monkeypatch):
 
 
 def test_names_that_are_no_text_stay_out_of_json(tmp_path, capfd):
-    """Files and folders whose names are not UTF-8."""
-    data = tmp_path / "data"
+    """Files and folders whose names are not UTF-8, the data's own too."""
+    data = tmp_path / "d\udce9ta"
     for place in ("train/ant", "train/caf\udce9", "test/ant", "test/caf\udce9"):
         for i in range(4):
             write_image(data / place / f"{i}\udcff.jpg", crc32(os.fsencode(f"{place}/{i}")))

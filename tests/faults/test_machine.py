@@ -346,7 +346,9 @@ CAUSES = [
     (MemoryError(), "the memory is full"),
     (RuntimeError("can't start new thread"), "no thread can be started"),
     (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"), "memory is full.*Out of memory"),
-    (OSError("of a library"), None), (RuntimeError("something else"), None), (KeyError("x"), None),
+    (ImportError("x.so: failed to map segment from shared object"), "cannot be loaded.*ulimit -v"),
+    (ImportError("x.so: cannot open shared object file: Too many open files"), "cannot be loaded.*ulimit -n"),
+    (ImportError("no module"), None), (OSError("of a library"), None), (RuntimeError("something else"), None), (KeyError("x"), None),
 ]  # fmt: skip
 
 
