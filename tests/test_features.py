@@ -18,6 +18,7 @@ import pytest
 import tiny
 from programs import content
 from safetensors import safe_open
+from safetensors.numpy import save
 from test_own_images import make_folder, write_image
 
 import ncl_jax
@@ -28,7 +29,7 @@ from ncl_jax.data.features.extract import Views, extract, views_of
 from ncl_jax.data.feeds.features import HostFeatures
 from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Preprocessing, Split
-from ncl_jax.errors import ConfigError, DataError, Interrupted
+from ncl_jax.errors import CheckpointError, ConfigError, DataError, Interrupted
 from ncl_jax.evaluation import baselines
 from ncl_jax.evaluation.predictor import embedding
 from ncl_jax.models import FROZEN as FROZEN_ALL
