@@ -18,6 +18,7 @@ import pytest
 import tiny
 from programs import content
 from safetensors import safe_open
+from safetensors.numpy import save
 from test_own_images import make_folder, write_image
 
 import ncl_jax
@@ -28,7 +29,7 @@ from ncl_jax.data.features.extract import Views, extract, views_of
 from ncl_jax.data.feeds.features import HostFeatures
 from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Preprocessing, Split
-from ncl_jax.errors import ConfigError, DataError, Interrupted
+from ncl_jax.errors import CheckpointError, ConfigError, DataError, Interrupted
 from ncl_jax.evaluation import baselines
 from ncl_jax.evaluation.predictor import embedding
 from ncl_jax.models import FROZEN as FROZEN_ALL
@@ -487,6 +488,22 @@ def test_a_backbone_that_was_changed_is_refused(frozen, source, tmp_path):
     file.write_bytes(content)
     message, code = cli.attempt("evaluate", [f"--run={tmp_path}/run"])
     assert code == 1 and "backbone.safetensors is not the backbone" in message
+
+
+EIGHT = b'{"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}'  # a type that NumPy does not have
+OTHER_BACKBONES = {
+    "nothing": b"", "text": b"no tensors", "no tensor": save({}),
+    "a name within a name": save({"a": np.zeros(1), "a/b": np.zeros(1)}), "depth": save({50_000 * "a/": np.zeros(1)}),
+    "numbers of 8 bits": len(EIGHT).to_bytes(8, "little") + EIGHT + b"x",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_BACKBONES)
+def test_a_backbone_that_no_run_writes_is_refused(name, frozen, tmp_path):
+    directory = RunDir(tmp_path)
+    directory.backbone.write_bytes(OTHER_BACKBONES[name])
+    with pytest.raises(CheckpointError, match=r"backbone\.safetensors is (damaged|not the backbone)"):
+        trunk.read(directory, "0", restore(RunDir(frozen), None).plan)
 
 
 def test_a_cache_that_cannot_be_written_costs_a_note(data, source, tmp_path, capfd):

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 
 from ncl_jax._version import __version__
-from ncl_jax.cli.arguments import EXAMPLE, Parser, add_config, add_labels, read_config, seconds, set_fields
+from ncl_jax.cli.arguments import EXAMPLE, Parser, add_config, add_labels, given, read_config, seconds, set_fields
 from ncl_jax.config import files as config_files
 from ncl_jax.config.fields import MAY_CHANGE, NOTES, differences, fields
 from ncl_jax.errors import ConfigError, NclError, one_line
@@ -153,12 +153,6 @@ def resumed(args: argparse.Namespace) -> tuple[ml_collections.ConfigDict, str]:
             "for anything else begin a new run with --config and another --workdir"
         )
     return config, args.resume
-
-
-def given(args: argparse.Namespace) -> list[str]:
-    """The arguments that say what is trained, of a run that was begun by them."""
-    labels = [f"--labels={args.labels}"] if args.labels else []
-    return [f"--config={args.config}", *args.fields, *labels] if args.config is not None else []
 
 
 def main(args: argparse.Namespace) -> None:
