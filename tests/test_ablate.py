@@ -112,6 +112,7 @@ def test_a_table_is_left_as_it_was_only_where_there_is_one(tmp_path, monkeypatch
         ("--jobs=0", "--jobs=0 must be"),
         ("--jobs=2 --slurm=--gpus=1", "--jobs=2 is for runs on this machine"),
         ("--config.seed=1", "--config.seed=1"),
+        ("--config=quickstart:epochs=2,method=ce", "quickstart:epochs=2,method=ce: leave method out"),
     ],
 )
 def test_bad_arguments_are_named(argument, message):

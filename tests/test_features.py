@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import sys
+import types
 
 import jax
 import numpy as np
@@ -23,11 +24,11 @@ import ncl_jax
 from ncl_jax import cli
 from ncl_jax.config import build, checks, recipes
 from ncl_jax.data.features import cache
-from ncl_jax.data.features.extract import Views, views_of
+from ncl_jax.data.features.extract import Views, extract, views_of
 from ncl_jax.data.feeds.features import HostFeatures
 from ncl_jax.data.sources.files import Files
-from ncl_jax.data.types import Preprocessing
-from ncl_jax.errors import ConfigError, Interrupted
+from ncl_jax.data.types import Preprocessing, Split
+from ncl_jax.errors import ConfigError, DataError, Interrupted
 from ncl_jax.evaluation import baselines
 from ncl_jax.evaluation.predictor import embedding
 from ncl_jax.models import FROZEN as FROZEN_ALL
@@ -329,6 +330,25 @@ def test_the_cache_is_listed_and_cleaned(frozen, place, capsys, tmp_path):
     assert [place.name for place in (tmp_path / "cache").iterdir()] == ["mine"]
     message, code = cli.attempt("cache", ["list", f"--dir={tmp_path}/cache/mine/about.json"])
     assert code == 1 and "about.json is not a folder" in message
+
+
+def test_features_that_are_no_numbers_are_refused():
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    images[1] = 255
+    pixels = Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3, "bilinear")
+    compute = lambda batch: np.where(batch[:, 0, 0, :2], np.nan, 1).astype(np.float32)  # noqa: E731
+    split, shards = Split(images, np.zeros(3, int)), cache.Shards(None, {}, (3, 1, 2))
+    with pytest.raises(DataError, match=r"image 1: its features are infinite or not a number; .*model\.pretrained"):
+        extract(split, shards, Views(), pixels, compute, batch_size=2, text="features")
+
+
+def test_new_folds_take_the_place_of_what_was_calibrated_before(tmp_path, monkeypatch):
+    directory = RunDir(tmp_path)
+    directory.calibration.write_bytes(b"by the val split")
+    monkeypatch.setattr(folds, "scores", lambda *_: (np.zeros((2, 1, 2), np.float32), np.zeros(2, int)))
+    data = types.SimpleNamespace(train=types.SimpleNamespace(labels=np.zeros(2, int)))
+    folds.write(directory, None, None, data, (2, 4))
+    assert folds.are_there(directory, 2, 4) and not directory.calibration.exists()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What a command ends with: what it wrote, and the next sensible commands."""
 
+import pathlib
 import shlex
 from collections.abc import Sequence
 
@@ -86,10 +87,10 @@ def after_training(directory: RunDir, results: dict, command: Sequence[str] = ()
 
 
 def evaluated(run: str, wrote_page: bool, data: str = "") -> list[str]:
-    """After an evaluation; `wrote_page`: with --finish; `data`: the other images that it was of."""
+    """After an evaluation; `wrote_page`: with --finish; `data`: the folder or list of other images that it was of."""
     if data:
         command = f"ncl-jax predict --run={quoted(run)} {quoted(data)} --out=answers.csv"
-        return [f"the answer for each image, of a folder: {command}"]
+        return [f"the answer for each image: {command}"] if pathlib.Path(data).is_dir() else []
     if wrote_page:
         return [f"page: {quoted(f'{run}/report.html')}", f"ncl-jax train --resume={quoted(run)} continues the run"]
     return [f"the run's page: ncl-jax report {quoted(run)}"]

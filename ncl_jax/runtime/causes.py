@@ -34,10 +34,20 @@ def of(error: BaseException) -> str | None:
     return None
 
 
+def _is_somewhere() -> bool:
+    """Whether there is a working directory."""
+    try:
+        return bool(os.getcwd())  # noqa: PTH109 - the same
+    except OSError:
+        return False
+
+
 def _of_one(error: BaseException) -> str | None:
     text = one_line(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         return f"the memory is full ({text or 'no more is available'}): {LESS_MEMORY}"
+    if isinstance(error, FileNotFoundError) and not error.filename and not _is_somewhere():
+        return "the working directory has been deleted: change to another one"
     if isinstance(error, OSError) and error.errno:
         advice = ADVICE.get(error.errno, "check the place that it names")
         names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]

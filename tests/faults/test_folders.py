@@ -165,6 +165,13 @@ def test_what_is_not_used_is_counted(tmp_path, name):
     assert len(source.notes) == 1 and re.match(f"not used: {said}", source.notes[0])
 
 
+def test_what_lies_beside_the_splits_is_counted(tmp_path):
+    beside = "__MACOSX/ant/._0.jpg", "@eaDir/0.jpg", ".git/config", "rest/0.jpg"
+    source = load(touch(tmp_path, *of("train"), *of("test"), *beside))
+    (line,) = source.notes
+    assert "1 file in @eaDir, 1 file in __MACOSX, 1 name with a dot" in line and "beside the splits (rest)" in line
+
+
 def test_heic_is_counted_and_the_extra_named_where_it_cannot_be_read(tmp_path, monkeypatch):
     plain = tuple(suffix for suffix in walk.SUFFIXES if suffix not in walk.HEIF)
     monkeypatch.setattr(walk, "SUFFIXES", plain)

@@ -368,6 +368,14 @@ def test_what_the_machine_causes_is_one_line_and_no_error_of_the_program(error, 
     assert re.search(said, message) and causes.of(error) in message
 
 
+def test_a_working_directory_that_was_deleted_is_named(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    message, code = cli.attempt("report", ["x"])
+    assert code == 1 and "the working directory has been deleted" in message
+
+
 def refuse(*_, **__):
     raise OSError(errno.EROFS, "Read-only file system")
 

@@ -59,6 +59,15 @@ def test_a_run_outlives_its_streams(name, tmp_path, cache):
     assert (tmp_path / "run" / "results.json").exists()
 
 
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "<&- 2>&-", "2>&-", ">&-"])
+def test_no_file_gets_the_number_of_a_closed_stream(closed, tmp_path):
+    """What libraries and signals write to stream 2 would be in it."""
+    program = f"from ncl_jax.runtime import console as c; c.survive_closed_streams(); f = open('{tmp_path}/n', 'w')"
+    shell = f'{sys.executable} -c "{program}; f.write(str(f.fileno()))" {closed}'
+    assert subprocess.run(["bash", "-c", shell], cwd=programs.ROOT).returncode == 0
+    assert int((tmp_path / "n").read_text()) > 2
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129), (signal.SIGTERM, 143)])
 def test_a_signal_stops_and_saves(number, code, tmp_path, cache):
     process = programs.start(programs.one_layer(tmp_path / "run", CONFIG, **LONG), cache)

@@ -494,7 +494,8 @@ ABOUT = [
     ("version", "1"), ("version", True), ("version", ...), ("sha256", 3), ("sha256", ...), ("format", []),
     ("class_names", []), ("class_names", "abc"), ("class_names", [1]), ("class_names", ["a"]), ("class_names", ...),
     ("image_shape", [28, 28]), ("image_shape", [10**9, 10**9, 3]), ("image_shape", [28, 28, 4]),
-    ("image_shape", [14, 14, 3]), ("image_shape", ...), ("resize", 0), ("resize", 10**9), ("resize", "28"),
+    ("image_shape", [14, 14, 3]), ("image_shape", ...), ("resize", 0), ("resize", 10**9), ("resize", "28"), ("resize", 27),
+    ("interpolation", "nonsense"), ("interpolation", 3),
 ]  # fmt: skip
 
 

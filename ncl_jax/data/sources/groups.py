@@ -21,7 +21,7 @@ def by_pattern(paths: Iterable[Any], pattern: str) -> np.ndarray:
 
     Raises:
       ConfigError: it is not a regular expression.
-      DataError: there are paths that it does not match.
+      DataError: there are paths that it does not match, or in which that parenthesis takes no part or is empty.
     """
     names = [str(path) for path in paths]
     try:
@@ -31,12 +31,13 @@ def by_pattern(paths: Iterable[Any], pattern: str) -> np.ndarray:
             f"data.group_by={pattern!r} is not a regular expression ({error}): pass {FOLDER}, {COLUMN} or one "
             r"such as ^(\w+)_"
         ) from error
-    if lost := [name for name, match in zip(names, matches, strict=True) if not match]:
+    found = [match and match[min(1, match.re.groups)] for match in matches]
+    if lost := [name for name, group in zip(names, found, strict=True) if not group]:
         raise DataError(
             f"data.group_by={pattern!r} matches no part of {len(lost):,} of {len(names):,} paths ({first_few(lost)}): "
             f"change the expression so that it gives a group for each, or pass {FOLDER} or {COLUMN}"
         )
-    return np.array([match[min(1, match.re.groups)] or "" for match in matches if match], object)
+    return np.array(found, object)
 
 
 def of_splits(splits: Mapping[str, Any]) -> dict[str, np.ndarray]:

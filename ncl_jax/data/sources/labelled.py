@@ -59,7 +59,8 @@ def _list(place, class_names, request):
     labels = [of_classes.clean(entries.names[int(label)]) for label in entries.labels] if entries.names else (
         entries.labels
     )  # fmt: skip
-    if all(label.isdecimal() for label in labels) and not set(labels) <= set(class_names):
+    numbers_are_names = any(name.isdecimal() for name in class_names)
+    if not numbers_are_names and labels and all(label.isdecimal() for label in labels):
         labels = [class_names[int(label)] if int(label) < len(class_names) else label for label in labels]
     _check_known(labels, class_names, str(place))
     index = {name: number for number, name in enumerate(class_names)}
@@ -70,13 +71,13 @@ def _list(place, class_names, request):
 
 
 def _evaluated(entries: Entries) -> tuple[Entries, list[str]]:
-    """The rows of the test split, or else of val, where a column says so throughout."""
-    roles = [WORDS.get(value.casefold()) for value in entries.splits]
+    """The rows of the test split, or else of val, where a column says so throughout; where it does not, a line."""
+    roles = [WORDS.get(value.strip().casefold()) for value in entries.splits]
     for split in ("test", "val"):
         if roles and None not in roles and split in roles:
             rows = [row for row, role in enumerate(roles) if role == split]
             return entries.take(rows), [f"{len(rows):,} of {len(roles):,} rows of {entries.file} are of {split}"]
-    return entries, []
+    return entries, tables.not_all(entries, [row for row, role in enumerate(roles) if not role])
 
 
 def _check_known(found, class_names, where):

@@ -33,7 +33,7 @@ def divided(entries: dict[str, Entries], named: str = "") -> dict[str, Entries]:
     roles = [WORDS.get(value.strip().casefold(), "") for value in train.splits]
     others = [row for row, role in enumerate(roles) if not role]
     if others and not named:
-        return {"train": train._replace(notes=(*train.notes, *_not_all(train, others)))}
+        return {"train": train._replace(notes=(*train.notes, *not_all(train, others)))}
     if others:
         raise DataError(
             f"{train.place(others[0])}: split_column={named} says {train.splits[others[0]]!r}, and so it is in "
@@ -48,14 +48,16 @@ def divided(entries: dict[str, Entries], named: str = "") -> dict[str, Entries]:
     return parts | {"train": parts["train"]._replace(notes=(*train.notes, note))}
 
 
-def _not_all(train: Entries, others: Sequence[int]) -> list[str]:
-    """A line on a column of splits that is not used, where some of it says train, val or test."""
+def not_all(entries: Entries, others: Sequence[int]) -> list[str]:
+    """A line on a column of splits that is not used, where some of it says train, val or test, and `others` do not."""
+    if not 0 < len(others) < len(entries.splits):
+        return []
     text = (
-        f"warning: {train.file}: the column {train.columns['split']} is not used, since {len(others):,} of "
-        f"{len(train.splits):,} rows say something else than train, val or test "
-        f"({first_few(dict.fromkeys(repr(train.splits[row]) for row in others))}): correct them"
+        f"warning: {entries.file}: the column {entries.columns['split']} is not used, since {len(others):,} of "
+        f"{len(entries.splits):,} rows say something else than train, val or test "
+        f"({first_few(dict.fromkeys(repr(entries.splits[row]) for row in others))}): correct them"
     )
-    return [text] * (len(others) < len(train.splits))
+    return [text]
 
 
 def unused_splits(entries: dict[str, Entries]) -> list[str]:

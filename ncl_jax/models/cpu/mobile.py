@@ -1,5 +1,5 @@
-"""EfficientNet-Lite's inference by the kernels of mobile.cc and folded.cc: batch normalisation is in the weights, and an
-inverted residual block is one call."""
+"""EfficientNet-Lite's inference by the kernels of mobile.cc and folded.cc: batch normalisation is in the weights, and
+an inverted residual block is one call."""
 
 from typing import Any
 
