@@ -121,3 +121,14 @@ def test_every_other_network_is_xlas(network):
     ready, _ = cpu.inference(network)
     variables = {"params": {}}
     assert ready(variables) is variables
+
+
+def test_what_is_no_number_stays_so():
+    """Weights that are damaged are noticed by their features."""
+    x, kernel = normal(1, 8, 8, 3), normal(7, 7, 3, PANEL)
+    kernel[0, 0, 0, 0] = np.nan
+    found = call("NclStem", (1, 2, 2, PANEL), x, *folded.panels(kernel, normal(PANEL)), kernel_size=7)
+    assert np.isnan(found[..., 0]).all() and not np.isnan(found[..., 1:]).any()
+    for act in folded.ACTS:
+        assert np.isnan(folded.dense(x * np.nan, folded.panels(normal(3, 5), normal(5)), 5, act=act)).all()
+    assert np.isnan(call("NclAttention", (1, 8, 8), normal(1, 8, 24) * np.nan, size=8)).all()

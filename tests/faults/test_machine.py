@@ -28,6 +28,7 @@ from ncl_jax.runtime import caches, causes, compiled, settings
 from ncl_jax.storage import checkpoint
 
 split, expected = test_stream.split, test_stream.expected  # fixtures
+PICTURES = True
 OTHER = 12345  # a user's number
 
 
@@ -114,9 +115,11 @@ def small(monkeypatch, tmp_path):
     return loaded
 
 
-@pytest.mark.skipif("no C++ compiler" in library.load(), reason="no C++ compiler")
 def test_kernels_of_others_are_compiled_again_and_without_a_cache_compiled_elsewhere(cache, small, monkeypatch):
-    assert library.load.__wrapped__() == ""
+    reason = library.load.__wrapped__()
+    if "no C++ compiler" in reason:
+        pytest.skip(reason)
+    assert reason == ""
     (kept,) = cache.glob("*.so")
     kept.chmod(0o666)
     cache.chmod(0o777)

@@ -62,10 +62,10 @@ def split_in(place: Path, class_names: Collection[str] | None, unused: Unused) -
     Raises:
       DataError: it has several splits, or classes beside one.
     """
-    names = {name: of_classes.clean(name) for name in visible(place)}
-    splits = [name for name in names if name.lower() in WORDS and names[name] not in (class_names or ())]
+    names, of_model = {name: of_classes.clean(name) for name in visible(place)}, set(class_names or ())
+    splits = [name for name in names if name.lower() in WORDS and names[name] not in of_model]
     others = [name for name in names if name not in splits]
-    known = [name for name in others if class_names is None or names[name] in class_names]
+    known = [name for name in others if class_names is None or names[name] in of_model]
     if len(splits) > 1:
         raise DataError(f"{place} has the splits {first_few(splits)}: pass one of them, {place / splits[0]}")
     if splits and known:
@@ -105,7 +105,8 @@ def _evaluated(entries: Entries) -> tuple[Entries, list[str]]:
 
 def _check_known(found, class_names, where):
     """Raises DataError for names that are not classes of the model."""
-    if strangers := [name for name in dict.fromkeys(found) if name not in set(class_names)]:
+    known = set(class_names)
+    if strangers := [name for name in dict.fromkeys(found) if name not in known]:
         near, number = did_you_mean(strangers[0], class_names), len(strangers)
         raise DataError(
             f"{where} has {number:,} classes that the model does not know: {first_few(strangers, SHOWN)}{near}. "

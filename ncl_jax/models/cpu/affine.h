@@ -35,8 +35,8 @@ struct Finish {
 
   Vector Clamp(Vector v) const {
     const Vector least = Vector{} + low, most = Vector{} + high;
-    v = v > least ? v : least;
-    return v < most ? v : most;
+    v = v < least ? least : v;  // what is no number stays
+    return v > most ? most : v;
   }
 };
 

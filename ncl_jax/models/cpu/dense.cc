@@ -26,8 +26,8 @@ Vector Polynomial(Vector x, const float (&c)[N]) {
 }
 
 Vector Clip(Vector x, float low, float high) {
-  x = x > low ? x : Vector{} + low;
-  return x < high ? x : Vector{} + high;
+  x = x < low ? Vector{} + low : x;
+  return x > high ? Vector{} + high : x;
 }
 
 // To a relative 3e-7; x < -87 as -87, x > 87 as 87.
@@ -41,7 +41,7 @@ Vector Exp(Vector x) {
   bits += place << 23;
   Vector result;
   std::memcpy(&result, &bits, sizeof result);
-  return result;
+  return x == x ? result : x;
 }
 
 // x times the normal distribution function at x, to 1.1e-6 for |x| <= 8, by a rational function of x^2 (least squares).

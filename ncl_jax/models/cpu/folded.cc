@@ -10,6 +10,7 @@ namespace {
 
 constexpr int64_t kBand = 1 << 18;     // floats of an image that are worked on at once, to stay in the L2 cache
 constexpr int64_t kTiles = 4 * kTall;  // transformed together
+constexpr int64_t kPooled = 14;        // rows of a pooled image that are worked on at once
 
 using Array = ffi::Buffer<ffi::F32>;
 using Result = ffi::ResultBuffer<ffi::F32>;
@@ -23,7 +24,7 @@ Finish FinishOf(const Array& bias, const Array& add, float most) {
 }
 
 // Rows [first, first + height) and columns [left, left + width) of an image, with zeros outside of it.
-const float* Pad(const float* image, ffi::Span<const int64_t> in, int64_t first, int64_t height, int64_t left,
+const float* Cut(const float* image, ffi::Span<const int64_t> in, int64_t first, int64_t height, int64_t left,
                  int64_t width) {
   const int64_t inputs = in[3], row = width * inputs, before = std::max<int64_t>(-left, 0);
   const int64_t from = left + before, seen = std::min(in[2] - from, width - before);
@@ -51,13 +52,57 @@ ffi::Error Convolved(ffi::ThreadPool pool, Array x, Array weights, Array bias, A
   ParallelFor(pool, in[0] * bands, [&](int64_t i) {
     const int64_t top = i % bands * band, count = std::min(band, out[1] - top);
     const float* image = x.typed_data() + i / bands * in[1] * in[2] * inputs;
-    const float* seen = Pad(image, in, top * stride - before_y, (count - 1) * stride + kernel_size, -before_x, width);
+    const float* seen = Cut(image, in, top * stride - before_y, (count - 1) * stride + kernel_size, -before_x, width);
     const int64_t place = (i / bands * out[1] + top) * out[2] * outputs, row = width * inputs;
     Finish finish = FinishOf(bias, add, most);
     if (finish.add) finish.add += place;
     const Left left = {{seen, stride * inputs, out[2], stride * row}, kernel_size * inputs, kernel_size, row};
     const int64_t pixels = count * out[2];
     Affine(left, pixels, weights.typed_data(), finish, outputs, {y->typed_data() + place, outputs, pixels, 0});
+  });
+  return ffi::Error::Success();
+}
+
+// Rows [first, first + count) of a pooled image: the largest of every 3x3 window at a stride of 2 of numbers that are not
+// negative, of which `from` has rows [top, bottom).
+void Pool(const float* from, int64_t top, int64_t bottom, int64_t width, int64_t channels, int64_t first, int64_t count,
+          int64_t out_width, float* to) {
+  for (int64_t y = first; y < first + count; ++y) {
+    for (int64_t x = 0; x < out_width; ++x, to += channels) {
+      for (int64_t c = 0; c < channels; c += kLanes) {
+        Vector most = {};
+        for (int64_t v = std::max(2 * y - 1, top); v < std::min(2 * y + 2, bottom); ++v) {
+          for (int64_t u = std::max<int64_t>(2 * x - 1, 0); u < std::min(2 * x + 2, width); ++u) {
+            const Vector here = *Vectors(from + ((v - top) * width + u) * channels + c);
+            most = (here <= most) | (most != most) ? most : here;  // one that is no number stays
+          }
+        }
+        *Vectors(to + c) = most;
+      }
+    }
+  }
+}
+
+// A ResNet's stem: a convolution at a stride of 2, ReLU and max pooling, between which the largest images of all do not
+// leave the cache. O is a multiple of kLanes.
+ffi::Error Stem(ffi::ThreadPool pool, Array x, Array weights, Array bias, Result y, int64_t kernel_size) {
+  const auto in = x.dimensions(), out = y->dimensions();
+  const int64_t inputs = in[3], outputs = out[3], height = (in[1] + 1) / 2, width = (in[2] + 1) / 2;
+  const int64_t seen_width = (width - 1) * 2 + kernel_size, row = seen_width * inputs;
+  const int64_t bands = (out[1] + kPooled - 1) / kPooled;
+  ParallelFor(pool, in[0] * bands, [&](int64_t i) {
+    const int64_t first = i % bands * kPooled, count = std::min(kPooled, out[1] - first);
+    const int64_t top = std::max<int64_t>(2 * first - 1, 0), bottom = std::min(2 * (first + count), height);
+    const float* image = x.typed_data() + i / bands * in[1] * in[2] * inputs;
+    const float* seen = Cut(image, in, 2 * top - kernel_size / 2, (bottom - top - 1) * 2 + kernel_size,
+                            -kernel_size / 2, seen_width);
+    const int64_t pixels = (bottom - top) * width;
+    float* convolved = right_tiles.Resize(pixels * outputs);
+    const Left left = {{seen, 2 * inputs, width, 2 * row}, kernel_size * inputs, kernel_size, row};
+    Affine(left, pixels, weights.typed_data(), {bias.typed_data(), nullptr, 0}, outputs,
+           {convolved, outputs, pixels, 0});
+    Pool(convolved, top, bottom, width, outputs, first, count, out[2],
+         y->typed_data() + (i / bands * out[1] + first) * out[2] * outputs);
   });
   return ffi::Error::Success();
 }
@@ -138,23 +183,18 @@ ffi::Error Filtered(ffi::ThreadPool pool, Array x, Array weights, Array bias, Ar
   return ffi::Error::Success();
 }
 
-auto Bind() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .Arg<Array>()
-      .Arg<Array>()
-      .Arg<Array>()
-      .Arg<Array>()
-      .Ret<Array>();
-}
+auto Bind() { return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Array>().Arg<Array>(); }
 
 }  // namespace
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(NclConvolved, Convolved,
                               Bind()
+                                  .Arg<Array>()
+                                  .Ret<Array>()
                                   .Attr<int64_t>("kernel_size")
                                   .Attr<int64_t>("stride")
                                   .Attr<int64_t>("before_y")
                                   .Attr<int64_t>("before_x")
                                   .Attr<float>("most"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(NclFiltered, Filtered, Bind().Attr<float>("most"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NclFiltered, Filtered, Bind().Arg<Array>().Ret<Array>().Attr<float>("most"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(NclStem, Stem, Bind().Ret<Array>().Attr<int64_t>("kernel_size"));

@@ -32,7 +32,7 @@ MOST_SECONDS = 300  # of compiling, which takes about ten
 SAID = 500  # bytes of what a compiler says that are passed on
 TARGETS = (
     "NclAttention", "NclConv", "NclConvGradient", "NclConvImageGradient", "NclConvolved", "NclDense", "NclFiltered",
-    "NclInverted", "NclPool", "NclPoolGradient", "NclSums",
+    "NclInverted", "NclPool", "NclPoolGradient", "NclStem", "NclSums",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ncl_jax.models.cpu.folded import RELU, Weights, convolve, filters, panels, scaled, transformed
-from ncl_jax.models.cpu.pool import max_pool
+from ncl_jax.models.cpu.library import call
 from ncl_jax.models.resnet import STAGES, ResNet
 
 Folded = dict[str, dict[str, Weights]]
@@ -55,7 +55,8 @@ def features(network: ResNet, folded: Folded, images: jax.Array) -> jax.Array:
       folded: see `fold`.
       images: float32 `[B, H, W, 3]`.
     """
-    x = max_pool(convolve(images, folded["stem"]["conv1"], 2, most=RELU))
+    rows, columns = (-(-side // 4) for side in images.shape[1:3])
+    x = call("NclStem", (len(images), rows, columns, network.width), images, *folded["stem"]["conv1"], kernel_size=7)
     for name, stride in _blocks(network):
         parts = folded[name]
         shortcut = convolve(x, parts["downsample_conv"], stride) if "downsample_conv" in parts else x
