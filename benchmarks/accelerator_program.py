@@ -17,6 +17,7 @@ import argparse
 import functools
 import json
 import pathlib
+import resource
 import statistics
 import sys
 import time
@@ -167,7 +168,13 @@ def timed(program, config, facts, mesh, feed, args):
         state, history, _ = program(state, history, key, source, count, *frozen)
         jax.block_until_ready(state)
         seconds.append((time.perf_counter() - began) / per_call)
-    return {"step_seconds": statistics.median(seconds[1:]), "steps_per_call": per_call, "calls": CALLS}
+    return times(seconds) | {"steps_per_call": per_call}
+
+
+def times(seconds):
+    """Of the calls after the first one; and the most memory that the process has had, the compiler's included."""
+    found = {"step_seconds": statistics.median(seconds[1:]), "range": [min(seconds[1:]), max(seconds[1:])]}
+    return found | {"calls": len(seconds) - 1, "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
 
 
 def say(record):
@@ -182,7 +189,8 @@ def say(record):
     sizes = ("code_bytes", "temporary_bytes", "argument_bytes", "moved_bytes")
     print("  MiB: " + ", ".join(f"{name.removesuffix('_bytes')} {record[name] / 2**20:.0f}" for name in sizes))
     if "step_seconds" in record:
-        print(f"  {1e3 * record['step_seconds']:.2f} ms a step")
+        peak = record["peak_bytes"] / 2**20
+        print(f"  {1e3 * record['step_seconds']:.2f} ms a step, at most {peak:.0f} MiB of the process")
     if record["unchanging"]:
         print(f"  the same in every step: {record['unchanging'][:8]}")
 

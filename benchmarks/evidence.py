@@ -55,7 +55,8 @@ def read(args: argparse.Namespace, method: str, seed: int):
 def scored(plan, data, config) -> tuple[np.ndarray, float]:
     """The test scores `[E, N, C]` of heads that are trained now, and the seconds that takes."""
     began = time.perf_counter()
-    state = folds.trained(plan, data, config.model.head_start == "class_mean")
+    start = folds.started(plan, config.model.head_start == "class_mean", data.train.images, data.train.labels)
+    state = folds.trained(plan, data, start)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     predict = jax.jit(plans.predictor(plan, on_features=True).logits)
     return np.asarray(predict(variables, data.test.images[:, 0])), time.perf_counter() - began

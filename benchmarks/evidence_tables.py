@@ -85,17 +85,17 @@ def _known(results, first, second):
     return difference(results, first, second) if {first, second} <= names else None
 
 
-def accuracy(results: dict) -> str:
-    """The ensemble and the mean expert of every method, mean ± standard deviation over seeds, and `BASE` beside; below
-    them the simple classifiers."""
+def accuracy(results: dict, base: str = BASE) -> str:
+    """The ensemble and the mean expert of every method, mean ± standard deviation over seeds, and their differences
+    from the method `base`; below them the simple classifiers."""
     entries = {f"`{name}`": entry for name, entry in results["methods"].items()}
     entries |= {f"*{name}*": entry for name, entry in results["baselines"].items()}
     names = [name for name in GROUPS if all(e["runs"][0]["ensemble"][name] is not None for e in entries.values())]
     names = names if len(names) > 1 else []
-    others = [name.strip("`*") for name in entries if name != f"`{BASE}`"]
-    found = {name: difference(results, name, BASE) for name in others}
+    others = [name.strip("`*") for name in entries if name != f"`{base}`"]
+    found = {name: difference(results, name, base) for name in others}
     corrected = dict(zip(others, pairs.holm([p for _, p in found.values()]), strict=True))
-    heads = ["%", "all", "mean of classes", *names, "one expert, mean of classes", f"minus `{BASE}` [95 %]"]
+    heads = ["%", "all", "mean of classes", *names, "one expert, mean of classes", f"minus `{base}` [95 %]"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, entry in entries.items():
         plain = name.strip("`*")

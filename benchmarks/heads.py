@@ -55,7 +55,8 @@ def main() -> None:
         plan = build.make_training_plan(config, data.facts, build.mesh(config))
         jax.clear_caches()
         clock, processor = time.perf_counter(), time.process_time()
-        jax.block_until_ready(folds.trained(plan, data, config.model.head_start == "class_mean"))
+        start = folds.started(plan, config.model.head_start == "class_mean", data.train.images, data.train.labels)
+        jax.block_until_ready(folds.trained(plan, data, start))
         clock, processor = time.perf_counter() - clock, time.process_time() - processor
         print(f"{method}: {clock:.1f} s by the clock, {processor:.1f} s of the processor", flush=True)
 

@@ -63,7 +63,8 @@ def parts(config, data: dataset.Data, rest: float) -> dataset.Data:
 def reached(config, data: dataset.Data) -> float:
     """The mean over classes of the share of the held out images that the ensemble names right."""
     plan = build.make_training_plan(config, data.facts, build.mesh(config))
-    state = folds.trained(plan, data, config.model.head_start == "class_mean")
+    start = folds.started(plan, config.model.head_start == "class_mean", data.train.images, data.train.labels)
+    state = folds.trained(plan, data, start)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     logits = jax.jit(plans.predictor(plan, on_features=True).logits)(variables, data.test.images[:, 0])
     right = np.asarray(logits).mean(0).argmax(-1) == data.test.labels

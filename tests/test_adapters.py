@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pathlib
 import shutil
 
 import jax
@@ -16,6 +17,7 @@ from quick import quick_jit
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save_file
 from scipy.special import erf, softmax
+from test_onnx import same
 from test_own_images import make_folder
 
 import ncl_jax
@@ -27,10 +29,11 @@ from ncl_jax.models import adapters, experts, vit
 from ncl_jax.models.adapters import ADAPTERS
 from ncl_jax.runs import folds, heads
 from ncl_jax.runs.distill import student
-from ncl_jax.runs.evaluate import evaluate_run
+from ncl_jax.runs.evaluate import evaluate_run, finish
 from ncl_jax.runs.export import export
 from ncl_jax.runtime.devices import make_mesh
 from ncl_jax.storage.directory import RunDir
+from ncl_jax.storage.log import read_metrics
 from ncl_jax.training.steps import TrainState
 from ncl_jax.weights import names
 
@@ -255,6 +258,7 @@ def train(root, workdir, *flags, **changed):
         "model.num_experts": 2, "model.classifier": "cosine", "model.head_start": "class_mean", "epochs": 2,
         "eval_every": 1, "checkpoint_every": 5, "optim.milestones": "(2,)", "optim.batch_size": 8, "loss.num_hard": 2,
         "data.augment": "crop_flip", "run.data_devices": 1, "run.conv": "xla", "data.cache": f"{root}/cache",
+        "loss.ramp_steps": 0,
     }  # fmt: skip
     values = [f"--config.{name.replace('__', '.')}={value}" for name, value in (fields | changed).items()]
     what = f"--config=folder:dir={root}/data,image_size=16,method=ncl_supervised"
@@ -321,8 +325,72 @@ def test_a_run_stopped_within_an_epoch_ends_with_the_same_bits(finished, tmp_pat
     assert content(tmp_path / "run") == content(finished / "run")
 
 
-def test_what_adapters_cannot_do_is_refused(finished):
-    with pytest.raises(ConfigError, match="experts with adapters .* cannot teach a student"):
-        student(finished / "run")
+@pytest.mark.slow
+def test_training_images_are_scored_by_adapters_that_have_not_seen_them(finished, tmp_path):
+    """Those of each fold by the experts that a run on the other images alone would end with."""
+    shutil.copytree(finished / "run", tmp_path / "run")
+    assert train(finished, tmp_path / "run", "--folds=2") == ("", 0)
+    kept = np.load(RunDir(tmp_path / "run").out_of_fold)
+    assert kept["logits"].shape == (24, 2, 3) and np.isfinite(kept["logits"]).all()
+    files = [f"{finished}/data/{line}" for line in trained_on(tmp_path / "run")]
+    held = [file for file, fold in zip(files, kept["folds"], strict=True) if fold == 0]
+    others = shutil.copytree(finished / "data", tmp_path / "root" / "data").parent
+    shutil.copy(finished / "w.safetensors", others)
+    for file in held:
+        (others / "data" / pathlib.Path(file).relative_to(finished / "data")).unlink()
+    assert train(others, tmp_path / "others") == ("", 0)
+    found = ncl_jax.load(tmp_path / "others").experts(held)
+    np.testing.assert_allclose(kept["logits"][kept["folds"] == 0], np.swapaxes(found, 0, 1), atol=1e-4)
+
+
+def trained_on(run):
+    """The names of a run's training images, in their order."""
+    lines = [line.split("\t") for line in RunDir(run).read_files()]
+    return [parts[2] for parts in lines if parts[0] == "train"]
+
+
+@pytest.mark.slow
+def test_an_ensemble_with_adapters_teaches_a_student_with_adapters(finished, tmp_path):
+    """Its first loss is the divergence from the teacher's scores, which the teacher's own adapters give."""
+    assert cli.attempt("distill", [f"--run={finished}/run", f"--workdir={tmp_path}/student"]) == ("", 0)
+    student, teacher = ncl_jax.load(tmp_path / "student"), ncl_jax.load(finished / "run")
+    assert (student.config.model.num_experts, student.config.teacher.adapters) == (1, "adaptformer")
+    assert student.variables["params"]["backbone"].keys() == {"layer3_1"}
+    assert tiny.same(student.variables["trunk"], teacher.variables["trunk"])
+    assert {"nbod", "nbod_hard"} <= read_metrics(RunDir(tmp_path / "student").metrics)[0]["parts"].keys()
+
+
+@pytest.mark.slow
+def test_an_onnx_graph_has_the_adapters(finished, tmp_path):
+    pytest.importorskip("jax2onnx")
+    export(finished / "run", tmp_path / "model.onnx")
+    files = sorted((finished / "data" / "test").rglob("*.jpg"))
+    model = ncl_jax.load(finished / "run")
+    same((tmp_path / "model.onnx").read_bytes(), model.prepare(files), softmax(model(files), -1))
+
+
+def test_a_whole_tuned_network_is_compared_with_its_frozen_features(finished, tmp_path):
+    """The simple classifiers are those beside a run on the same features."""
+    whole = {"model.freeze": 0, "model.adapters": "none", "model.adapted_blocks": 0, "model.head_start": "random"}
+    assert train(finished, tmp_path / "run", **whole) == ("", 0)
+    results, frozen = (RunDir(run).read_results() for run in (tmp_path / "run", finished / "run"))
+    assert results["baselines"] == frozen["baselines"] and len(frozen["baselines"]) == 6
+    assert "Simple classifiers on the frozen features" in RunDir(tmp_path / "run").report.read_text()
+    RunDir(tmp_path / "run").results.unlink()
+    assert finish(tmp_path / "run")["baselines"] == frozen["baselines"]
+
+
+def test_a_student_has_adapters_if_its_teacher_has(finished):
+    config = student(finished / "run")
+    config.model.update({"adapters": "none", "adapted_blocks": 0})
+    with pytest.raises(ConfigError, match="model.adapters=none, teacher.adapters=adaptformer"):
+        checks.validate(config)
+    config.model.adapters, config.teacher.adapted_blocks = "lora", 3
+    with pytest.raises(ConfigError, match="teacher.adapted_blocks=3: the backbone has 2 blocks"):
+        checks.validate(config)
+
+
+def test_folds_are_for_a_frozen_backbone():
+    folds.check(adapted("lora"), 3)
     with pytest.raises(ConfigError, match="--folds=3 needs heads on a frozen backbone"):
-        folds.check(adapted("lora"), 3)
+        folds.check(adapted("none", model__freeze=0, model__adapted_blocks=0), 3)

@@ -198,6 +198,6 @@ def test_the_folds_that_a_run_keeps_are_those_of_its_groups(tmp_path, monkeypatc
     data = dataset.Data(facts, split, split, {}, groups={"train": of})
     monkeypatch.setattr(folds, "_scores", lambda config, plan, data, held, *_: np.zeros((held.sum(), 2, 3)))
     directory = RunDir(tmp_path)
-    folds.write(directory, None, types.SimpleNamespace(num_experts=2), data, (4, 10))
+    folds.write(directory, None, types.SimpleNamespace(num_experts=2, on_features=True), data, (4, 10))
     kept = np.load(directory.out_of_fold)["folds"]
     assert set(kept.tolist()) == {0, 1, 2, 3} and all(len(set(kept[of == name].tolist())) == 1 for name in set(of))

@@ -218,3 +218,11 @@ def test_a_program_for_another_platform_is_lowered_on_a_cpu(platform):
     traced = jax.jit(plans.train_step(plan)).trace(state, plans.keys(0).step, batch())
     text = traced.lower(lowering_platforms=(platform,)).as_text()
     assert "stablehlo.convolution" in text and "NclConv" not in text
+
+
+def test_features_of_either_sign_have_not_collapsed():
+    """One of four is 0 for both images; those that are always negative carry something."""
+    features = jnp.array([[[1.0, -3.0, 0.0, 0.0], [-1.0, -2.0, 0.0, 1.0]]])
+    outputs = {"features": features, "logits": jnp.zeros((1, 2, 3))}
+    found = steps._diagnostics(outputs, jnp.array([0, 1]), None)
+    assert (float(found["dead_features"]), float(found["feature_mean"])) == (0.25, 1.0)

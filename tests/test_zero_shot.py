@@ -191,7 +191,7 @@ def test_heads_of_folds_start_from_the_same(run, monkeypatch):
     monkeypatch.setattr(folds, "write", lambda *arguments: given.append(arguments[-1]))
     stub = types.SimpleNamespace(
         directory=directory, config=directory.read_config(), state=types.SimpleNamespace(step=1), inputs=None,
-        log=types.SimpleNamespace(print=lambda text: None), progress=directory.read_results(),
+        log=types.SimpleNamespace(print=lambda text: None), progress=directory.read_results(), frozen=None,
     )  # fmt: skip
     folds.keep(stub, None, 2, 0, None)
     kernel = np.asarray(ncl_jax.load(run).variables["params"]["classifier"]["kernel"])[0]

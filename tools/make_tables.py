@@ -188,6 +188,7 @@ KINDS = {
     "rates": short_schedules.rates_table,
     "origin": evidence_tables.about,
     "accuracy": evidence_tables.accuracy,
+    "adapters": lambda results: evidence_tables.accuracy(results, "heads"),
     "calibration": evidence_tables.calibration,
     "diverse": evidence_tables.diverse,
 }

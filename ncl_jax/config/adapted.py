@@ -8,6 +8,8 @@ from ncl_jax.errors import ConfigError
 from ncl_jax.models import BACKBONES, FROZEN, Network
 from ncl_jax.models.adapters import ADAPTERS, NONE
 
+FIELDS = ("adapters", "adapted_blocks", "adapter_width")  # of `model` and `teacher`
+
 
 def is_adapted(model: ml_collections.ConfigDict) -> bool:
     """Whether experts are adapters in the blocks of a frozen backbone, and heads."""
@@ -51,29 +53,13 @@ def upper(network: Network, model: ml_collections.ConfigDict, num_classes: int) 
 
 def check(model: ml_collections.ConfigDict) -> None:
     """Raises ConfigError for adapters that there cannot be, naming the field."""
+    check_blocks("model", model)
     if not is_adapted(model):
-        for name in ("adapted_blocks", "adapter_width"):
-            if model[name]:
-                raise ConfigError(f"model.{name}={model[name]} needs adapters: set model.adapters, or 0")
         return
-    if not hasattr(BACKBONES[model.backbone], "adapter"):
-        raise ConfigError(
-            f"model.adapters={model.adapters}: the backbone {model.backbone} has no blocks for adapters; vision "
-            "transformers have, such as backbone=dinov2_small"
-        )
     if model.freeze != FROZEN:
         raise ConfigError(
             f"model.adapters={model.adapters} needs a frozen backbone: set model.freeze=all, not {model.freeze}, or "
             f"model.adapters={NONE}"
-        )
-    if model.adapted_blocks > model.depth:
-        raise ConfigError(
-            f"model.adapted_blocks={model.adapted_blocks}: the backbone has {model.depth} blocks; 0 is all"
-        )
-    if model.adapter_width and ADAPTERS[model.adapters].default_width is None:
-        raise ConfigError(
-            f"model.adapter_width={model.adapter_width}: {model.adapters} has no width, because it trains numbers of "
-            "the blocks themselves; set 0"
         )
     for name, none in (("adapter", 0), ("standardize", False)):
         if model[name] != none:
@@ -81,3 +67,26 @@ def check(model: ml_collections.ConfigDict) -> None:
                 f"model.{name}={model[name]} is for features that are computed once: with model.adapters="
                 f"{model.adapters} set {none}"
             )
+
+
+def check_blocks(name: str, section: ml_collections.ConfigDict) -> None:
+    """What adapters ask of a backbone's blocks, in the section `model` or `teacher`. Raises ConfigError."""
+    if not is_adapted(section):
+        for field in ("adapted_blocks", "adapter_width"):
+            if section[field]:
+                raise ConfigError(f"{name}.{field}={section[field]} needs adapters: set {name}.adapters, or 0")
+        return
+    if not hasattr(BACKBONES[section.backbone], "adapter"):
+        raise ConfigError(
+            f"{name}.adapters={section.adapters}: the backbone {section.backbone} has no blocks for adapters; vision "
+            "transformers have, such as backbone=dinov2_small"
+        )
+    if section.adapted_blocks > section.depth:
+        raise ConfigError(
+            f"{name}.adapted_blocks={section.adapted_blocks}: the backbone has {section.depth} blocks; 0 is all"
+        )
+    if section.adapter_width and ADAPTERS[section.adapters].default_width is None:
+        raise ConfigError(
+            f"{name}.adapter_width={section.adapter_width}: {section.adapters} has no width, because it trains numbers "
+            "of the blocks themselves; set 0"
+        )

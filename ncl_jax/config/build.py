@@ -216,12 +216,14 @@ def teacher(config: ml_collections.ConfigDict, num_classes: int, ops: layers.Ope
     if not config.teacher.run:
         return None
     head = {**_take(config.teacher, HEAD), "num_classes": num_classes, "projection_dim": 0}
-    if is_frozen(config):
-        of_expert = make_heads(**head, **_take(config.teacher, ON_FEATURES))
-    else:
-        backbone = _take(config.teacher, BACKBONE)
-        of_expert = make_network(**head, **backbone, precision=precision.of(config), operations=ops)
-    return Teacher(of_expert, config.teacher.num_experts)
+    is_adapted = adapted.is_adapted(config.teacher)
+    if is_frozen(config) and not is_adapted:
+        return Teacher(make_heads(**head, **_take(config.teacher, ON_FEATURES)), config.teacher.num_experts)
+    backbone = _take(config.teacher, BACKBONE)
+    found = make_network(**head, **backbone, precision=precision.of(config), operations=ops)
+    of_expert = adapted.upper(found, config.teacher, num_classes) if is_adapted else found
+    below = adapted.lower(trunk(config, ops), config.teacher)
+    return Teacher(of_expert, config.teacher.num_experts, below)
 
 
 def strategy(config: ml_collections.ConfigDict, mesh: Mesh | None) -> str:

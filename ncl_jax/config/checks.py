@@ -70,6 +70,7 @@ def _check_network(config: ml_collections.ConfigDict) -> None:
     _check_architecture("model", config.model)
     if config.teacher.run:
         _check_architecture("teacher", config.teacher)
+        adapted.check_blocks("teacher", config.teacher)
     _check_heads(config.model)
     adapted.check(config.model)
 
@@ -179,8 +180,11 @@ def _check_loss(config: ml_collections.ConfigDict) -> None:
         raise ConfigError(f"loss.copies={copies} must be at least 2 for NCL++ (loss.name=nclpp)")
     if name == "ncl" and copies > 1:
         raise ConfigError(f"loss.copies={copies} needs loss.name=nclpp (method=nclpp)")
-    if name == "distilled" and adapted.is_adapted(config.model):
-        raise ConfigError(f"model.adapters={config.model.adapters}: a student has none; set none")
+    if name == "distilled" and adapted.is_adapted(config.model) != adapted.is_adapted(config.teacher):
+        raise ConfigError(
+            f"model.adapters={config.model.adapters}, teacher.adapters={config.teacher.adapters}: a student has "
+            "adapters if its teacher has, because both see the same; set what the teacher has, or another kind"
+        )
     if name == "distilled" and (copies > 1 or config.contrast.weight):
         raise ConfigError(
             f"loss.copies={copies}, contrast.weight={config.contrast.weight}: loss.name=distilled has neither copies "

@@ -182,6 +182,9 @@ TEACHER = {
     "teacher.cosine_scale": Field(0.0, "likewise", at_least=0),
     "teacher.adapter": Field(0, "likewise", at_least=0, at_most=CHANNELS),
     "teacher.standardize": Field(False, "likewise"),
+    "teacher.adapters": Field(NONE, "likewise", choices=(NONE, *ADAPTERS)),
+    "teacher.adapted_blocks": Field(0, "likewise", at_least=0, at_most=LAYERS),
+    "teacher.adapter_width": Field(0, "likewise", at_least=0, at_most=CHANNELS),
     "teacher.num_experts": Field(0, "likewise", at_least=0, at_most=EXPERTS),
 }
 OPTIM = {

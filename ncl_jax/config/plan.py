@@ -52,10 +52,11 @@ class Loading(NamedTuple):
 
 
 class Teacher(NamedTuple):
-    """The ensemble that a student learns from."""
+    """The ensemble that a student learns from, with the fields of a `Plan`."""
 
     network: Network
     num_experts: int
+    lower: nn.Module | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,11 +211,8 @@ def _by_xla(network):
 
 def on_every_platform(plan: Plan) -> Plan:
     """The plan with operations that do not differ between platforms."""
-    network, parts = (
-        plan.network.clone(backbone=with_operations(plan.network.backbone, GROUPED)),
-        (plan.trunk, plan.lower),
-    )
-    trunk, lower = (part and with_operations(part, GROUPED) for part in parts)
+    network = plan.network.clone(backbone=with_operations(plan.network.backbone, GROUPED))
+    trunk, lower = (part and with_operations(part, GROUPED) for part in (plan.trunk, plan.lower))
     return dataclasses.replace(plan, network=network, trunk=trunk, lower=lower)
 
 
@@ -242,7 +240,7 @@ def state_shapes(plan: TrainingPlan) -> steps.TrainState:
 def teacher_shapes(plan: TrainingPlan) -> dict[str, Any]:
     """The shapes of the teacher's variables, as a run's model has them."""
     assert plan.teacher is not None
-    network, number = plan.teacher
+    network, number, _ = plan.teacher
     found = jax.eval_shape(lambda: _initial_experts(plan, keys(plan.seed).init, network, number))
     return {"params": found["params"], "batch_stats": found.get("batch_stats", {})}
 
@@ -305,5 +303,7 @@ def _teacher(plan):
     """The teacher's ensemble, `(variables, views) -> [1, B, C]`; None: there is none."""
     if plan.teacher is None:
         return None
-    apply = experts.make_apply(plan.teacher.network, plan.strategy, plan.mesh)
+    network, _, lower = plan.teacher
+    apply = experts.make_apply(network, plan.strategy, plan.mesh)
+    apply = apply if lower is None else experts.on_trunk(lower, apply, shared=True)
     return lambda variables, views: apply(variables, views, False)[0]["logits"].mean(0, keepdims=True)

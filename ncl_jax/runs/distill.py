@@ -18,13 +18,8 @@ def student(run: str | pathlib.Path) -> ml_collections.ConfigDict:
     config = own_config(directory)
     if directory.read_results() is None:
         raise ConfigError(f"--run={run} has no results yet: let the run end before a student learns from it")
-    if adapted.is_adapted(config.model):
-        raise ConfigError(
-            f"--run={run}: experts with adapters (model.adapters={config.model.adapters}) cannot teach a student yet; "
-            "export one of them, --expert=0, or train with model.num_experts=1"
-        )
     config.teacher.run = str(directory.path.absolute())
-    config.teacher.update({name: config.model[name] for name in (*build.ARCHITECTURE, "num_experts")})
+    config.teacher.update({name: config.model[name] for name in (*build.ARCHITECTURE, *adapted.FIELDS, "num_experts")})
     config.model.update({"num_experts": 1, "pretrained_expert": -1})
     frozen = build.is_frozen(config)  # then the student sees the same features
     config.model.update({"pretrained": config.teacher.run if frozen else "", "freeze": FROZEN if frozen else 0})

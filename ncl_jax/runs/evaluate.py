@@ -118,9 +118,10 @@ def finish(workdir: str | pathlib.Path, data_dir: str | None = None) -> dict:
                 f"{figures['epoch']}: they stay; ncl-jax evaluate without --finish shows that checkpoint's"
             )
         results = records.final(figures, facts, progress, records.device_name(jax.devices()[:1]), config.to_dict())
+        known = {"baselines": progress.get("baselines")} | (written or {})
         for name in ("baselines", "teacher"):  # of the same features, and of another run
-            if written and name in written:
-                results[name] = written[name]
+            if known.get(name):
+                results[name] = known[name]
         if best := progress.get("best_on_val"):
             results["best_on_val"] = best | {"patience": config.run.patience}
         if written and written["epoch"] == figures["epoch"]:  # only the page is new

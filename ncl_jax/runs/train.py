@@ -24,6 +24,7 @@ from ncl_jax.runs import (
     messages,
     neighbours,
     pretrained,
+    probe,
     trunk,
 )
 from ncl_jax.runs import folds as out_of_fold
@@ -63,7 +64,7 @@ def train(
       workdir: the run's directory, created if need be.
       extend: epochs beyond `config.epochs`, at the schedule's last learning rate; everything before is as without.
       tracker: one of `trackers.TRACKERS`, which gets the log and the results as well; none if empty.
-      folds: K of the out-of-fold scores that are kept with a run on frozen features, see `folds.write`; 0: none.
+      folds: K of the out-of-fold scores that are kept with a run on a frozen backbone, see `folds.write`; 0: none.
       limit: seconds that the run may take, evaluations included; 0: any number. A new run gets as many of its epochs as
         fit (`budget.fit`), which its directory keeps; any run ends where its time is up, with results, and continues
         when it is passed again.
@@ -141,6 +142,9 @@ def train(
         stack.callback(run.log.close)
         stack.callback(run.feed.close)
         run.progress.setdefault("teacher", teacher(config))  # which may have gone when the run is continued
+        if start is not None:
+            between = functools.partial(interrupt.check, "computing features")
+            run.progress["baselines"] = probe.baselines(plan, config, start, data, between)
         if limit and stored is None:
             begin = functools.partial(restore_or_start, checkpoints=checkpoints, shapes=shapes, start=start)
             plan = budget.fit(run, plan, given, data, noted, begin, interrupt.check)
@@ -232,6 +236,8 @@ def finish(run: Run, plan: TrainingPlan) -> dict:
     features = features_of(run, plan)
     if features is not None:
         results["baselines"] = heads.baselines(features, class_vectors.of_run(run.directory, run.progress))
+    elif found := run.progress.get("baselines"):
+        results["baselines"] = found
     if "best_on_val" in run.progress:
         results["best_on_val"] = run.progress["best_on_val"] | {"patience": run.config.run.patience}
     results |= run.progress["teacher"]

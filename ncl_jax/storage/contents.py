@@ -50,6 +50,7 @@ _pretrained = record(
         "teacher": mapping(anything),
     },
 )  # fmt: skip
+_baselines = mapping(record({"accuracy": _share, **_groups}, {"per_class": list_of(maybe(_share))}))
 _time = _speed = number(0, 1e12)
 _counts = list_of(_count, 1, MOST_CLASSES)
 _known_results = record(
@@ -61,7 +62,7 @@ _known_results = record(
         "split": text(), "rows_checksum": text(), "best_on_test": _best, "best_on_val": _best_on_val,
         "versions": mapping(text(1000)),
         "pretrained": maybe(_pretrained), "disagreement": maybe(record({"kl": _pairs, "top1": _pairs})),
-        "baselines": mapping(record({"accuracy": _share, **_groups}, {"per_class": list_of(maybe(_share))})),
+        "baselines": _baselines,
         "teacher": _teacher, "operations": maybe(text()),
         "class_means": record({"ensemble": _means, "experts": list_of(_means)}), "test_counts": _counts,
         "trust": _trust, "data_notes": list_of(text()), "test_groups": _count,
@@ -117,7 +118,7 @@ progress = record(
         "best_on_val": record({"epoch": _step, "accuracy": _share}),
         "best": _best_step, "config": maybe(mapping(anything)), "pretrained": maybe(_pretrained),
         "convolution": maybe(text()), "device": maybe(text()), "history": _history, "trunk": text(64),
-        "teacher": record({}, {"teacher": _teacher}),
+        "teacher": record({}, {"teacher": _teacher}), "baselines": _baselines,
     },
 )  # fmt: skip
 fingerprint = list_of(integer(most=2**32 - 1), 1, 1_000_000)

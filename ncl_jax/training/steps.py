@@ -76,7 +76,8 @@ def make_train_step(
         gradients is many times slower.
       key_augment: the momentum encoder's view of the images; None: there is no such encoder.
       teacher: `(variables, views) -> raw scores [1, B, C]`, of a network that stays as it is; its variables are the
-        memory's `teacher`. The objective finds its scores among the outputs; None: there is no teacher.
+        memory's `teacher`, and the frozen backbone's. The objective finds its scores among the outputs; None: there
+        is no teacher.
       mesh: the devices that batch and experts are spread over; None: one device.
       lower: the first blocks of the frozen backbone that the experts share, which run once for all of them.
       progress: step -> the share of the epochs that are done, which the views take as well; None: they do not.
@@ -121,7 +122,7 @@ def make_train_step(
                 seen = key_views if lower is None else lower.apply(frozen, key_views, False)
                 fixed["keys"] = _encode_keys(model, state, seen, frozen, strategy, mesh)
         if teacher is not None:
-            fixed["teacher"] = teacher(state.memory["teacher"], constrain(views))
+            fixed["teacher"] = teacher(state.memory["teacher"] | _trunk(frozen), constrain(views))
         of_part = functools.partial(gradients, state, frozen)
         if accumulate == 1:
             grads, (batch_stats, memory, metrics, _) = of_part(state.batch_stats, share, views, targets, fixed)
@@ -204,14 +205,13 @@ def _accumulate(gradients, state, share, parts, unroll):
 
 def _diagnostics(outputs, targets, share):
     """The ensemble's accuracy on the batch, the share of the experts' features that are 0 for every image of the batch
-    (rectified features that died: see docs/short_schedules.md), and the features' mean."""
+    (rectified features that died: see docs/short_schedules.md), and the mean of their sizes: those of a transformer,
+    normalised, have either sign."""
     chosen = jnp.argmax(outputs["logits"].mean(0), axis=-1)
     right = [jnp.mean(chosen == column) for column in jnp.atleast_2d(targets.T)]
     accuracy = right[0] if share is None else share * right[0] + (1 - share) * right[1]
-    dead = jnp.all(outputs["features"] <= 0, axis=1)
-    return {
-        "train_accuracy": accuracy, "dead_features": dead.mean(), "feature_mean": outputs["features"].mean()
-    }  # fmt: skip
+    dead, mean = jnp.all(outputs["features"] == 0, axis=1).mean(), jnp.abs(outputs["features"]).mean()
+    return {"train_accuracy": accuracy, "dead_features": dead, "feature_mean": mean}
 
 
 def _encode_keys(model, state, images, frozen, strategy, mesh):
