@@ -4,6 +4,7 @@ With few images in a class a validation split says nothing of it; K sets of head
 seconds, and score all training images.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import jax
@@ -182,10 +183,11 @@ def trained(
     history = jax.device_put(zeros, place)
     advance = compile_step(train_step, feed, plan.steps_per_call, place, (state, history, keys.step))
     left = length * (len(plan.learning_rates) + extend)
-    for source, served in feed.batches(0):
-        while served and left:
-            state, history, _, done = advance(state, history, keys.step, source, min(served, left))
-            served, left = served - done, left - done
-        if not left:
-            return state
+    with contextlib.closing(feed):
+        for source, served in feed.batches(0):
+            while served and left:
+                state, history, _, done = advance(state, history, keys.step, source, min(served, left))
+                served, left = served - done, left - done
+            if not left:
+                return state
     raise AssertionError("a data loader never ends")

@@ -90,6 +90,8 @@ def _build(compiler: str, lanes: int) -> ctypes.CDLL:
             return found
         path.unlink(missing_ok=True)
     with caches.private() as folder:
+        if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
+            raise Unbuilt(f"nothing can be run from {folder.parent} (noexec): set XDG_CACHE_HOME to another folder")
         output = folder / "kernels.so"
         _compile(command, flags, output)
         found = _open(output)
