@@ -62,7 +62,8 @@ def get_config(arguments):
 
 
 def command(workdir, *arguments):
-    fields = programs.SHRINK | {"epochs": 20, "eval_every": 20, "checkpoint_every": 20, "optim.milestones": "(20,)"}
+    fields = programs.SHRINK | dict.fromkeys(("epochs", "eval_every", "checkpoint_every"), 20)
+    fields |= {"optim.milestones": "(20,)", "optim.batch_size": 256}
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     (workdir / "quick.py").write_text(CONFIG)
     program = [sys.executable, "-m", "ncl_jax", "ablate", f"--config={workdir}/quick.py", f"--workdir={workdir}/runs"]

@@ -247,6 +247,7 @@ UNKNOWN = {  # what is there, and what is said
     "a stranger in a list": (("a",), "path,label\na/0.jpg,ants\n", r"ants .did you mean ant.*knows ant, bee, cow"),
     "a number beyond": (("a",), "a/0.jpg 7\n", "does not know: 7"),
     "two splits": (("test/ant", "val/ant"), "", "has the splits test, val: pass one of them"),
+    "classes beside a split": (("test/ant", "bee", "rest"), "", "has the split test, and beside it bee: pass"),
     "several labels": (("a",), "path,label\na/0.jpg,ant;bee\n", "1 of 1 images .*ant;bee"),
     "nothing": (("ant",), None, "does not exist"),
 }  # fmt: skip

@@ -168,6 +168,7 @@ def test_the_flag_sets_the_field(folder, tmp_path, capfd):
     )
     printed = capfd.readouterr().out
     assert code == 0, message
+    assert f"train: ncl-jax train --config=folder:dir={folder},image_size=16 --labels={fixed}" in printed
     assert "relabelled 2, removed 0" in printed and ["=cat", "6", "4", "few"] in map(str.split, printed.splitlines())
     for flag in (f"--labels={tmp_path}/gone.csv", "--labels=fixed.txt"):
         arguments = [f"--config=folder:dir={folder},image_size=16", flag, f"--workdir={tmp_path}/run"]

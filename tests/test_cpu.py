@@ -1,5 +1,8 @@
 """The C++ kernels equal XLA's convolution, value and both gradients, and its sums."""
 
+import os
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -195,6 +198,14 @@ def test_without_a_compiler_auto_takes_xla_and_native_is_refused(monkeypatch):
 def test_no_compiler_is_no_error(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert "no C++ compiler" in library.load.__wrapped__()
+
+
+def test_nothing_is_compiled_where_nothing_can_be_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "statvfs", lambda _: types.SimpleNamespace(f_flag=os.ST_NOEXEC))
+    monkeypatch.setattr(library, "_compile", lambda *_: pytest.fail("it was compiled"))
+    with pytest.raises(library.Unbuilt, match=f"{tmp_path}.*noexec.*XDG_CACHE_HOME"):
+        library._build("c++", LANES)
 
 
 @needs_kernels

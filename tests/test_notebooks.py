@@ -23,7 +23,8 @@ SHRINK = {
     "checkpoint_every": 1,
 }  # fmt: skip
 FIELDS = " ".join(f"--config.{name}={value}" for name, value in SHRINK.items())
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # compiling is most of the time
+# Compiling is most of the time.
+QUICK = f"{os.environ['XLA_FLAGS']} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SUCCEEDED = nbformat.v4.new_code_cell("assert _exit_code == 0")
 
 

@@ -125,6 +125,13 @@ def test_weights_that_give_no_numbers_are_said(place, tensors, tmp_path):
     assert code == 1 and f"{image}: its scores are infinite or not a number" in message
 
 
+@pytest.mark.parametrize("other", ["Dog", "dog ", "dog  "])
+def test_classes_that_the_tower_cannot_tell_apart_are_refused(place, other):
+    tower = text.Place(place / "clip.safetensors", place)
+    with pytest.raises(ConfigError, match=f"'dog' and '{other}' are the same"):
+        text.class_vectors(tower, ["cat", "dog", other], "{name}, a photo")
+
+
 def test_classes_from_folders_and_images_without_labels(place, capfd):
     assert zero(place, place / "data" / "test", "--template=a photo of a {name}.|the {name}") == ("", 0)
     assert re.fullmatch(r"accuracy [\d.]+ % of 18 images, [\d.]+ % as a mean of classes\n", capfd.readouterr().out)

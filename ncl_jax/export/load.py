@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from ncl_jax.data.images import transforms
 from ncl_jax.data.images.decode import Images, prepare
-from ncl_jax.errors import DataError, ExportError, one_line
+from ncl_jax.errors import ConfigError, DataError, ExportError, one_line
 from ncl_jax.runtime import schema, settings
 from ncl_jax.runtime.files import expand, open_regular, partial_of
 from ncl_jax.trust.sets import Rule, predict_sets
@@ -106,8 +106,11 @@ def load_exported(file: str | pathlib.Path) -> Exported:
     Raises:
       ExportError: one of the files is missing, damaged, or of another version; flatbuffers is not installed.
     """
-    path = expand("file", file)
     again = "export the run again"
+    try:
+        path = expand("file", file)
+    except ConfigError as error:
+        raise ExportError(str(error)) from error
     try:
         with open_regular(path) as opened:
             if os.fstat(opened.fileno()).st_size > MOST_BYTES:

@@ -26,7 +26,7 @@ from ncl_jax.storage.directory import RunDir
 from ncl_jax.trust.neighbours import unit
 from ncl_jax.weights.read import digest
 
-MOST = 2**32  # bytes of a file of vectors
+MOST = 2**30  # bytes of a file of vectors
 MOST_VALUE = 1e6  # of their numbers; their lengths are those of no vector below its reciprocal
 
 
@@ -194,10 +194,10 @@ def of_run(directory: RunDir, progress: dict) -> ClassVectors | None:
 
 
 def _check(vectors: ClassVectors, num_classes: int) -> None:
-    """Raises ValueError for arrays that are no vectors of so many classes."""
+    """Raises ValueError for arrays that are not vectors of so many classes."""
     arrays = [array for array in vectors[:2] if array is not None]
-    if any(array.ndim != 2 or array.dtype != np.float32 or not np.isfinite(array).all() for array in arrays):
-        raise ValueError("its arrays are not finite float32 numbers in two axes")
+    if any(array.dtype != np.float32 or not _is_usable(array) for array in arrays):
+        raise ValueError("its arrays are not float32 numbers in two axes, or all zero, or without bounds")
     if len({array.shape[1] for array in arrays}) > 1 or len(vectors.vectors) != num_classes:
         raise ValueError(f"its arrays of shapes {[array.shape for array in arrays]} are not of {num_classes} classes")
     if not 0 < vectors.scale < math.inf:

@@ -131,7 +131,7 @@ def exported(out: str, form: str) -> list[str]:
 
 
 def inspected(config: str, fields: Sequence[str], is_good: bool) -> list[str]:
-    """After a dataset was looked at; `fields`: `--config.FIELD=VALUE` that were given."""
+    """After a dataset was looked at; `fields`: the arguments after `--config`, which say what is trained."""
     command = " ".join(map(quoted, [f"--config={config}", *fields]))
     return [f"train: ncl-jax train {command}" if is_good else f"fix the data, then: ncl-jax inspect {command}"]
 

@@ -60,11 +60,12 @@ def read(directory: RunDir, sha256: str, plan: Plan) -> Any:
     content = read_file(directory.backbone, size + MOST_OF_NAMES)
     try:
         variables = nest({tuple(name.split("/")): array for name, array in load(content).items()})
+        found = digest(variables)
     except Exception as error:  # of many types: whatever the content provokes
         raise CheckpointError(
             f"{directory.backbone} is damaged ({one_line(error)}): restore it from a backup"
         ) from error
-    if digest(variables) != sha256:
+    if found != sha256:
         raise CheckpointError(
             f"{directory.backbone} is not the backbone that the run was trained with: restore it from a backup"
         )

@@ -13,8 +13,9 @@ from ncl_jax.data.dataset import Facts
 from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.data.sources import labelled, levels
 from ncl_jax.data.sources.list_files import read_names
-from ncl_jax.data.sources.names import clean, first_few
-from ncl_jax.data.sources.splits import WORDS, visible
+from ncl_jax.data.sources.names import clean, fault
+from ncl_jax.data.sources.splits import visible
+from ncl_jax.data.sources.walk import Unused
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.models.named import TEXT
 from ncl_jax.runs import class_vectors, computing, pretrained, text
@@ -92,6 +93,8 @@ def wanted(names: Sequence[str], classes: str) -> Wanted:
     if classes:
         found, notes = read_names(expand("--classes", classes))
         class_names = tuple(clean(name) for name in found)
+        if faults := list(filter(None, map(fault, class_names))):
+            raise DataError(f"--classes={classes} would make {faults[0]}: correct the name")
         if len(set(class_names)) < len(class_names):
             raise DataError(f"--classes={classes} has a name twice")
         known = {clean(name) for name in visible(folder)} & set(class_names) if folder else set()
@@ -109,10 +112,7 @@ def wanted(names: Sequence[str], classes: str) -> Wanted:
 
 def _folders(place: pathlib.Path) -> tuple[str, ...]:
     """The names of the folders of classes in a folder, or in the one split that it holds."""
-    splits = [name for name in visible(place) if name.lower() in WORDS]
-    if len(splits) > 1:
-        raise DataError(f"{place} has the splits {first_few(splits)}: pass one of them, {place / splits[0]}")
-    return tuple(levels.classes(place / splits[0] if splits else place))
+    return tuple(levels.classes(labelled.split_in(place, None, Unused())))
 
 
 def accuracy(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -102,6 +103,8 @@ def number(least: float = -math.inf, most: float = math.inf, *, finite: bool = T
 
     def check(value: Any, name: str) -> None:
         good = isinstance(value, int | float) and not isinstance(value, bool)
+        if good and isinstance(value, int):  # of any length in JSON
+            good = abs(value) <= sys.float_info.max
         if not good or (finite and not (least <= value <= most and abs(value) < math.inf)):
             refuse(value, name, f"a number{bounds}")
 

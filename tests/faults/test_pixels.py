@@ -450,6 +450,8 @@ def test_a_picture_of_many_scans_is_refused_before_it_is_decoded(monkeypatch):
     assert decode.scans(good) == good.count(b"\xff\xda") > 5
     film = good + 1000 * scan
     np.testing.assert_array_equal(decode.decode(film, "film.jpg"), decode.decode(good, "good.jpg"))
+    segments = good[:2] + 101_000 * b"\xff\xe0\x00\x04\xff\xda" + good[2:]  # which are not scans, but take long to tell
+    assert decode.scans(segments) > decode.MOST_SCANS
     few, many = (good[:-2] + scan * number + good[-2:] for number in (9, 1000))
     assert decode.scans(few) == decode.scans(good) + 9
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it was decoded"))

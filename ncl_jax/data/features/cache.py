@@ -198,7 +198,7 @@ def _clean(place: pathlib.Path, days: float) -> int:
     for path in sorted(_files(place), key=lambda path: path.name == ABOUT):  # which lists the others
         with contextlib.suppress(FileNotFoundError):  # another program cleans the cache
             state = path.stat()
-            if time.time() - state.st_mtime < 86400 * days or (path.name == ABOUT and left):
+            if max(time.time() - state.st_mtime, 0) < 86400 * days or (path.name == ABOUT and left):
                 left += 1
                 continue
             path.unlink()

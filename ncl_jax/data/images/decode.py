@@ -34,6 +34,7 @@ MOST_PIXELS = 2**26  # of one image: larger ones are refused before they are dec
 BOUND = "NCL_JAX_MOST_PIXELS"  # the environment variable that raises it
 MOST_BYTES = 16  # of a file for each of those pixels: four numbers of 32 bits
 MOST_SCANS = 500  # of a JPEG: of thirty bytes each, they are decoded over the whole picture; programs write ten
+MOST_SEGMENTS = 100_000  # of a JPEG: of one with more the scans are not counted
 # What a file may be, by Pillow's names: of the others some start programs (EPS), some are read by code that few use.
 DECODERS = {
     "JPEG": "Jpeg", "PNG": "Png", "TIFF": "Tiff", "WEBP": "WebP", "GIF": "Gif", "BMP": "Bmp", "PPM": "Ppm",
@@ -205,13 +206,16 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
 
 
 def scans(encoded: bytes) -> int:
-    """The scans of a JPEG, of which its decoder takes each over the whole picture; at most `MOST_SCANS` + 1. What
-    follows the picture, such as a film, is not counted."""
+    """The scans of a JPEG, of which its decoder takes each over the whole picture; at most `MOST_SCANS` + 1, and that
+    also for one of more than `MOST_SEGMENTS`. What follows the picture, such as a film, is not counted."""
     place, found = 2, 0
-    while found <= MOST_SCANS and (marker := _MARKER.search(encoded, place)) and marker[0] != b"\xff\xd9":
+    for _ in range(MOST_SEGMENTS):
+        marker = _MARKER.search(encoded, place)
+        if marker is None or marker[0] == b"\xff\xd9" or found > MOST_SCANS:
+            return found
         found += marker[0] == _SCAN
         place = marker.end() + int.from_bytes(encoded[marker.end() : marker.end() + 2], "big")
-    return found
+    return MOST_SCANS + 1
 
 
 def _too_large(size: str, count: int, most: int) -> str:

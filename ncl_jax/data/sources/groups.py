@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ncl_jax.data.holdout import numbered
 from ncl_jax.data.sources.names import first_few
 from ncl_jax.errors import ConfigError, DataError
 
@@ -55,7 +56,7 @@ def remarks(groups: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     lines = [f"groups of images: {counts}"]
     for name in of.keys() - {"train"}:
         if both := sorted(of[name] & of["train"]):
-            rows = np.isin(groups[name].astype(str), both).sum()
+            rows = sum(map(set(both).__contains__, groups[name]))
             lines.append(
                 f"warning: groups that are both in train and in {name}: {len(both):,} ({first_few(both)}), with"
                 f" {rows:,} of {len(groups[name]):,} {name} images, whose figures are too good for groups that are new"
@@ -89,7 +90,7 @@ def folds(groups: np.ndarray, labels: np.ndarray, num_classes: int, number: int)
 
     A group whose class stands nowhere else has the fold `ALWAYS`, since no head could be trained to name it.
     """
-    unique, places = np.unique(groups.astype(str), return_inverse=True)
+    unique, places = numbered(groups)
     cells, counts = np.unique(np.stack([places, labels]), axis=1, return_counts=True)
     ends = np.searchsorted(cells[0], np.arange(len(unique) + 1))
     of = [slice(first, last) for first, last in pairwise(ends)]  # the cells of each group

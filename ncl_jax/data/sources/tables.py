@@ -78,8 +78,8 @@ def single(entries: dict[str, Entries], skip: bool = False) -> dict[str, Entries
     found = dict(entries)
     for split, of_split in entries.items():
         counts = Counter(of_split.labels)
-        several = [label for label in counts if SEVERAL.search(label) or _are_labels(label.split(","), counts)]
-        rows = [row for row, label in enumerate(of_split.labels) if label in set(several)] if several else []
+        several = dict.fromkeys(lb for lb in counts if SEVERAL.search(lb) or _are_labels(lb.split(","), counts))
+        rows = [row for row, label in enumerate(of_split.labels) if label in several]
         if rows and not (skip and len(rows) < len(of_split.labels)):
             raise DataError(
                 f"{of_split.place(rows[0])}: {len(rows):,} of {len(of_split.labels):,} images of the {split} list have "
@@ -88,7 +88,7 @@ def single(entries: dict[str, Entries], skip: bool = False) -> dict[str, Entries
                 "to skip them"
             )
         lines = [f"{of_split.place(row)}: several labels ({of_split.labels[row]})" for row in rows]
-        kept = of_split.take([row for row, label in enumerate(of_split.labels) if label not in set(several)])
+        kept = of_split.take([row for row, label in enumerate(of_split.labels) if label not in several])
         found[split] = kept._replace(lacking=(*of_split.lacking, *lines)) if rows else of_split
     return found
 

@@ -39,7 +39,7 @@ struct ToKernel {  // the transpose of OfKernel
 
 // `Transform` along both dimensions, N x N vectors to M x M.
 template <typename Transform, int N, int M>
-inline __attribute__((always_inline)) void Transform2D(const Vector (&in)[N][N], Vector (&out)[M][M]) {
+inline INLINE void Transform2D(const Vector (&in)[N][N], Vector (&out)[M][M]) {
   Vector half[N][M];
   for (int i = 0; i < N; ++i) Transform::Apply(in[i], half[i]);
   for (int j = 0; j < M; ++j) {
@@ -57,7 +57,7 @@ struct Group {
   int64_t first, count;
 };
 bool Wide(const Shape& s) { return s.Tap() > 128 * 128; }
-int64_t GroupSize(const Shape& s) { return Wide(s) ? 64 : 16; }
+int64_t GroupSize(const Shape& s) { return Wide(s) ? 64 : 32; }
 int64_t Step(const Shape& s, int64_t channels) {  // floats from a tile to the next
   return (Wide(s) ? channels : kPositions * channels) + kGap;
 }
@@ -73,7 +73,7 @@ int64_t TilesOfImage(const Shape& s) { return (s.height + 1) / 2 * TilesAcross(s
 
 // Calls work(i, image, y, x) for the group's tiles, y and x being the first row and column of a tile in the result.
 template <typename Work>
-inline __attribute__((always_inline)) void ForTiles(const Shape& s, const Group& group, const Work& work) {
+inline INLINE void ForTiles(const Shape& s, const Group& group, const Work& work) {
   const int64_t within = group.first % TilesOfImage(s), across = 2 * TilesAcross(s);
   int64_t image = group.first / TilesOfImage(s), y = within / TilesAcross(s) * 2, x = within % TilesAcross(s) * 2;
   for (int64_t i = 0; i < group.count; ++i) {
@@ -85,15 +85,15 @@ inline __attribute__((always_inline)) void ForTiles(const Shape& s, const Group&
 
 // The group's tiles of the images, transformed, without positions outside of rows [top, bottom) of the 4x4. A tile
 // shares two of its four columns with the one before it.
-const float* TransformImages(const Shape& s, const float* images, const Group& group, int top, int bottom) {
+const float* TransformImages(Shape s, const float* images, const Group& group, int top, int bottom) {
   const int64_t row = s.width * s.inputs, step = Step(s, s.inputs), position = Position(s, s.inputs);
   float* left = scratch.left.Resize(GroupFloats(s, s.inputs));
   for (int64_t c = 0; c < s.inputs; c += kLanes) {
     Vector columns[4][4];
-    ForTiles(s, group, [&](int64_t i, int64_t image, int64_t y, int64_t x) {
+    ForTiles(s, group, [=, &columns](int64_t i, int64_t image, int64_t y, int64_t x) INLINE {
       const float* pixels = images + image * s.Image() + c;
-      auto transform_column = [&](int64_t column, Vector* to) {
-        auto pixel = [&](int64_t y) {
+      auto transform_column = [=](int64_t column, Vector* to) INLINE {
+        auto pixel = [=](int64_t y) INLINE {
           const bool inside = y >= 0 && y < s.height && column >= 0 && column < s.width;
           return inside ? *Vectors(pixels + y * row + column * s.inputs) : Vector{};
         };
@@ -119,11 +119,11 @@ const float* TransformImages(const Shape& s, const float* images, const Group& g
 }
 
 // The group's tiles of the results' gradient, transformed.
-const float* TransformResults(const Shape& s, const float* dy, const Group& group) {
+const float* TransformResults(Shape s, const float* dy, const Group& group) {
   const int64_t row = s.width * s.outputs, step = Step(s, s.outputs), position = Position(s, s.outputs);
   float* right = scratch.right.Resize(GroupFloats(s, s.outputs));
   for (int64_t c = 0; c < s.outputs; c += kLanes) {
-    ForTiles(s, group, [&](int64_t i, int64_t image, int64_t y, int64_t x) {
+    ForTiles(s, group, [=](int64_t i, int64_t image, int64_t y, int64_t x) INLINE {
       const float* pixels = dy + image * s.Result() + y * row + x * s.outputs + c;
       const bool below = y + 1 < s.height, beside = x + 1 < s.width;
       const Vector none = {};
@@ -139,7 +139,7 @@ const float* TransformResults(const Shape& s, const float* dy, const Group& grou
 }
 
 // Rows [first, end) of I of the kernel [3, 3, I, O], transformed: [16, I, O], each position in panels.
-void TransformKernel(const Shape& s, const float* kernel, int64_t first, int64_t end, float* panels) {
+void TransformKernel(Shape s, const float* kernel, int64_t first, int64_t end, float* panels) {
   for (int64_t i = first; i < end; ++i) {
     for (int64_t o = 0; o < s.outputs; o += kLanes) {
       Vector in[kTaps][kTaps], out[4][4];
@@ -153,7 +153,7 @@ void TransformKernel(const Shape& s, const float* kernel, int64_t first, int64_t
 }
 
 // The way back for a gradient [16, I, O], its numbers [first, end) of I * O.
-void KernelOfGradient(const Shape& s, const float* gradient, int64_t first, int64_t end, float* kernel) {
+void KernelOfGradient(Shape s, const float* gradient, int64_t first, int64_t end, float* kernel) {
   for (int64_t i = first; i < end; i += kLanes) {
     Vector in[4][4], out[kTaps][kTaps];
     for (int p = 0; p < kPositions; ++p) in[p / 4][p % 4] = *Vectors(gradient + p * s.Tap() + i);
@@ -163,23 +163,24 @@ void KernelOfGradient(const Shape& s, const float* gradient, int64_t first, int6
 }
 
 // The results of a group of tiles, with the kernel's panels of `TransformKernel`.
-void ForwardTiled(const Shape& s, const float* images, const float* panels, const Group& group, float* results) {
+void ForwardTiled(Shape s, const float* images, const float* panels, const Group& group, float* results) {
   const float* left = TransformImages(s, images, group, 0, 4);
   const int64_t step = Step(s, s.outputs), position = Position(s, s.outputs), row = s.width * s.outputs;
   float* right = scratch.right.Resize(GroupFloats(s, s.outputs));
+  const int64_t left_step = Step(s, s.inputs), left_position = Position(s, s.inputs);
   for (int64_t p = 0; p < kPositions; ++p) {
-    ForPanels(s.outputs, [&](int64_t column, auto vectors) {
-      ForRows(group.count, vectors, [&](int64_t tile, auto rows, auto vectors) {
+    ForPanels(s.outputs, [=](int64_t column, auto vectors) {
+      const float *tiles = left + p * left_position, *panel = panels + p * s.Tap() + column * s.inputs;
+      float* to = right + p * position + column;
+      ForRows(group.count, vectors, [=](int64_t tile, auto rows, auto vectors) {
         Vector sums[rows][vectors] = {};
-        Product<rows, vectors>(left + p * Position(s, s.inputs) + tile * Step(s, s.inputs),
-                               Step(s, s.inputs), 1, panels + p * s.Tap() + column * s.inputs, vectors * kLanes,
-                               s.inputs, sums);
-        Store<rows, vectors>(sums, right + p * position + tile * step + column, step);
+        Product<rows, vectors>(tiles + tile * left_step, left_step, 1, panel, vectors * kLanes, s.inputs, sums);
+        Store<rows, vectors>(sums, to + tile * step, step);
       });
     });
   }
   for (int64_t c = 0; c < s.outputs; c += kLanes) {
-    ForTiles(s, group, [&](int64_t i, int64_t image, int64_t y, int64_t x) {
+    ForTiles(s, group, [=](int64_t i, int64_t image, int64_t y, int64_t x) INLINE {
       Vector in[4][4], out[2][2];
       for (int p = 0; p < kPositions; ++p) in[p / 4][p % 4] = *Vectors(right + p * position + i * step + c);
       Transform2D<ToResult>(in, out);
@@ -194,18 +195,20 @@ void ForwardTiled(const Shape& s, const float* images, const float* panels, cons
 }
 
 // Adds a group's part to the gradient of the transformed kernel, [16, I, O], its positions in rows [top, bottom).
-void GradientTiled(const Shape& s, const float* images, const float* dy, const Group& group, int top, int bottom,
+void GradientTiled(Shape s, const float* images, const float* dy, const Group& group, int top, int bottom,
                    float* gradient) {
   const float* left = TransformImages(s, images, group, top, bottom);
   const float* right = TransformResults(s, dy, group);
+  const int64_t left_step = Step(s, s.inputs), right_step = Step(s, s.outputs);
   for (int64_t p = 4 * top; p < 4 * bottom; ++p) {
-    ForPanels(s.outputs, [&](int64_t column, auto vectors) {
-      ForRows(s.inputs, vectors, [&](int64_t input, auto rows, auto vectors) {
+    ForPanels(s.outputs, [=](int64_t column, auto vectors) {
+      const float* pixels = left + p * Position(s, s.inputs);
+      const float* results = right + p * Position(s, s.outputs) + column;
+      float* to = gradient + p * s.Tap() + column;
+      ForRows(s.inputs, vectors, [=](int64_t input, auto rows, auto vectors) {
         Vector sums[rows][vectors] = {};
-        Product<rows, vectors>(left + p * Position(s, s.inputs) + input, 1, Step(s, s.inputs),
-                               right + p * Position(s, s.outputs) + column, Step(s, s.outputs), group.count,
-                               sums);
-        Add<rows, vectors>(sums, gradient + p * s.Tap() + input * s.outputs + column, s.outputs);
+        Product<rows, vectors>(pixels + input, 1, left_step, results, right_step, group.count, sums);
+        Add<rows, vectors>(sums, to + input * s.outputs, s.outputs);
       });
     });
   }

@@ -17,6 +17,8 @@ namespace ffi = xla::ffi;
 
 namespace {
 
+#define INLINE __attribute__((always_inline))
+
 constexpr int kLanes = NCL_LANES;  // floats of a vector
 constexpr int kSums = kLanes == 16 ? 16 : 12;  // vectors of a product, in the 32 registers of AVX-512 or 16 of AVX2
 
@@ -66,7 +68,7 @@ void ParallelFor(ffi::ThreadPool& pool, int64_t count, const Work& work) {
 
 // sums[r][v] += the sum over k < depth of a[r * a_row + k * a_step] * (vector v of b + k * b_step).
 template <int R, int V>
-inline __attribute__((always_inline)) void Product(const float* a, int64_t a_row, int64_t a_step, const float* b,
+inline INLINE void Product(const float* a, int64_t a_row, int64_t a_step, const float* b,
                                                    int64_t b_step, int64_t depth, Vector (&sums)[R][V]) {
   for (int64_t k = 0; k < depth; ++k, a += a_step, b += b_step) {
     Vector columns[V];
