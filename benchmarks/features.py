@@ -1,11 +1,13 @@
-"""How many images a second go through EfficientNet-Lite0 for their features, beside PyTorch on the same machine?
+"""How many images a second go through a frozen backbone for their features, beside PyTorch on the same machine?
 
-    python benchmarks/features.py --torch=PYTHON [--batch=16] [--size=224] [--repeats=10] [--out=FILE]
+    python benchmarks/features.py --torch=PYTHON --backbone=resnet50 [--batch=32] [--size=224] [--repeats=8]
+        [--out=FILE]
 
-PYTHON has torch and efficientnet-lite-pytorch. Both get the same weights and the same pixels, and their features must
-agree before anything is timed; then they take turns, each idle while the other works. PyTorch runs channels last, with
-as many threads as there are cores, as it is installed ("installed") and with glibc told to keep freed memory ("kept"),
-as `runtime.memory.keep` does here; that is its best of what was tried.
+PYTHON has torch and timm. Both get the same seeded weights and pixels, and their features must agree, in each of
+PyTorch's forms, before anything is timed. Then PyTorch's best is looked for: eager, traced and frozen, the same
+optimized for inference, and compiled (batch normalisation folded); as installed and with freed memory kept, as
+`runtime.memory.keep` does here; with idle threads that wait as they come, actively or passively. The best, PyTorch as
+installed, and ours take turns, each idle while the others work.
 """
 
 # ruff: noqa: E402
@@ -23,76 +25,101 @@ memory.keep()  # before there are threads
 
 import jax
 import numpy as np
-from torch_peer import Peer
+import roofline
+from torch_peer import Peer, environments
 
-from ncl_jax.models import cpu
-from ncl_jax.models.efficientnet import EfficientNetLite
-from ncl_jax.runs import pretrained
+from ncl_jax.models import cpu, make_backbone
+from ncl_jax.models.layers import XLA
+from ncl_jax.models.named import NAMED
 from ncl_jax.storage.records import device_name
 from ncl_jax.weights import names
 from ncl_jax.weights.read import read_weights
 
-KEPT = "MALLOC_MMAP_THRESHOLD_=4294967296,MALLOC_TRIM_THRESHOLD_=8589934592,MALLOC_TOP_PAD_=268435456"
+TIMM = {
+    "resnet18": "resnet18", "resnet34": "resnet34", "resnet50": "resnet50", "resnet101": "resnet101",
+    "resnet152": "resnet152", "efficientnet_lite0": "tf_efficientnet_lite0", "vit_small": "vit_small_patch16_224",
+    "vit_base": "vit_base_patch16_224", "dinov2_small": "vit_small_patch14_dinov2", "convnext_tiny": "convnext_tiny",
+}  # by our names  # fmt: skip
+FORMS = ["channels last, eager", "contiguous, eager", "channels last, frozen", "channels last, frozen, optimized",
+         "channels last, compiled"]  # fmt: skip
+TRIED = ["as installed", "memory kept", "memory kept, active waiting", "memory kept, passive waiting"]
+INSTALLED = ("as installed", "channels last, eager")
 TOLERANCE = 1e-4  # of the largest feature
-CALLS = 3  # timed together, in each turn
 
 
-def ours(images: np.ndarray):
-    """A function that computes the features of the images, by the kernels where they are available."""
-    tensors = read_weights(pretrained.find("efficientnet_lite0"))
-    variables = {kind: tree["backbone"] for kind, tree in names.from_torch(tensors).items()}
+def ours(backbone: str, weights: pathlib.Path, images: np.ndarray):
+    """A function that computes the features of the images by the kernels, and the milliseconds
+    that its operations, done one by one, would take at the speed of a large matrix product."""
+    named = NAMED[backbone]
+    variables = {kind: tree["backbone"] for kind, tree in names.from_torch(read_weights(str(weights))).items()}
+    shape = {"backbone": named.backbone, "depth": named.depth, "width": named.width, "precision": "float32"}
     reason = cpu.load()
     if reason:
         raise SystemExit(f"the kernels are not available: {reason}")
-    ready, apply = cpu.inference(EfficientNetLite(operations=cpu.OPERATIONS))
+    ready, apply = cpu.inference(make_backbone(**shape, operations=cpu.OPERATIONS))
     held, program, pixels = jax.device_put(ready(variables)), jax.jit(apply), jax.device_put(images)
-    return lambda: program(held, pixels).block_until_ready()
+    plain = make_backbone(**shape, operations=XLA)
+    work = jax.jit(lambda v, x: plain.apply(v, x, False)).lower(variables, images).cost_analysis()["flops"]
+    return lambda: program(held, pixels).block_until_ready(), 1000 * work / roofline.ceilings("float32")[0]
 
 
 def seconds(function) -> float:
-    """Of one call, the mean of a few."""
+    """Of one call."""
     began = time.perf_counter()
-    for _ in range(CALLS):
-        function()
-    return (time.perf_counter() - began) / CALLS
+    function()
+    return time.perf_counter() - began
+
+
+def start(python: str, backbone: str, folder: str, images: np.ndarray):
+    """PyTorch's processes by name, with all forms made, where their weights are and, by place, their features."""
+    path = pathlib.Path(folder)
+    np.save(path / "images.npy", images)
+    peers = {name: Peer(python, environments()[name], folder, "torch_features.py") for name in TRIED}
+    common = {"name": TIMM[backbone], "images": str(path / "images.npy"), "forms": FORMS}
+    peers[TRIED[0]].ask("weights", name=TIMM[backbone], path=str(path / "model.safetensors"))
+    for number, peer in enumerate(peers.values()):
+        peer.ask("make", **common, features=str(path / f"features{number}_{{}}.npy"))
+    return peers, path / "model.safetensors", sorted(path.glob("features*.npy"))
 
 
 def main() -> None:
     """Compares, times and prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch", required=True, help="Python with torch and efficientnet-lite-pytorch")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--torch", required=True, help="Python with torch and timm")
+    parser.add_argument("--backbone", choices=TIMM, default="efficientnet_lite0")
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=8)
     parser.add_argument("--out", type=pathlib.Path)
     args = parser.parse_args()
     images = np.random.RandomState(0).standard_normal((args.batch, args.size, args.size, 3)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "images.npy"
-        np.save(path, images)
-        peers = {
-            name: Peer(args.torch, env, folder, "torch_features.py")
-            for name, env in (("installed", ""), ("kept", KEPT))
-        }
-        run = ours(images)
+        peers, weights, theirs = start(args.torch, args.backbone, folder, images)
+        run, bound = ours(args.backbone, weights, images)
         own = np.asarray(run())
-        weights = str(pretrained.find("efficientnet_lite0"))
-        for peer in peers.values():
-            peer.ask("make", images=str(path), weights=weights, features=str(path.with_name("features.npy")))
-            theirs = np.load(path.with_name("features.npy"))
-            assert np.abs(own - theirs).max() < TOLERANCE * np.abs(theirs).max(), "the features differ"
-        times: dict[str, list[float]] = {name: [] for name in ("ncl_jax", *peers)}
+        for features in map(np.load, theirs):
+            assert np.abs(own - features).max() < TOLERANCE * np.abs(features).max(), "the features differ"
+        ask = {(name, form): lambda name=name, form=form: peers[name].ask("time", form=form, calls=1)["seconds"]
+               for name in TRIED for form in FORMS}  # fmt: skip
+        tried = {key: min(time(), time()) for key, time in ask.items()}
+        best = min(tried, key=tried.get)
+        turns = {"ncl_jax": lambda: seconds(run), "installed": ask[INSTALLED], "best": ask[best]}
+        times: dict[str, list[float]] = {name: [] for name in turns}
         for _ in range(args.repeats):
-            times["ncl_jax"].append(seconds(run))
-            for name, peer in peers.items():
-                times[name].append(peer.ask("time", calls=CALLS)["seconds"])
+            for name, turn in turns.items():
+                times[name].append(turn())
     speeds = {name: args.batch / statistics.median(values) for name, values in times.items()}
     record = {
-        "device": device_name(jax.devices()[:1]), "torch": peers["kept"].facts, "batch": args.batch, "size": args.size,
-        "repeats": args.repeats, "seconds": times, "images_per_second": speeds,
+        "device": device_name(jax.devices()[:1]), "torch": peers[TRIED[0]].facts, "backbone": args.backbone,
+        "batch": args.batch, "size": args.size, "repeats": args.repeats, "best": ", ".join(best),
+        "tried_seconds": {", ".join(key): value for key, value in tried.items()}, "seconds": times,
+        "images_per_second": speeds, "arithmetic_ms": bound,
     }  # fmt: skip
+    print(f"{args.backbone}; PyTorch's best: {record['best']}; arithmetic alone: {bound:.0f} ms a batch")
     for name, speed in speeds.items():
-        print(f"{name:<12}{speed:8.1f} images/s   {speeds['ncl_jax'] / speed:5.2f} times as fast: ncl_jax")
+        ratios = [theirs / own for own, theirs in zip(times["ncl_jax"], times[name], strict=True)]
+        print(f"{name:<12}{speed:8.1f} images/s   ncl_jax is {statistics.median(ratios):5.2f} times as fast"
+              f" ({min(ratios):.2f} to {max(ratios):.2f})")  # fmt: skip
     if args.out:
         args.out.write_text(json.dumps(record, indent=1) + "\n")
 

@@ -1,4 +1,5 @@
-"""The PyTorch side of features.py: EfficientNet-Lite0's features, channels last, in a process of its own."""
+"""The PyTorch side of features.py: a network of timm with seeded weights, in the forms that are asked for, in a process
+of its own."""
 
 import json
 import os
@@ -6,41 +7,83 @@ import sys
 import time
 
 import numpy as np
+import timm
 import torch
-from efficientnet_lite_pytorch import EfficientNet
+from safetensors.torch import save_file
+
+
+def seeded(name):
+    """A network without its classifier; its normalisations are no identities."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=0).eval()
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            for numbers in (part.weight, part.running_var):
+                torch.nn.init.uniform_(numbers, 0.5, 1.5)
+            for numbers in (part.bias, part.running_mean):
+                torch.nn.init.normal_(numbers, 0, 0.1)
+    return model
+
+
+def traced(model, images):
+    return torch.jit.freeze(torch.jit.trace(model, images))
+
+
+def compiled(model, images):
+    torch._inductor.config.freezing = True  # folds batch normalisation
+    return torch.compile(model)
+
+
+FORMS = {
+    "eager": lambda model, images: model,
+    "frozen": traced,
+    "frozen, optimized": lambda model, images: torch.jit.optimize_for_inference(traced(model, images)),
+    "compiled": compiled,
+}
+LAYOUTS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
+WARM = 3  # calls before any is timed
 
 
 class Features:
-    """The network and its images."""
+    """A network's forms and its images."""
 
-    def __init__(self, images, weights):
-        model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
-        self.model = model.to(memory_format=torch.channels_last)
+    def __init__(self, name, images, forms):
         pixels = torch.from_numpy(np.load(images)).permute(0, 3, 1, 2)
-        self.pixels = pixels.contiguous(memory_format=torch.channels_last)
+        self.programs = {}
+        for form in forms:
+            layout, kind = form.split(", ", 1)
+            own = pixels.contiguous(memory_format=LAYOUTS[layout])
+            self.programs[form] = FORMS[kind](seeded(name).to(memory_format=LAYOUTS[layout]), own), own
 
-    @torch.inference_mode()
-    def __call__(self):
-        return self.model.extract_features(self.pixels).mean((2, 3))
+    @torch.no_grad()
+    def __call__(self, form):
+        program, pixels = self.programs[form]
+        return program(pixels)
 
 
 def main():
     """Answers requests, a JSON object a line."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # the package prints
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     print(json.dumps({"version": torch.__version__, "threads": threads}), file=answers, flush=True)
     features = None
     for line in sys.stdin:
-        request = json.loads(line)
-        if request["do"] == "make":
-            features = Features(request["images"], request["weights"])
-            np.save(request["features"], features().numpy())
-            answer = {}
+        request, answer = json.loads(line), {}
+        if request["do"] == "weights":
+            state = seeded(request["name"]).state_dict()
+            save_file({name: array for name, array in state.items() if array.ndim}, request["path"])
+        elif request["do"] == "make":
+            with torch.no_grad():
+                features = Features(request["name"], request["images"], request["forms"])
+            for form in request["forms"]:
+                np.save(request["features"].format(request["forms"].index(form)), features(form).numpy())
+                for _ in range(WARM - 1):
+                    features(form)
         else:
             began = time.perf_counter()
             for _ in range(request["calls"]):
-                features()
+                features(request["form"])
             answer = {"seconds": (time.perf_counter() - began) / request["calls"]}
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -8,7 +8,7 @@ object a line on standard input, answers one a line on standard output, and slee
     {"do": "time", "name", "steps"}   -> {"seconds"} a step, mean over the steps
 
 The step follows the papers and the losses of the authors' program as docs/fidelity.md states them: E separate ResNets
-(option A shortcuts), hard categories from expert 0, the other classes' balanced logits 0 in the partial view,
+(torch_networks.py), hard categories from expert 0, the other classes' balanced logits 0 in the partial view,
 momentum contrast as intended, Nesterov SGD with coupled weight decay.
 """
 
@@ -17,6 +17,7 @@ import copy
 import itertools
 import json
 import os
+import resource
 import sys
 import time
 
@@ -24,57 +25,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-
-
-class Block(nn.Module):
-    """Two 3x3 convolutions and an option A shortcut."""
-
-    def __init__(self, inputs, outputs, stride):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.stride, self.missing = stride, outputs - inputs
-
-    def forward(self, x):
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = self.bn2(self.conv2(y))
-        if self.missing:
-            side = self.missing // 2
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, side, side))
-        return F.relu(y.add_(x), inplace=True)
-
-
-class Backbone(nn.Module):
-    """CIFAR ResNet: images [B, 3, H, W] give features [B, 4 * width]."""
-
-    def __init__(self, depth, width):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        blocks = (depth - 2) // 6
-        for stage in range(3):
-            outputs = width * 2**stage
-            first = Block(outputs // 2 if stage else width, outputs, 2 if stage else 1)
-            rest = [Block(outputs, outputs, 1) for _ in range(blocks - 1)]
-            setattr(self, f"layer{stage + 1}", nn.Sequential(first, *rest))
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-
-    def forward(self, x):
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return self.layer3(self.layer2(self.layer1(x))).mean((2, 3))
+from torch_networks import Backbone
 
 
 class Experts(nn.Module):
     """E experts and, with `dim`, their projection heads and the momentum copies (`key_*`)."""
 
-    def __init__(self, num_experts, depth, width, num_classes, dim):
+    def __init__(self, num_experts, large, depth, width, num_classes, dim):
         super().__init__()
-        features = 4 * width
-        self.backbone = nn.ModuleList([Backbone(depth, width) for _ in range(num_experts)])
+        features = (8 if large else 4) * width
+        self.backbone = nn.ModuleList([Backbone(large, depth, width) for _ in range(num_experts)])
         self.classifier = nn.ModuleList([nn.Linear(features, num_classes) for _ in range(num_experts)])
         if dim:
             layers = lambda: (nn.Linear(features, features), nn.ReLU(), nn.Linear(features, dim))  # noqa: E731
@@ -153,12 +113,12 @@ def contrast_loss(queries, keys, queue, temperature):
 class Step:
     """One training step with its weights, optimizer and queue."""
 
-    def __init__(self, spec, channels_last, compiled):
+    def __init__(self, spec, form):
         torch.manual_seed(spec["seed"])
         self.spec, self.device = spec, spec["device"]
         dim = spec["dim"]
-        model = Experts(spec["num_experts"], spec["depth"], spec["width"], spec["num_classes"], dim)
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+        model = Experts(spec["num_experts"], spec["large"], spec["depth"], spec["width"], spec["num_classes"], dim)
+        self.layout = torch.channels_last if "channels_last" in form else torch.contiguous_format
         self.model = model.to(self.device, memory_format=self.layout)
         trained = [p for p in model.parameters() if p.requires_grad]
         rates = {"lr": spec["learning_rate"], "momentum": 0.9, "weight_decay": spec["weight_decay"]}
@@ -170,7 +130,7 @@ class Step:
         if dim:
             self.query_weights = [*model.backbone.parameters(), *model.projection.parameters()]
             self.key_weights = [*model.key_backbone.parameters(), *model.key_projection.parameters()]
-        if compiled:
+        if "compiled" in form:
             self.objective, self.keys = torch.compile(self._objective), torch.compile(self.model.keys)
 
     def _autocast(self):
@@ -227,32 +187,35 @@ def timed(step, batches, count):
 
 
 def choose(spec, arrays):
-    """The fastest of the memory layouts (and, if asked for, compiled or not), with what each took."""
+    """The fastest of the forms in `spec` (memory layout, compiled or not), with what each took."""
     seconds = {}
-    for channels_last, compiled in itertools.product((True, False), (False, True) if spec["compile"] else (False,)):
-        name = f"{'channels_last' if channels_last else 'contiguous'}{', compiled' if compiled else ''}"
+    for form in spec["forms"]:
         try:
-            step = Step(spec, channels_last, compiled)
+            step = Step(spec, form)
             batches = [step.place(batch) for batch in arrays]
-            timed(step, batches, len(batches))
-            seconds[name] = min(timed(step, batches, spec["tune_steps"]) for _ in range(2))
+            timed(step, batches, 1)
+            seconds[form] = min(timed(step, batches, spec["tune_steps"]) for _ in range(2))
         except Exception as error:
-            if not compiled:
+            if "compiled" not in form:
                 raise
             print(f"torch.compile does not work here: {error}", file=sys.stderr)
-    best = min(seconds, key=seconds.get)
-    return best, seconds
+    return min(seconds, key=seconds.get), seconds
 
 
 def make(spec, weights, batches):
     """A fresh step in the fastest form: (step, its batches, what to answer)."""
     with np.load(batches) as file:
         arrays = list(zip(file["images"], file["labels"], file["key_images"], strict=True))
-    best, seconds = choose(spec, arrays)
-    step = Step(spec, "channels_last" in best, "compiled" in best)
+    chosen, seconds = choose(spec, arrays)
+    step = Step(spec, chosen)
     step.save(weights)
-    answer = {"chosen": best, "tuning_seconds": seconds, "torch": torch.__version__}
+    answer = {"chosen": chosen, "tuning_seconds": seconds, "torch": torch.__version__}
     return step, [step.place(batch) for batch in arrays], answer
+
+
+def peak():
+    """The most memory that this process has held, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def main():
@@ -267,7 +230,7 @@ def main():
             *made[request["name"]], answer = make(request["spec"], request["weights"], request["batches"])
         elif request["do"] == "check":
             step, batches = made[request["name"]]
-            answer = {"losses": [step(*batch).item() for batch in batches[: request["steps"]]]}
+            answer = {"losses": [step(*batch).item() for batch in batches[: request["steps"]]], "peak_bytes": peak()}
         else:
             answer = {"seconds": timed(*made[request["name"]], request["steps"])}
         print(json.dumps(answer), file=answers)

@@ -3,16 +3,21 @@
 import functools
 import io
 
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ncl_jax.data.images import thumbnails
 from ncl_jax.evaluation import predictions
-from ncl_jax.report import plots
+from ncl_jax.report import agreement, charts, confusion, plots
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b550000000a49444154789c6368000000820081dd436af4"
     "0000000049454e44ae426082"
 )
+FIGURES = (
+    *((charts, name) for name in ("curves", "per_class", "reliability", "strips", "by_size", "class_sizes")),
+    (confusion, "draw"), (agreement, "draw"),
+)  # fmt: skip
 SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><g id="figure_1"/></svg>'
 
 
@@ -32,6 +37,7 @@ def jpeg():
 def blanks():
     """What stands in for what: (module, name, function)."""
     return [
+        *((module, name, lambda *_, **__: Figure()) for module, name in FIGURES),
         (plots, "drawn", drawn),
         (thumbnails, "jpeg", lambda *_: jpeg()),
         (predictions, "neighbours_of", lambda *_: None),

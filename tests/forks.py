@@ -1,10 +1,12 @@
 """Programs as forks of one process that has imported what they import: imports are half of a tiny run's CPU time.
 
-Only what `programs.start` starts; tests/faults/test_programs.py and the notebooks start whole programs.
+Only what `programs.start` starts; the notebooks, and tests of a program's streams, platforms and first seconds, start
+whole programs.
 As a program this file is that process: `python forks.py SOCKET`, the number of an open file.
 """
 
 import contextlib
+import gc
 import importlib
 import io
 import json
@@ -134,6 +136,8 @@ if __name__ == "__main__":
     for module in MODULES:
         importlib.import_module(module)
     import jax
+
+    gc.freeze()  # forks share it, and their collectors leave it alone
 
     asked = serve(socket.socket(fileno=int(sys.argv[1])))
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])

@@ -47,15 +47,16 @@ def environment(cache):
     }
 
 
-def start(arguments, cache, new_group=False):
-    """Starts a command in the tests' `environment`, in a process group of its own if asked; see forks.py."""
+def start(arguments, cache, new_group=False, **variables):
+    """Starts a command in the tests' `environment` with other `variables`, in a process group of its own if asked; see
+    forks.py."""
     assert arguments[0] == sys.executable
-    return forks.start(arguments[1:], environment(cache), ROOT, new_group)
+    return forks.start(arguments[1:], environment(cache) | variables, ROOT, new_group)
 
 
-def run(arguments, cache, code=0):
+def run(arguments, cache, code=0, **variables):
     """Runs a command to its end and returns its output; fails on another exit code than `code`."""
-    process = start(arguments, cache)
+    process = start(arguments, cache, **variables)
     try:
         output = process.communicate(timeout=300)[0]
     finally:

@@ -62,7 +62,8 @@ def get_config(arguments):
 
 
 def command(workdir, *arguments):
-    fields = programs.SHRINK | {"epochs": 20, "eval_every": 20, "checkpoint_every": 20, "optim.milestones": "(20,)"}
+    fields = programs.SHRINK | dict.fromkeys(("epochs", "eval_every", "checkpoint_every"), 20)
+    fields |= {"optim.milestones": "(20,)", "optim.batch_size": 256}
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     (workdir / "quick.py").write_text(CONFIG)
     program = [sys.executable, "-m", "ncl_jax", "ablate", f"--config={workdir}/quick.py", f"--workdir={workdir}/runs"]
@@ -112,6 +113,7 @@ def test_a_table_is_left_as_it_was_only_where_there_is_one(tmp_path, monkeypatch
         ("--jobs=0", "--jobs=0 must be"),
         ("--jobs=2 --slurm=--gpus=1", "--jobs=2 is for runs on this machine"),
         ("--config.seed=1", "--config.seed=1"),
+        ("--config=quickstart:epochs=2,method=ce", "quickstart:epochs=2,method=ce: leave method out"),
     ],
 )
 def test_bad_arguments_are_named(argument, message):

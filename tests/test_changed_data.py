@@ -10,6 +10,7 @@ from test_own_images import make_folder, write_image
 
 from ncl_jax import cli
 from ncl_jax.data import dataset
+from ncl_jax.data.sources import labelled
 from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Request, Split
 from ncl_jax.errors import DataError
@@ -246,6 +247,7 @@ UNKNOWN = {  # what is there, and what is said
     "a stranger in a list": (("a",), "path,label\na/0.jpg,ants\n", r"ants .did you mean ant.*knows ant, bee, cow"),
     "a number beyond": (("a",), "a/0.jpg 7\n", "does not know: 7"),
     "two splits": (("test/ant", "val/ant"), "", "has the splits test, val: pass one of them"),
+    "classes beside a split": (("test/ant", "bee", "rest"), "", "has the split test, and beside it bee: pass"),
     "several labels": (("a",), "path,label\na/0.jpg,ant;bee\n", "1 of 1 images .*ant;bee"),
     "nothing": (("ant",), None, "does not exist"),
 }  # fmt: skip
@@ -261,6 +263,24 @@ def test_what_cannot_be_evaluated_is_said(trained, tmp_path, name):
         place.write_text(listed)
     with pytest.raises(DataError, match=said):
         evaluate_run(trained / "run", data=str(place))
+
+
+def test_numbers_that_are_names_are_not_counted(tmp_path):
+    place = make_folder(tmp_path, (".",), {"1": 2, "2": 2}) / "a.txt"
+    place.write_text("1/0.jpg 2\n2/0.jpg 1\n")
+    assert labelled.read(place, ("1", "2"))[0].labels.tolist() == [1, 0]
+    place.write_text("1/0.jpg 1\n2/0.jpg 0\n")
+    with pytest.raises(DataError, match="does not know: 0"):
+        labelled.read(place, ("1", "2"))
+
+
+def test_a_column_of_splits_that_is_not_used_is_said(tmp_path):
+    place = make_folder(tmp_path, (".",), {"a": 2}) / "a.csv"
+    place.write_text("path,label,split\na/0.jpg,a, test\na/1.jpg,a,other\n")
+    split, lines = labelled.read(place, ("a",))
+    assert len(split) == 2 and any("the column split is not used" in line and "'other'" in line for line in lines)
+    place.write_text("path,label,split\na/0.jpg,a, test\na/1.jpg,a,train\n")
+    assert len(labelled.read(place, ("a",))[0]) == 1
 
 
 def test_the_command_writes_nothing_and_refuses_what_writes(trained, tmp_path, capsys):

@@ -160,6 +160,7 @@ def test_a_shell_completes_commands_arguments_and_fields(tmp_path, capsys):
         ([], "required: --config, for example --config=folder:dir=DIR"),
         (["--resume=x", "--config=quickstart"], "--resume=x"),
         (["--resume=x", "--workdir=y"], "leave --workdir out"),
+        (["--resume=x", "--labels=y.csv"], "leave --labels out"),
         (["--resume={tmp}"], "config.json"),
         (["--resume={tmp}/none"], "none is not a directory"),
         (["--config=quickstart", "--time=30"], "--time=30 must be"),

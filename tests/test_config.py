@@ -18,6 +18,7 @@ from ncl_jax.config import (
     checks,
     choose_method,
     cifar_long_tailed,
+    files,
     parse_arguments,
     recipes,
     scale_schedule,
@@ -87,6 +88,12 @@ def test_arguments_take_their_defaults_type():
 def test_wrong_arguments_are_named_with_the_valid_ones(text, message):
     with pytest.raises(ConfigError, match=message):
         parse_arguments(text, **DEFAULTS)
+
+
+def test_a_file_of_its_name_hides_no_installed_configuration(tmp_path, monkeypatch):
+    (tmp_path / "quickstart").write_text("names of classes")
+    monkeypatch.chdir(tmp_path)
+    assert files.load("quickstart:method=ce").loss.name == "ncl"
 
 
 # Methods

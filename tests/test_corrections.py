@@ -121,6 +121,17 @@ def test_the_table_of_suspects_works_as_it_is_and_edited(tmp_path):
     assert found.facts.corrected == {"relabelled": 5, "removed": 0} and found.facts.class_counts == (3, 4, 8)
 
 
+def test_the_table_of_suspects_takes_classes_of_any_bytes(tmp_path):
+    root = make_folder(tmp_path / "data", ("train", "test"), {"back\\x": 3, "cafe": 3})
+    for split in ("train", "test"):
+        (root / split / "cafe").rename(root / split / "caf\udce9")
+    data = load(root)
+    rows, one = np.arange(len(data.train)), np.ones(len(data.train))
+    table = findings.suspected_labels(data, Suspects(rows, 1 - data.train.labels, -one, one, one))
+    (tmp_path / "suspected.csv").write_text(table)
+    assert load(root, tmp_path / "suspected.csv").facts.corrected == {"relabelled": 6, "removed": 0}
+
+
 def test_what_an_image_is_called():
     assert corrections.name_of(np.zeros((3, 2, 2, 3)), 2) == "2"
     split = Split(make_names(["a\nb"]), np.zeros(1))
@@ -157,6 +168,7 @@ def test_the_flag_sets_the_field(folder, tmp_path, capfd):
     )
     printed = capfd.readouterr().out
     assert code == 0, message
+    assert f"train: ncl-jax train --config=folder:dir={folder},image_size=16 --labels={fixed}" in printed
     assert "relabelled 2, removed 0" in printed and ["=cat", "6", "4", "few"] in map(str.split, printed.splitlines())
     for flag in (f"--labels={tmp_path}/gone.csv", "--labels=fixed.txt"):
         arguments = [f"--config=folder:dir={folder},image_size=16", flag, f"--workdir={tmp_path}/run"]

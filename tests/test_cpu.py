@@ -1,5 +1,8 @@
 """The C++ kernels equal XLA's convolution, value and both gradients, and its sums."""
 
+import os
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,21 +17,25 @@ from ncl_jax.runtime.devices import make_mesh
 
 LANES = library.lanes()
 
-# batch, height, width, channels in and out, stride: by tiles and directly, with every rest of rows, columns and parts
+# batch, height, width, channels in and out, stride and, if not 3, the kernel's side: by tiles and directly, with every
+# rest of rows, columns, parts and slices; few channels and many
 SHAPES = [
     (3, 8, 8, 16, 16, 1), (9, 7, 5, 8, 3 * LANES, 1), (2, 32, 32, 16, 16, 1), (2, 8, 8, 64, 64, 1), (3, 8, 8, 3, 16, 1),
     (3, 8, 8, 16, 32, 2), (2, 9, 7, LANES, LANES, 2), (2, 6, 11, 3 * LANES, LANES, 2), (2, 1, 1, LANES, LANES, 2),
     (2, 1, 2, LANES, LANES, 1), (1, 5, 13, 5, LANES, 1), (2, 7, 8, 3, LANES, 3), (1, 4, 4, 128, 128, 1),
+    (3, 7, 5, LANES, 3 * LANES, 1), (5, 9, 7, 128, 144, 1), (3, 4, 6, 80, LANES, 2), (9, 13, 10, 3, 2 * LANES, 2, 7),
+    (2, 6, 7, LANES, 3 * LANES, 2, 1), (2, 7, 7, 144, 48, 2, 1),
 ]  # fmt: skip
 
 needs_kernels = pytest.mark.usefixtures("kernels")
 
 
 def arrays(shape, kernels=1):
-    batch, height, width, inputs, outputs, _ = shape
+    batch, height, width, inputs, outputs, _, *rest = shape
+    size = rest[0] if rest else 3
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(batch, height, width, inputs)), jnp.float32)
-    return x, jnp.asarray(rng.normal(size=(kernels, 3, 3, inputs, outputs)), jnp.float32) / inputs
+    return x, jnp.asarray(rng.normal(size=(kernels, size, size, inputs, outputs)), jnp.float32) / inputs
 
 
 def values_and_gradients(function, x, kernel):
@@ -49,11 +56,40 @@ def test_the_kernels_compile():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_equals_the_plain_convolution(shape):
     x, (kernel,) = arrays(shape)
-    assert conv.supports(x, kernel, 1)
-    ours = values_and_gradients(lambda x, k: conv.conv(x, k, shape[-1]), x, kernel)
-    plain = values_and_gradients(lambda x, k: layers.convolve(x, k, shape[-1], 1), x, kernel)
+    stride, padding = shape[5], len(kernel) // 2
+    assert conv.supports(x, kernel, stride, padding)
+    ours = values_and_gradients(lambda x, k: conv.conv(x, k, stride), x, kernel)
+    plain = values_and_gradients(lambda x, k: layers.convolve(x, k, stride, padding), x, kernel)
     for one, other in zip(ours, plain, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * float(jnp.abs(other).max()))
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "shape", [(3, 8, 8, LANES), (2, 7, 9, 2 * LANES), (1, 1, 2, LANES), (2, 5, 4, 12), (0, 4, 4, LANES)]
+)
+def test_the_largest_of_a_window_is_as_plain_loops_find_it(shape):
+    """Bit-identical: of equal ones the first takes the gradient; other channels, or no image, are XLA's."""
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.normal(size=shape), 0).astype(np.float32)  # many zeros, as after a rectifier
+    batch, height, width, channels = shape
+    y, dx = np.zeros((batch, -(-height // 2), -(-width // 2), channels), np.float32), np.zeros_like(x)
+    dy = rng.integers(1, 9, y.shape).astype(np.float32)
+    for n, row, column, c in np.ndindex(y.shape):
+        rows, columns = slice(max(0, 2 * row - 1), 2 * row + 2), slice(max(0, 2 * column - 1), 2 * column + 2)
+        window = x[n, rows, columns, c]
+        y[n, row, column, c] = window.max()
+        i, j = np.unravel_index(window.argmax(), window.shape)
+        dx[n, rows, columns, c][i, j] += dy[n, row, column, c]
+    got, pull = jax.vjp(jax.jit(cpu.OPERATIONS.max_pool), x)
+    np.testing.assert_array_equal(got, y)
+    np.testing.assert_array_equal(pull(jnp.asarray(dy))[0], dx)
+
+
+@needs_kernels
+def test_what_is_no_number_stays_in_the_largest():
+    x = jnp.ones((1, 4, 4, LANES)).at[0, 0, 0, 3].set(jnp.nan).at[0, 3, 3, 5].set(jnp.nan)
+    np.testing.assert_array_equal(cpu.OPERATIONS.max_pool(x), layers.max_pool(x))
 
 
 @needs_kernels
@@ -106,7 +142,9 @@ def test_gives_the_same_bits_every_time():
 
 @pytest.mark.slow
 @needs_kernels
-@pytest.mark.parametrize("shape", [(3, 8, 8, 64, 64, 1), (2, 9, 7, 16, 48, 2)])
+@pytest.mark.parametrize(
+    "shape", [(3, 8, 8, 64, 64, 1), (2, 9, 7, 16, 48, 2), (2, 7, 7, 144, 128, 1), (2, 9, 8, 3, 16, 2, 7)]
+)
 def test_vectors_of_8_and_16_lanes_give_the_same_bits(monkeypatch, shape):
     """What a run computes does not depend on the vectors of the machine that continues it."""
     x, (kernel,) = arrays(shape)
@@ -114,7 +152,7 @@ def test_vectors_of_8_and_16_lanes_give_the_same_bits(monkeypatch, shape):
     def results(lanes):
         library._register(library._build("c++", lanes), str(lanes))
         monkeypatch.setattr(jax.ffi, "ffi_call", lambda name, *args, **rest: ffi_call(f"{name}{lanes}", *args, **rest))
-        return [*values_and_gradients(lambda x, k: conv.conv(x, k, shape[-1]), x, kernel), *cpu.OPERATIONS.sums(x, x)]
+        return [*values_and_gradients(lambda x, k: conv.conv(x, k, shape[5]), x, kernel), *cpu.OPERATIONS.sums(x, x)]
 
     ffi_call = jax.ffi.ffi_call
     for one, other in zip(results(8), results(16), strict=True):
@@ -122,7 +160,7 @@ def test_vectors_of_8_and_16_lanes_give_the_same_bits(monkeypatch, shape):
 
 
 @pytest.mark.parametrize(
-    "change", [{"dtype": jnp.bfloat16}, {"outputs": 12}, {"outputs": 144}, {"outputs": 0}, {"size": 1}, {"padding": 0}]
+    "change", [{"dtype": jnp.bfloat16}, {"outputs": 12}, {"outputs": 528}, {"outputs": 0}, {"size": 1}, {"padding": 0}]
 )
 def test_everything_else_goes_to_xla(change):
     wanted = {"dtype": jnp.float32, "outputs": 16, "size": 3, "padding": 1} | change
@@ -160,6 +198,14 @@ def test_without_a_compiler_auto_takes_xla_and_native_is_refused(monkeypatch):
 def test_no_compiler_is_no_error(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert "no C++ compiler" in library.load.__wrapped__()
+
+
+def test_nothing_is_compiled_where_nothing_can_be_run(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "statvfs", lambda _: types.SimpleNamespace(f_flag=os.ST_NOEXEC))
+    monkeypatch.setattr(library, "_compile", lambda *_: pytest.fail("it was compiled"))
+    with pytest.raises(library.Unbuilt, match=f"{tmp_path}.*noexec.*XDG_CACHE_HOME"):
+        library._build("c++", LANES)
 
 
 @needs_kernels

@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import sys
+import types
 
 import jax
 import numpy as np
@@ -17,20 +18,22 @@ import pytest
 import tiny
 from programs import content
 from safetensors import safe_open
+from safetensors.numpy import save
 from test_own_images import make_folder, write_image
 
 import ncl_jax
 from ncl_jax import cli
 from ncl_jax.config import build, checks, recipes
 from ncl_jax.data.features import cache
-from ncl_jax.data.features.extract import Views, views_of
+from ncl_jax.data.features.extract import Views, extract, views_of
 from ncl_jax.data.feeds.features import HostFeatures
 from ncl_jax.data.sources.files import Files
-from ncl_jax.data.types import Preprocessing
-from ncl_jax.errors import ConfigError, Interrupted
+from ncl_jax.data.types import Preprocessing, Split
+from ncl_jax.errors import CheckpointError, ConfigError, DataError, Interrupted
 from ncl_jax.evaluation import baselines
 from ncl_jax.evaluation.predictor import embedding
 from ncl_jax.models import FROZEN as FROZEN_ALL
+from ncl_jax.models import make_backbone
 from ncl_jax.models.named import NAMED
 from ncl_jax.report import promises
 from ncl_jax.report.tables import worse_than
@@ -325,10 +328,31 @@ def test_the_cache_is_listed_and_cleaned(frozen, place, capsys, tmp_path):
     assert len(cache.listing(tmp_path / "cache")) >= 2
     (tmp_path / "cache" / "mine").mkdir()
     (tmp_path / "cache" / "mine" / "about.json").write_text("[[[")
+    for about in (tmp_path / "cache").glob("*/about.json"):
+        os.utime(about, (2**32, 2**32))  # by a clock that was wrong
     assert cli.attempt("cache", ["clean", f"--dir={tmp_path}/cache"]) == ("", 0)
     assert [place.name for place in (tmp_path / "cache").iterdir()] == ["mine"]
     message, code = cli.attempt("cache", ["list", f"--dir={tmp_path}/cache/mine/about.json"])
     assert code == 1 and "about.json is not a folder" in message
+
+
+def test_features_that_are_no_numbers_are_refused():
+    images = np.zeros((3, 8, 8, 3), np.uint8)
+    images[1] = 255
+    pixels = Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3, "bilinear")
+    compute = lambda batch: np.where(batch[:, 0, 0, :2], np.nan, 1).astype(np.float32)  # noqa: E731
+    split, shards = Split(images, np.zeros(3, int)), cache.Shards(None, {}, (3, 1, 2))
+    with pytest.raises(DataError, match=r"image 1: its features are infinite or not a number; .*model\.pretrained"):
+        extract(split, shards, Views(), pixels, compute, batch_size=2, text="features")
+
+
+def test_new_folds_take_the_place_of_what_was_calibrated_before(tmp_path, monkeypatch):
+    directory = RunDir(tmp_path)
+    directory.calibration.write_bytes(b"by the val split")
+    monkeypatch.setattr(folds, "scores", lambda *_: (np.zeros((2, 1, 2), np.float32), np.zeros(2, int)))
+    data = types.SimpleNamespace(train=types.SimpleNamespace(labels=np.zeros(2, int)))
+    folds.write(directory, None, None, data, (2, 4))
+    assert folds.are_there(directory, 2, 4) and not directory.calibration.exists()
 
 
 @pytest.mark.slow
@@ -466,6 +490,22 @@ def test_a_backbone_that_was_changed_is_refused(frozen, source, tmp_path):
     assert code == 1 and "backbone.safetensors is not the backbone" in message
 
 
+EIGHT = b'{"a":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}'  # a type that NumPy does not have
+OTHER_BACKBONES = {
+    "nothing": b"", "text": b"no tensors", "no tensor": save({}),
+    "a name within a name": save({"a": np.zeros(1), "a/b": np.zeros(1)}), "depth": save({50_000 * "a/": np.zeros(1)}),
+    "numbers of 8 bits": len(EIGHT).to_bytes(8, "little") + EIGHT + b"x",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_BACKBONES)
+def test_a_backbone_that_no_run_writes_is_refused(name, frozen, tmp_path):
+    directory = RunDir(tmp_path)
+    directory.backbone.write_bytes(OTHER_BACKBONES[name])
+    with pytest.raises(CheckpointError, match=r"backbone\.safetensors is (damaged|not the backbone)"):
+        trunk.read(directory, "0", restore(RunDir(frozen), None).plan)
+
+
 def test_a_cache_that_cannot_be_written_costs_a_note(data, source, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     fields = FROZEN | {"model.pretrained": source, "data.cache": tmp_path / "file"}
@@ -519,7 +559,9 @@ def test_the_real_backbone_is_read_back_as_it_was(tmp_path):
     variables = {kind: tree["backbone"] for kind, tree in names.from_torch(tensors).items()}
     directory = RunDir(tmp_path)
     trunk.write(directory, variables)
-    assert tiny.same(trunk.read(directory, trunk.digest(variables)), variables)
+    own = make_backbone(backbone="efficientnet_lite", depth=0, width=32, precision="float32")
+    plan = types.SimpleNamespace(trunk=own, facts=types.SimpleNamespace(image_shape=(224, 224, 3)))
+    assert tiny.same(trunk.read(directory, trunk.digest(variables), plan), variables)
 
 
 @pytest.mark.slow

@@ -144,6 +144,8 @@ def test_a_regular_expression_of_paths(tmp_path):
     assert set.union(*whole(source)) == set("0123456789")
     with pytest.raises(DataError, match=r"matches no part of 2 of 24 paths \(a/11.jpg, b/11.jpg\)"):
         load(tmp_path, group_by=r"/(?!11)\d")
+    with pytest.raises(DataError, match=r"matches no part of 12 of 24 paths \(b/"):
+        load(tmp_path, group_by=r"(?:(a)|b)/")  # the parenthesis takes no part
     with pytest.raises(ConfigError, match="is not a regular expression"):
         load(tmp_path, group_by="(")
     with pytest.raises(DataError, match="column is for lists"):

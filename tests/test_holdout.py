@@ -1,12 +1,14 @@
 """The automatic split: it follows from the names of the images, and stays when images are added."""
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from ncl_jax.config import recipes
 from ncl_jax.data import holdout, sources
+from ncl_jax.data.sources import groups
 from ncl_jax.data.types import Request
 
 SHARE = 0.2
@@ -112,3 +114,17 @@ def test_rule_1_is_what_it_was():
     """The rows that runs from before rule 2 were tested on."""
     labels = np.repeat(np.arange(3), (20, 5, 1)).astype(np.int32)
     assert np.flatnonzero(holdout.held_out(labels, range(26), 0.2, "test", rule=1)).tolist() == [1, 8, 18, 19, 24]
+
+
+def test_groups_are_numbered_as_by_numpy_without_an_array_of_the_longest():
+    texts = np.random.default_rng(0).choice(["b", "a", "é", "a" * 50, "B"], 500).astype(object)
+    unique, places = holdout.numbered(texts)
+    wanted = np.unique(texts.astype(str), return_inverse=True)
+    assert unique == wanted[0].tolist() and places.tolist() == wanted[1].tolist()
+    texts[7] = "x" * 100_000  # by which NumPy's array would have 200 MB
+    tracemalloc.start()
+    holdout.held_out(np.arange(500) % 3, map(str, range(500)), 0.2, "test", groups=texts)
+    groups.folds(texts, np.arange(500) % 3, 3, 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6

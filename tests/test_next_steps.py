@@ -31,6 +31,13 @@ def test_the_commands_can_be_given_as_they_are(line):
     assert any("my photos" in value for value in given)
 
 
+def test_only_a_folder_of_other_images_is_predicted(tmp_path):
+    (line,) = next_steps.evaluated(RUN, False, str(tmp_path))
+    assert f"predict --run={next_steps.quoted(RUN)} {tmp_path} " in line
+    (tmp_path / "list.csv").write_text("path,label\n")
+    assert next_steps.evaluated(RUN, False, str(tmp_path / "list.csv")) == []
+
+
 @pytest.mark.parametrize(
     ("accuracies", "rising"),
     [([], False), ([0.1, 0.2], False), ([0.1, 0.2, 0.3], True), ([0.1, 0.3, 0.2], False), ([0.3, 0.3, 0.302], False),

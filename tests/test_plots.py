@@ -9,6 +9,7 @@ from ncl_jax.config import base_config
 from ncl_jax.methods import terms
 from ncl_jax.report import charts
 
+PICTURES = True
 NAMES = ("T-shirt/top", "Pullover", "Sneaker", "Trouser", "Bag", "Ankle boot", "Dress", "Sandal", "Coat", "Shirt")
 COUNTS = (500, 299, 179, 107, 64, 38, 23, 13, 8, 5)  # the embedded data's
 NCL = {"contrast": 14.0, "nbod": 0.1, "nbod_hard": 0.05, "nil": 2.0, "nil_hard": 0.4}

@@ -51,6 +51,7 @@ def test_a_class_that_does_not_occur_is_not_named(tmp_path):
     ("content", "said"),
     [
         ("1 2", "has 2 numbers, but there are 3 classes"),
+        ("[" + "1" * 400 + ", 1, 1]", "neither uniform nor train"),
         ("1 2 3 4", "has 4 numbers"),
         ("1 -2 3", "at least 0"),
         ("0 0 0", "not only zeros"),

@@ -16,7 +16,7 @@ import step_time  # noqa: E402
 
 def test_pytorch_is_given_all_copies_of_an_image_and_its_key_view(monkeypatch):
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--batch=4"])
-    args = step_time.parse_args()
+    args = step_time.make_parser().parse_args()
     config = step_time.make_config(args, "nclpp", next(iter(step_time.variants(args))))
     batches = step_time.ready_batches(config, step_time.make_data())
     copies = config.loss.copies

@@ -179,7 +179,9 @@ def test_every_tensor_counts(figures, kind, writer):
      ({"visual.proj": np.ones((128, 7))}, "expected [D, 24], got (128, 7)"),
      ({"logit_scale": np.float32(np.nan)}, "logit_scale=nan"), ({"logit_scale": np.ones(3)}, "logit_scale="),
      ({"token_embedding.weight": None}, "it holds no text tower, but"),
-     ({"transformer.resblocks.0.attn.more": np.ones(3)}, "of no text tower that is known here")],
+     ({"transformer.resblocks.0.attn.more": np.ones(3)}, "of no text tower that is known here"),
+     ({"transformer.resblocks.9999.ln_1.weight": np.ones(3)}, "blocks are not 0 to 2, or more than 100"),
+     ({f"transformer.resblocks.{n}.ln_1.weight": np.ones(3) for n in range(101)}, "blocks are not 0 to 100, or more")],
 )  # fmt: skip
 def test_files_without_a_text_tower(figures, change, text):
     tensors = state_dict(figures, "clip", "open_clip") | change

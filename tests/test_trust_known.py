@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ncl_jax.evaluation import baselines
 from ncl_jax.trust import known, selective
 from ncl_jax.trust.gaussian import class_means, shrunk_covariance
 from ncl_jax.trust.neighbours import unit
@@ -28,6 +29,15 @@ def test_means_and_shrinkage_equal_a_loop():
     )
     assert found.share == pytest.approx(min(rho, 1), rel=1e-4)
     np.testing.assert_allclose(found.matrix, (1 - found.share) * plain + found.share * trace / p * np.eye(p), atol=1e-6)
+
+
+def test_the_covariance_of_nothing_is_the_identity():
+    """Of classes of one image: by it a discriminant is the nearest mean, and finite."""
+    found = shrunk_covariance(np.zeros((3, 5)))
+    assert found.share == 1 and (found.matrix == np.eye(5)).all()
+    means = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    scores = baselines.discriminant(means, np.arange(3), means, 3)
+    np.testing.assert_allclose(scores, means @ means.T - 0.5 * (means**2).sum(1), atol=1e-5)
 
 
 def test_distances_equal_a_loop(monkeypatch):

@@ -156,6 +156,15 @@ def test_eight_thousand_classes_take_chunks():
     assert len(macro.without) == 7940
 
 
+@pytest.mark.parametrize("coverage", [1e-3, 1e-12, 1e-300])
+def test_the_least_coverage_has_the_smallest_sets(coverage):
+    probabilities, labels, prior = example()
+    rule = sets.calibrate(*true(probabilities, labels), prior, coverage)
+    known = sets.scores(probabilities, prior, np.ones(len(prior)))[range(len(labels)), labels]
+    assert rule.thresholds[0] == known.min()
+    assert 0 < sets.coverage_range(len(labels), coverage)[0] < 0.1
+
+
 @pytest.mark.parametrize("coverage", [0, 1, 1.5, -0.1, math.nan, math.inf])
 def test_coverages_that_there_cannot_be(coverage):
     probabilities, labels, prior = example()

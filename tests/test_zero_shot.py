@@ -116,6 +116,22 @@ def test_the_command(place, expected, tmp_path, capfd):
     assert f"accuracy {100 * right:.1f} % of 18 images" in shown
 
 
+def test_weights_that_give_no_numbers_are_said(place, tensors, tmp_path):
+    broken = {name: np.full_like(value, np.nan) if "ln_post" in name else value for name, value in tensors.items()}
+    save_file({name: np.ascontiguousarray(value) for name, value in broken.items()}, tmp_path / "clip.safetensors")
+    copy(tmp_path, tokenizer="clip.json")
+    image = next((place / "data" / "test" / "dog").iterdir())
+    message, code = zero(tmp_path, image, f"--classes={place}/names.txt")
+    assert code == 1 and f"{image}: its scores are infinite or not a number" in message
+
+
+@pytest.mark.parametrize("other", ["Dog", "dog ", "dog  "])
+def test_classes_that_the_tower_cannot_tell_apart_are_refused(place, other):
+    tower = text.Place(place / "clip.safetensors", place)
+    with pytest.raises(ConfigError, match=f"'dog' and '{other}' are the same"):
+        text.class_vectors(tower, ["cat", "dog", other], "{name}, a photo")
+
+
 def test_classes_from_folders_and_images_without_labels(place, capfd):
     assert zero(place, place / "data" / "test", "--template=a photo of a {name}.|the {name}") == ("", 0)
     assert re.fullmatch(r"accuracy [\d.]+ % of 18 images, [\d.]+ % as a mean of classes\n", capfd.readouterr().out)
@@ -253,8 +269,18 @@ def test_vectors_of_a_file(place, tmp_path, name):
 
 BAD = {
     "too few": ({"vectors": VECTORS[:2]}, ConfigError, "has 2 vectors, but there are 3 names"),
-    "no number": ({"vectors": VECTORS * np.nan}, ConfigError, "vectors must be finite"),
-    "whole numbers": ({"vectors": np.ones((3, 128), int)}, ConfigError, "vectors must be finite floating-point"),
+    "no number": ({"vectors": VECTORS * np.nan}, ConfigError, "vectors must be floating-point"),
+    "whole numbers": ({"vectors": np.ones((3, 128), int)}, ConfigError, "vectors must be floating-point"),
+    "infinite in 32 bits": ({"vectors": VECTORS * np.float64(1e300)}, ConfigError, "none beyond 1e+06"),
+    "infinite products": ({"vectors": VECTORS * np.float32(1e30)}, ConfigError, "none beyond 1e+06"),
+    "nearly zeros": ({"vectors": VECTORS * np.float32(1e-30)}, ConfigError, "the vectors of black_cat, dog"),
+    "a projection to nothing": (
+        {"vectors": VECTORS, "projection": np.zeros((128, 128), np.float32)}, ConfigError, "projection must be"
+    ),
+    "a name twice": (
+        {"vectors": np.tile(VECTORS, (2, 1)), "names": [*sorted(CLASSES), "dog", "x", "x"]}, ConfigError,
+        "has several vectors of dog: keep"
+    ),
     "three axes": ({"vectors": VECTORS[None]}, ConfigError, "in two axes"),
     "zeros": ({"vectors": VECTORS * [[1], [0], [1]]}, ConfigError, "the vectors of dog are zero"),
     "another width": ({"vectors": VECTORS[:, :7]}, ConfigError, "features of 7 numbers, but the backbone gives 128"),

@@ -6,11 +6,11 @@ stopped; a run that fails is reported and does not lose the others.
 
 import argparse
 import pathlib
-import sys
 
 from ncl_jax.cli import launch, report
 from ncl_jax.cli.arguments import Parser, add_config, read_config
 from ncl_jax.config import files as config_files
+from ncl_jax.config.arguments import PART
 from ncl_jax.errors import ConfigError, NclError
 from ncl_jax.field import Field, one_of
 from ncl_jax.methods import METHODS
@@ -27,7 +27,7 @@ def job(config: str, method: str, seed: int, workdir: pathlib.Path, overrides: l
     path, _, arguments = config.partition(":")
     arguments = ",".join(filter(None, [arguments, f"method={method}", f"seed={seed}"]))
     directory = workdir / f"{method}-{seed}"
-    command = [sys.executable, "-m", "ncl_jax.main", f"--config={path}:{arguments}", f"--workdir={directory}"]
+    command = [*launch.python(), "-m", "ncl_jax.main", f"--config={path}:{arguments}", f"--workdir={directory}"]
     return launch.Job(f"{method}, seed {seed}", directory, [*command, *overrides])
 
 
@@ -51,6 +51,11 @@ def check(args: argparse.Namespace) -> None:
         one_of("--methods", name, METHODS)
         if args.methods.count(name) > 1:
             raise ConfigError(f"method {name!r} appears twice in --methods")
+    parts = (match[1].partition("=") for match in PART.finditer(args.config.partition(":")[2]))
+    if given := [name for name, equals, _ in parts if equals and name in ("method", "seed")]:
+        raise ConfigError(
+            f"--config={args.config}: leave {given[0]} out; --methods and --seeds say which runs there are"
+        )
     for field in args.fields:
         if field.startswith("--config.seed"):
             raise ConfigError(f"argument {field!r}: every run has its own seed; use --seeds={args.seeds}")

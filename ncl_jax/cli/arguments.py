@@ -125,6 +125,12 @@ def read_config(args: argparse.Namespace) -> ml_collections.ConfigDict:
     return config
 
 
+def given(args: argparse.Namespace) -> list[str]:
+    """The arguments that say what is trained, of a command line that has them."""
+    labels = [f"--labels={args.labels}"] if args.labels else []
+    return [f"--config={args.config}", *args.fields, *labels] if args.config is not None else []
+
+
 def set_fields(config: ml_collections.ConfigDict, fields: Sequence[str]) -> None:
     """Sets fields of a configuration, each given as `--config.FIELD=VALUE`. Raises ConfigError."""
     values, given = flatten(config), list(fields)

@@ -9,7 +9,7 @@ The exit code is 1 if something would stop or spoil a run.
 import argparse
 import pathlib
 
-from ncl_jax.cli.arguments import Parser, add_config, add_force, add_labels, new_file, read_config
+from ncl_jax.cli.arguments import Parser, add_config, add_force, add_labels, given, new_file, read_config
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.report.inspection import PAGE, TABLE
 from ncl_jax.runs import next_steps
@@ -64,9 +64,9 @@ def main(args: argparse.Namespace) -> None:
         raise ConfigError(
             f"--labels={labels} would be overwritten by what is found now: pass another folder, --out=DIR"
         )
-    found = inspect(config, files, [args.config, *args.fields])
-    problems, warnings = found
-    console.say_lines(next_steps.inspected(args.config, args.fields, not problems))
+    others = given(args)[1:]
+    problems, warnings = inspect(config, files, [args.config, *others])
+    console.say_lines(next_steps.inspected(args.config, others, not problems))
     if problems:
         number = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
         raise DataError(f"{number} would stop or spoil a run: fix the data first")

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 
 from ncl_jax._version import __version__
-from ncl_jax.cli.arguments import EXAMPLE, Parser, add_config, add_labels, read_config, seconds, set_fields
+from ncl_jax.cli.arguments import EXAMPLE, Parser, add_config, add_labels, given, read_config, seconds, set_fields
 from ncl_jax.config import files as config_files
 from ncl_jax.config.fields import MAY_CHANGE, NOTES, differences, fields
 from ncl_jax.errors import ConfigError, NclError, one_line
@@ -137,9 +137,12 @@ def resumed(args: argparse.Namespace) -> tuple[ml_collections.ConfigDict, str]:
 
     Raises ConfigError: there is no run, it is that of another command, or a field would make it another one.
     """
-    for name in ("config", "workdir"):
-        if getattr(args, name) is not None:
-            raise ConfigError(f"--resume={args.resume} has its own configuration and directory: leave --{name} out")
+    for name in ("config", "workdir", "labels"):
+        if getattr(args, name):
+            raise ConfigError(
+                f"--resume={args.resume} has its own configuration, directory and labels: leave --{name} out, or begin "
+                "a new run with --config and another --workdir"
+            )
     stored = again(RunDir(args.resume))
     config = stored.copy_and_resolve_references()
     set_fields(config, args.fields)
@@ -150,12 +153,6 @@ def resumed(args: argparse.Namespace) -> tuple[ml_collections.ConfigDict, str]:
             "for anything else begin a new run with --config and another --workdir"
         )
     return config, args.resume
-
-
-def given(args: argparse.Namespace) -> list[str]:
-    """The arguments that say what is trained, of a run that was begun by them."""
-    labels = [f"--labels={args.labels}"] if args.labels else []
-    return [f"--config={args.config}", *args.fields, *labels] if args.config is not None else []
 
 
 def main(args: argparse.Namespace) -> None:

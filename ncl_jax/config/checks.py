@@ -13,6 +13,7 @@ from ncl_jax.data.sources import folder
 from ncl_jax.errors import ConfigError
 from ncl_jax.field import Field, is_finite, one_of
 from ncl_jax.models import BACKBONES, FROZEN
+from ncl_jax.runtime.files import expand
 
 # Choices that a program of the user's may add to, and that a trained model is used without.
 _OPEN = ("data.name", "data.augment", "contrast.augment", "optim.schedule")
@@ -248,7 +249,7 @@ def check_place(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> Non
         raise ConfigError(f"--workdir={workdir} lies among the images of data.dir={root}: pass one outside of it")
     cache = config.data.cache
     if cache not in ("", "none") and config.data.name == "folder":
-        place = pathlib.Path(cache).expanduser().resolve()
+        place = expand("data.cache", cache).resolve()
         if folder.takes(root, place, config.data.list):
             raise ConfigError(f"data.cache={cache} lies among the images of data.dir={root}: choose another folder")
 

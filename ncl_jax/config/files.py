@@ -22,16 +22,16 @@ def names() -> list[str]:
 
 
 def find(name: str) -> pathlib.Path:
-    """The file of a configuration: `name` itself, or the installed one of this name.
+    """The file of a configuration: the installed one of this name, or `name` itself.
 
     Raises:
       ConfigError: there is neither.
     """
+    if name in names():
+        return INSTALLED / f"{name}.py"
     path = expand("--config", name)
     if path.is_file():
         return path
-    if name in names():
-        return INSTALLED / f"{name}.py"
     near, installed = did_you_mean(name, names()), ", ".join(names())
     raise ConfigError(f"the configuration file {name!r} does not exist{near}; installed are: {installed}")
 

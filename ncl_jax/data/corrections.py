@@ -47,7 +47,8 @@ def read(path: Path, source: Source) -> np.ndarray:
 
 def _labels(entries: Entries, class_names: Sequence[str], path: Path) -> list[int]:
     """The label of every entry, -1 for `REMOVED`. Raises DataError for names of no class."""
-    known = {REMOVED: -1} | {name: label for label, name in enumerate(class_names)}
+    forms = (name_text, str)  # as tables have names, and as they are
+    known = {REMOVED: -1} | {form(name): label for form in forms for label, name in enumerate(class_names)}
     found = [known.get(label, known.get(_unquoted(label))) for label in entries.labels]
     strange = [label for label, number in zip(entries.labels, found, strict=True) if number is None]
     if strange:

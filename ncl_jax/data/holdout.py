@@ -65,9 +65,20 @@ def held_out(
             rows = np.flatnonzero(labels == label)
             held[rows] = lowest(values[rows], share)
     else:
-        unique, places = np.unique(groups.astype(str), return_inverse=True)
+        unique, places = numbered(groups)
         held = _whole_groups(numbers(unique, purpose), places, labels, share)[places]
     return _kept(held, names, purpose, groups, pinned) if pinned else held
+
+
+def numbered(groups: Iterable[Any]) -> tuple[list[str], np.ndarray]:
+    """The different groups, sorted, and the place of each image's among them, int [N].
+
+    Not by `np.unique`, whose arrays of texts take the length of the longest for all.
+    """
+    every = list(map(str, groups))
+    unique = sorted(set(every))
+    places = {group: place for place, group in enumerate(unique)}
+    return unique, np.array([places[group] for group in every], np.int64)
 
 
 def numbers(names: Iterable[Any], purpose: str) -> np.ndarray:

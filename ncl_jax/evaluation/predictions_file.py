@@ -57,18 +57,18 @@ def read(path: pathlib.Path, num_classes: int, num_predictors: int | None = None
     """
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-            found = _predictions(archive, num_classes)
+            found = _predictions(archive, num_classes, arrays.limit(file, MOST_BYTES))
         _check(found, num_classes, num_predictors)
     except Exception:  # whatever bytes provoke that are no such file
         return None
     return found
 
 
-def _predictions(archive: zipfile.ZipFile, num_classes: int) -> Predictions:
+def _predictions(archive: zipfile.ZipFile, num_classes: int, most: int) -> Predictions:
     there = {member.filename.removesuffix(".npy") for member in archive.infolist()}
     parts = {part: fields for part, fields in _OTHERS.items() if there & fields.keys()}
     wanted = _FIRST | {name: kind for fields in parts.values() for name, kind in fields.items()}
-    made = arrays.from_archive(archive, wanted, MOST_BYTES)
+    made = arrays.from_archive(archive, wanted, most)
     found: dict[str, Any] = {name: made[name] for name in _FIRST}
     for part, fields in parts.items():
         values = {name: made[name] for name in fields}

@@ -41,7 +41,7 @@ def read_numbers(name: str, flag: str) -> np.ndarray:
             text = file.read(MOST_BYTES).decode("utf-8-sig")
         numbers = json.loads(text) if text.lstrip().startswith("[") else text.split()
         return np.array([float(number) for number in numbers])
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         words = "neither uniform nor train nor" if flag == "--prior" else "not"
         raise ConfigError(f"{flag}={path} is {words} a file of numbers, one for each class ({error})") from error
 

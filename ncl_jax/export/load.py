@@ -10,10 +10,11 @@ import jax
 import numpy as np
 from scipy.special import softmax
 
+from ncl_jax.data.images import transforms
 from ncl_jax.data.images.decode import Images, prepare
-from ncl_jax.errors import DataError, ExportError, one_line
+from ncl_jax.errors import ConfigError, DataError, ExportError, one_line
 from ncl_jax.runtime import schema, settings
-from ncl_jax.runtime.files import open_regular, partial_of
+from ncl_jax.runtime.files import expand, open_regular, partial_of
 from ncl_jax.trust.sets import Rule, predict_sets
 
 VERSION = 1  # of the description beside a program
@@ -24,7 +25,8 @@ DESCRIPTION = schema.record(
     {
         "sha256": schema.text(64), "format": schema.text(100), "class_names": schema.list_of(schema.text(), 1),
         "image_shape": schema.list_of(schema.integer(1, MOST_SIDE), 3, 3), "resize": schema.integer(1, MOST_SIDE),
-    }
+    },
+    {"interpolation": schema.text(choices=tuple(transforms.INTERPOLATIONS))},
 )  # fmt: skip
 
 
@@ -104,8 +106,11 @@ def load_exported(file: str | pathlib.Path) -> Exported:
     Raises:
       ExportError: one of the files is missing, damaged, or of another version; flatbuffers is not installed.
     """
-    path = pathlib.Path(file).expanduser()
     again = "export the run again"
+    try:
+        path = expand("file", file)
+    except ConfigError as error:
+        raise ExportError(str(error)) from error
     try:
         with open_regular(path) as opened:
             if os.fstat(opened.fileno()).st_size > MOST_BYTES:
@@ -151,6 +156,8 @@ def _read_description(path: pathlib.Path, beside: pathlib.Path) -> dict[str, Any
         height, width, channels = about["image_shape"]
         if channels != 3 or height * width > MOST_PIXELS:
             schema.refuse(channels, "image_shape[2]", f"3, and H times W at most {MOST_PIXELS:,}")
+        if about["resize"] < height:
+            schema.refuse(about["resize"], "resize", f"at least {height}, the side that is cut out")
     except (OSError, ValueError, DataError) as error:
         raise ExportError(
             f"{beside}, the description beside {path.name}, cannot be read ({one_line(error)}): export the run again"

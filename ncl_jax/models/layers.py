@@ -81,12 +81,19 @@ def _sums_at_once(*arrays):
     return lax.reduce(arrays, zeros, lambda left, right: tuple(map(jnp.add, left, right)), axes)
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+    """XLA's largest of every 3x3 window at a stride of 2, `[B, H, W, D]` to `[B, ceil(H / 2), ceil(W / 2), D]`."""
+    sides = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), sides)
+
+
 class Operations(NamedTuple):
     """What computes a network's costly operations: XLA, or on CPU our own kernels (`cpu.OPERATIONS`)."""
 
     convolve: Convolve = convolve
     sums: Sums = sums
     depthwise: Depthwise = depthwise
+    max_pool: Callable[[jax.Array], jax.Array] = max_pool
 
 
 XLA = Operations()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from ncl_jax.models.layers import XLA, BatchNorm, Conv, Dtype, Operations, Parts, make_block
 
@@ -40,16 +39,14 @@ def shortcut(x: jax.Array, shape: tuple[int, ...], block: "Basic | Bottleneck", 
     return block.norm(name="downsample_bn")(x, train)
 
 
-def max_pool(x: jax.Array, train: bool) -> jax.Array:
-    """The largest of every 3x3 window at a stride of 2, `[B, H, W, D]` to `[B, ceil(H / 2), ceil(W / 2), D]`.
+def bordered_max_pool(x: jax.Array) -> jax.Array:
+    """`layers.max_pool` outside of training.
 
-    Outside of training a border that never wins comes first: jax2onnx knows Flax's pooling alone, drops a padding in
+    A border that never wins comes first: jax2onnx knows Flax's pooling alone, drops a padding in
     numbers without a word, and takes the arguments by name. Such a border costs a TPU a pass over the largest
     activations, which training does without (docs/accelerators.md).
     """
     sides = ((0, 0), (1, 1), (1, 1), (0, 0))
-    if train:
-        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), sides)
     return nn.max_pool(jnp.pad(x, sides, constant_values=-jnp.inf), window_shape=(3, 3), strides=(2, 2))
 
 
@@ -101,7 +98,7 @@ class ResNet(nn.Module):
         groups = {} if self.groups == 1 else {"groups": self.groups}
         x = conv(self.width, 7, 2, name="conv1")(x)
         x = nn.relu(norm(name="bn1")(x, parts.trains(0)))
-        x = parts.leave(0, max_pool(x, train))
+        x = parts.leave(0, self.operations.max_pool(x) if train else bordered_max_pool(x))
         for stage, blocks in enumerate(STAGES[self.depth]):
             for block in range(blocks):
                 stride = 2 if stage > 0 and block == 0 else 1

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+import math
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,8 @@ from ncl_jax.storage.directory import RunDir
 from ncl_jax.trust.neighbours import unit
 from ncl_jax.weights.read import digest
 
-MOST = 2**32  # bytes of a file of vectors
+MOST = 2**30  # bytes of a file of vectors
+MOST_VALUE = 1e6  # of their numbers; their lengths are those of no vector below its reciprocal
 
 
 def added(start: Start | None, config: ml_collections.ConfigDict, plan: Plan) -> Start | None:
@@ -98,12 +101,16 @@ def of_file(name: str, class_names: Sequence[str]) -> tuple[ClassVectors, dict]:
             "array vectors [C, d]"
         ) from error
     for label, array in (("vectors", vectors), ("projection", projection)):
-        if array is not None and (array.ndim != 2 or array.dtype.kind != "f" or not np.isfinite(array).all()):
-            raise ConfigError(f"model.class_vectors={path}: {label} must be finite floating-point numbers in two axes")
+        if array is not None and not _is_usable(array):
+            raise ConfigError(
+                f"model.class_vectors={path}: {label} must be floating-point numbers in two axes, none beyond "
+                f"{MOST_VALUE:g}, and not all zero"
+            )
     if projection is not None and projection.shape[1] != vectors.shape[1]:
         raise ConfigError(f"model.class_vectors={path}: projection {projection.shape}, vectors {vectors.shape}")
     vectors = vectors[_order(path, names, class_names, len(vectors))].astype(np.float32)
-    if zeros := [class_names[row] for row in np.flatnonzero(~vectors.any(1)).tolist()]:
+    lengths = np.linalg.norm(vectors, axis=1)
+    if zeros := [class_names[row] for row in np.flatnonzero(lengths < 1 / MOST_VALUE).tolist()]:
         raise ConfigError(f"model.class_vectors={path}: the vectors of {first_few(zeros)} are zero")
     projection = None if projection is None else projection.astype(np.float32)
     return ClassVectors(unit(vectors), projection), {"file": path.name, "sha256": digest(path)}
@@ -131,6 +138,11 @@ def _arrays(path: Path) -> tuple[dict[str, np.ndarray], list[str] | None]:
     return arrays, None if names is None else [str(name) for name in names]
 
 
+def _is_usable(array: np.ndarray) -> bool:
+    """Whether an array can be computed with: a matrix, not of zeros, whose numbers have products that are finite."""
+    return array.ndim == 2 and array.dtype.kind == "f" and 0 < float(np.abs(array).max(initial=0)) <= MOST_VALUE
+
+
 def _order(path: Path, names: list[str] | None, class_names: Sequence[str], rows: int) -> list[int]:
     """Which row is each class's. Raises ConfigError where the rows are not those of the classes."""
     if rows != len(class_names if names is None else names):
@@ -139,6 +151,8 @@ def _order(path: Path, names: list[str] | None, class_names: Sequence[str], rows
     if names is None:
         return list(range(rows))
     place = {clean(name): row for row, name in enumerate(names)}
+    if double := [name for name, count in Counter(map(clean, names)).items() if count > 1 and name in class_names]:
+        raise ConfigError(f"model.class_vectors={path} has several vectors of {first_few(double)}: keep one of each")
     if missing := [name for name in class_names if name not in place]:
         raise ConfigError(f"model.class_vectors={path} has no vector of {first_few(missing)}")
     return [place[name] for name in class_names]
@@ -159,14 +173,15 @@ def of_run(directory: RunDir, progress: dict) -> ClassVectors | None:
     Raises:
       CheckpointError: the file is missing, damaged, or another run's.
     """
-    known = ((progress.get("pretrained") or {}).get("text") or {}).get("vectors")
-    if not known:
+    record = (progress.get("pretrained") or {}).get("text")
+    if not record:
         return None
     from safetensors.numpy import load
 
     try:
-        found = load(read_file(directory.class_vectors, MOST))
+        found, known = load(read_file(directory.class_vectors, MOST)), record["vectors"]
         vectors = ClassVectors(found["vectors"], found.get("projection"), found["scale"].item())
+        _check(vectors, directory.read_facts().num_classes)
     except DataError as error:
         raise CheckpointError(f"{error}: restore it from a backup") from error
     except Exception as error:  # of many types: whatever the content provokes
@@ -176,6 +191,17 @@ def of_run(directory: RunDir, progress: dict) -> ClassVectors | None:
     if _digest(vectors) != known:
         raise CheckpointError(f"{directory.class_vectors} is not what the run began with: restore it from a backup")
     return vectors
+
+
+def _check(vectors: ClassVectors, num_classes: int) -> None:
+    """Raises ValueError for arrays that are not vectors of so many classes."""
+    arrays = [array for array in vectors[:2] if array is not None]
+    if any(array.dtype != np.float32 or not _is_usable(array) for array in arrays):
+        raise ValueError("its arrays are not float32 numbers in two axes, or all zero, or without bounds")
+    if len({array.shape[1] for array in arrays}) > 1 or len(vectors.vectors) != num_classes:
+        raise ValueError(f"its arrays of shapes {[array.shape for array in arrays]} are not of {num_classes} classes")
+    if not 0 < vectors.scale < math.inf:
+        raise ValueError(f"its scale is {vectors.scale}")
 
 
 def _present(vectors: ClassVectors) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ncl_jax.runs import trust
 from ncl_jax.runs.restore import Loaded, restore
 from ncl_jax.runs.temperature import find_temperature
 from ncl_jax.runtime import settings
-from ncl_jax.runtime.files import expand, write_together
+from ncl_jax.runtime.files import expand, name_text, write_together
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.trust import sets
 
@@ -80,7 +80,8 @@ def export(
     model = predictor(plan, adjust, divide)
     chosen = variables if expert is None else one_expert(variables, expert)
     predict = lambda images: jax.nn.softmax(model.scores(chosen, images))  # noqa: E731
-    about = describe(config, plan, loaded.step) | {"format": form, "expert": expert, "prior": prior}
+    about = describe(config, plan, loaded.step) | {"format": form, "expert": expert}
+    about |= {"prior": None if prior is None else name_text(prior)}
     about |= backbone_of(loaded)
     about |= {"temperature": divide, "sets": set_rules(loaded, expert, adjust, divide) if crops == 1 else None}
     content = FORMATS[form](Artifact(predict, plan.facts.image_shape, variables, expert, about))

@@ -5,8 +5,6 @@ seconds, and score all training images. K sets of adapters take as long as K run
 """
 
 import contextlib
-import io
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -26,14 +24,19 @@ from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation.class_vectors import ClassVectors
 from ncl_jax.runs import class_vectors, heads, trunk
 from ncl_jax.runs.setup import Run, compile_step, given, is_first
-from ncl_jax.runtime import startup
+from ncl_jax.runtime import arrays, startup
+from ncl_jax.runtime.arrays import Wanted
 from ncl_jax.runtime.devices import replicated
-from ncl_jax.runtime.files import read_file, write_bytes
+from ncl_jax.runtime.files import write_bytes
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.training import steps
 
 MOST = 100  # folds
 MOST_BYTES = 2**32  # of the scores
+WANTED = {
+    "logits": Wanted(np.float32, 3), "labels": Wanted(np.int32, 1, 0), "folds": Wanted(np.int32, 1, ALWAYS),
+    "about": Wanted(np.int64, 1, 0),
+}  # fmt: skip
 
 
 def check(config: ml_collections.ConfigDict, folds: int) -> None:
@@ -57,15 +60,19 @@ def check(config: ml_collections.ConfigDict, folds: int) -> None:
 def are_there(directory: RunDir, folds: int, step: int | None = None) -> bool:
     """Whether the scores of this number of folds, of a run of these steps, are kept in its directory already."""
     step = step if step is not None else (directory.read_results() or {}).get("step")
+    found = read(directory)
+    return found is not None and found["about"].tolist() == [folds, step]
+
+
+def read(directory: RunDir) -> dict[str, np.ndarray] | None:
+    """The scores that a run keeps, see `write`; None where there are none, or something else."""
     try:
-        content = read_file(directory.out_of_fold, MOST_BYTES)
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(part.file_size for part in archive.infolist()) > MOST_BYTES:
-                return False
-        with np.load(io.BytesIO(content), allow_pickle=False) as found:
-            return {"logits", "labels", "folds"} <= set(found) and found["about"].tolist() == [folds, step]
+        found = arrays.read(directory.out_of_fold, WANTED, MOST_BYTES)
     except Exception:  # whatever bytes provoke that are no such file: it is made again
-        return False
+        return None
+    number = len(found["labels"])
+    whole = number > 0 and len(found["about"]) == 2 and len(found["logits"]) == len(found["folds"]) == number
+    return found if whole else None
 
 
 def keep(run: Run, plan: TrainingPlan, folds: int, extend: int, between: Callable[[str], None]) -> None:
@@ -121,11 +128,11 @@ def write(
       vectors: that the heads start from, see `heads.start`.
     """
     logits, of_image = scores(config, plan, data, about[0], extend, between, frozen, vectors)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, logits=logits, labels=data.train.labels, folds=of_image, about=np.array(about))
+    content = {"logits": logits, "labels": data.train.labels, "folds": of_image, "about": np.array(about)}
     if is_first():
         with directory.writing():
-            write_bytes(directory.out_of_fold, buffer.getvalue())
+            directory.calibration.unlink(missing_ok=True)  # by other images, or other folds
+            write_bytes(directory.out_of_fold, arrays.packed(content))
 
 
 def scores(

@@ -13,18 +13,12 @@ from ncl_jax.data.sources.files import state_of
 from ncl_jax.data.types import Split
 from ncl_jax.errors import DataError
 from ncl_jax.evaluation.predictor import combine
+from ncl_jax.runs import folds
 from ncl_jax.runs.data import same_data
-from ncl_jax.runs.folds import MOST_BYTES
 from ncl_jax.runs.restore import Loaded
 from ncl_jax.runs.trunk import evaluated
-from ncl_jax.runtime import arrays
-from ncl_jax.runtime.arrays import Wanted
 
 MOST_SHARED = 0.5  # of the val images may be training images
-_FOLDS = {
-    "logits": Wanted(np.float32, 3), "labels": Wanted(np.int32, 1, 0), "folds": Wanted(np.int32, 1, -1),
-    "about": Wanted(np.int64, 1, 0),
-}  # fmt: skip
 
 
 class HeldOut(NamedTuple):
@@ -57,15 +51,11 @@ def held_out(loaded: Loaded, expert: int | None) -> HeldOut:
 def out_of_fold(loaded: Loaded, expert: int | None) -> HeldOut | None:
     """The scores by heads that have not seen an image; None where a run has none of this checkpoint."""
     facts = loaded.plan.facts
-    try:
-        found = arrays.read(loaded.directory.out_of_fold, _FOLDS, MOST_BYTES)
-        logits, labels = found["logits"], found["labels"]
-        fits = logits.shape == (len(labels), loaded.plan.num_experts, facts.num_classes) and len(found["folds"]) == len(
-            labels
-        )
-        if not fits or found["about"][1] != loaded.step or labels.max() >= facts.num_classes:
-            return None
-    except Exception:  # whatever bytes provoke that are no such file
+    found = folds.read(loaded.directory)
+    if found is None or found["about"][1] != loaded.step:
+        return None
+    logits, labels = found["logits"], found["labels"]
+    if logits.shape[1:] != (loaded.plan.num_experts, facts.num_classes) or labels.max() >= facts.num_classes:
         return None
     seen = np.isfinite(logits).all((1, 2))  # the only image of a class is in every fold's training part
     scores = combine(logits[seen].swapaxes(0, 1), expert).astype(np.float64)

@@ -93,7 +93,7 @@ def _fitting(tensors, modules, expected, file) -> Any:
     """The tensors of some modules as ours. Raises ConfigError where they are not those of the configuration."""
     try:
         found = torch_names.from_torch(tensors, modules)
-        found = {kind: found[kind] for kind in expected}
+        found = {kind: found.get(kind, {}) for kind in expected}
         torch_names.check_same_structure(found, expected)
     except ValueError as error:
         raise ConfigError(f"{file} does not fit the configuration's model: {error}") from error

@@ -8,7 +8,7 @@ import ml_collections
 
 from ncl_jax.config import build_data, checks
 from ncl_jax.data.images import examine
-from ncl_jax.errors import WriteError
+from ncl_jax.errors import WriteError, printable
 from ncl_jax.report import charts, findings, inspection, overview, plots
 from ncl_jax.report.findings import Remark
 from ncl_jax.runs import remarks
@@ -63,11 +63,12 @@ def inspect(config: ml_collections.ConfigDict, files: Files, command: Sequence[s
     for remark in problems:
         console.say_text(f"problem: {remark}")
     fields = config.data
-    name = expand("data.dir", fields.dir).absolute().name if fields.name in ("folder", "list") else fields.name
+    own = fields.name in ("folder", "list")
+    name = printable(expand("data.dir", fields.dir).absolute().name) if own else fields.name
     contents = {files.picture: plots.drawn(
         charts.class_sizes(name, data.facts.class_counts, data.facts.class_names), files.picture.suffix[1:].lower()
     )}  # fmt: skip
-    contents[files.page] = inspection.page(inspection.Inspected(name, data, found, problems, known)).encode()
+    contents[files.page] = valid_utf8(inspection.page(inspection.Inspected(name, data, found, problems, known)))
     if found.suspects is not None:
         contents[files.suspected] = valid_utf8(findings.suspected_labels(data, found.suspects))
     _write(contents, files, len(problems))

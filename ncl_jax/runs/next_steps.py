@@ -1,5 +1,6 @@
 """What a command ends with: what it wrote, and the next sensible commands."""
 
+import pathlib
 import shlex
 from collections.abc import Sequence
 
@@ -86,10 +87,10 @@ def after_training(directory: RunDir, results: dict, command: Sequence[str] = ()
 
 
 def evaluated(run: str, wrote_page: bool, data: str = "") -> list[str]:
-    """After an evaluation; `wrote_page`: with --finish; `data`: the other images that it was of."""
+    """After an evaluation; `wrote_page`: with --finish; `data`: the folder or list of other images that it was of."""
     if data:
         command = f"ncl-jax predict --run={quoted(run)} {quoted(data)} --out=answers.csv"
-        return [f"the answer for each image, of a folder: {command}"]
+        return [f"the answer for each image: {command}"] if pathlib.Path(data).is_dir() else []
     if wrote_page:
         return [f"page: {quoted(f'{run}/report.html')}", f"ncl-jax train --resume={quoted(run)} continues the run"]
     return [f"the run's page: ncl-jax report {quoted(run)}"]
@@ -130,7 +131,7 @@ def exported(out: str, form: str) -> list[str]:
 
 
 def inspected(config: str, fields: Sequence[str], is_good: bool) -> list[str]:
-    """After a dataset was looked at; `fields`: `--config.FIELD=VALUE` that were given."""
+    """After a dataset was looked at; `fields`: the arguments after `--config`, which say what is trained."""
     command = " ".join(map(quoted, [f"--config={config}", *fields]))
     return [f"train: ncl-jax train {command}" if is_good else f"fix the data, then: ncl-jax inspect {command}"]
 

@@ -43,7 +43,8 @@ def find_files(names: Sequence[str], unused: Unused | None = None) -> list[str]:
 
 
 def score(model: Model, files: Sequence[str], expert: int | None, known: Known | None = None) -> Iterator[Scored]:
-    """The scores of each file in order; `known`: what known-ness is measured with, None: it is not."""
+    """The scores of each file in order; `known`: what known-ness is measured with, None: it is not. Raises DataError
+    for scores that are not finite."""
 
     def read(row: int) -> np.ndarray | str:
         try:
@@ -71,6 +72,9 @@ def _score_batch(model, batch, expert, known):
             logits, vectors = model.experts_and_embeddings(filled)
             values = p_values(known, vectors[: len(good)])
         logits = logits[:, : len(good)]  # [E, b, C]
+        names = [file for file, image in batch if not isinstance(image, str)]
+        if lost := [name for name, of in zip(names, logits.swapaxes(0, 1), strict=True) if not np.isfinite(of).all()]:
+            raise DataError(f"{lost[0]}: its scores are infinite or not a number; replace the model's weights")
         found = zip(combine(logits, expert), disagreement(logits.argmax(-1)), values, strict=True)
     for file, image in batch:
         if isinstance(image, str):

@@ -57,7 +57,7 @@ def restore(directory: RunDir, step: int | Literal["best"] | None, crops: int = 
         raise CheckpointError(f"{directory} holds no checkpoint yet")
     variables = {"params": restored.state.params, "batch_stats": restored.state.batch_stats}
     if plan.trunk is not None:
-        frozen = trunk.read(directory, restored.progress.get("trunk", ""))
+        frozen = trunk.read(directory, restored.progress.get("trunk", ""), plan)
         assert plan.mesh is not None
         variables["trunk"] = jax.device_put(frozen, replicated(plan.mesh))
     return Loaded(directory, config, cropped, variables, restored.step, restored.progress, restored.skipped)

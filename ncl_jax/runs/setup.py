@@ -196,7 +196,7 @@ def trunk_of(plan: TrainingPlan, directory: RunDir, checkpoints: Checkpoints, st
     if start is None:
         record = checkpoints.peek() or {}
         class_vectors.of_run(directory, record)  # refused before it is needed
-        return trunk.read(directory, record.get("trunk", ""))
+        return trunk.read(directory, record.get("trunk", ""), plan)
     if is_first():
         trunk.write(directory, start.trunk)
         if start.vectors is not None:

@@ -79,12 +79,13 @@ def class_vectors(place: Place, names: Sequence[str], template: str) -> tuple[Cl
       template: texts with {name}, between |. A class's vector is the mean of theirs, each of length 1.
 
     Raises:
-      ConfigError: see `read`; names that are not words.
+      ConfigError: see `read`; names that are not words, or that the tower cannot tell apart.
     """
     check_names(names)
     found, tokens = read(place)
     templates = template.split("|")
     texts = [text.replace("{name}", name.replace("_", " ")) for name in names for text in templates]
+    check_apart(names, tokens(texts).reshape(len(names), -1))
     features = unit(encode(found, tokens, texts)).reshape(len(names), len(templates), -1)
     vectors = unit(features.mean(1)).astype(np.float32)
     record = {"file": place.weights.name, "sha256": digest(place.weights), "vocabulary": tokens.file.name,
@@ -99,6 +100,23 @@ def check_names(names: Sequence[str]) -> None:
             f"{len(numbers)} classes have no words for a name ({first_few(numbers)}): name them (data.list.classes, "
             "names of folders), or pass model.class_vectors=FILE"
         )
+
+
+def check_apart(names: Sequence[str], numbers: np.ndarray) -> None:
+    """Raises ConfigError for classes whose texts are the same to the tower, which would never name the second: they
+    differ in capitals, punctuation, letters that its vocabulary does not have, or after its longest text.
+
+    Args:
+      names: [C].
+      numbers: of the tokens of each class's texts, `[C, N]`.
+    """
+    first: dict[bytes, str] = {}
+    for name, row in zip(names, numbers, strict=True):
+        if (other := first.setdefault(row.tobytes(), name)) != name:
+            raise ConfigError(
+                f"the classes {other!r} and {name!r} are the same to the text tower, which knows neither capitals nor "
+                "all letters and marks: rename one of them, or pass model.class_vectors=FILE"
+            )
 
 
 def encode(found: TextWeights, tokens: Tokenizer, texts: Sequence[str]) -> np.ndarray:

@@ -265,7 +265,7 @@ def loaded(run: Run, plan: TrainingPlan) -> Loaded:
     """The run's newest state as a checkpoint that was read."""
     variables = run.variables
     if plan.trunk is not None:
-        variables = variables | {"trunk": trunk.read(run.directory, run.progress["trunk"])}
+        variables = variables | {"trunk": trunk.read(run.directory, run.progress["trunk"], plan)}
     return Loaded(run.directory, run.config, plan, variables, int(run.state.step), run.progress, [])
 
 

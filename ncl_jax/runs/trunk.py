@@ -12,7 +12,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ncl_jax.config.build import input_shape
@@ -25,18 +24,19 @@ from ncl_jax.data.feeds.feed import Feed
 from ncl_jax.data.images import parallel
 from ncl_jax.data.images.pixels import VERSION
 from ncl_jax.data.types import Split
-from ncl_jax.errors import CheckpointError
+from ncl_jax.errors import CheckpointError, one_line
 from ncl_jax.evaluation.predictor import Predictor
-from ncl_jax.models import cpu
+from ncl_jax.models import cpu, shapes_of
 from ncl_jax.models.experts import without_trunk
 from ncl_jax.runs import messages
 from ncl_jax.runtime import caches, console
-from ncl_jax.runtime.files import read_file, write_bytes
+from ncl_jax.runtime.files import expand, read_file, write_bytes
 from ncl_jax.storage.directory import RunDir
-from ncl_jax.weights.torch_names import nest
+from ncl_jax.weights.torch_names import check_same_structure, nest
 
 BATCH = 16  # images at once on a CPU; an accelerator takes more
 LARGE_BATCH = 256
+MOST_OF_NAMES = 2**22  # bytes of a backbone's file beside its numbers
 
 
 def write(directory: RunDir, variables: Any) -> None:
@@ -49,21 +49,32 @@ def write(directory: RunDir, variables: Any) -> None:
         write_bytes(directory.backbone, save(flat, {"sha256": digest(variables)}))
 
 
-def read(directory: RunDir, sha256: str) -> Any:
+def read(directory: RunDir, sha256: str, plan: Plan) -> Any:
     """The backbone's variables `{"params", "batch_stats"}` of a run.
 
     Raises:
-      CheckpointError: the file is missing, damaged, or not what the run was trained with.
+      CheckpointError: the file is damaged, not what the run was trained with, or of another network than the plan's.
+      DataError: it cannot be read.
     """
+    assert plan.trunk is not None
+    _, wanted = shapes_of(plan.trunk, plan.facts.image_shape)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(wanted))
+    content = read_file(directory.backbone, size + MOST_OF_NAMES)
     try:
-        flat = load(read_file(directory.backbone))
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(f"{directory.backbone} is damaged ({error}): restore it from a backup") from error
-    variables = nest({tuple(name.split("/")): array for name, array in flat.items()})
-    if digest(variables) != sha256:
+        variables = nest({tuple(name.split("/")): array for name, array in load(content).items()})
+        found = digest(variables)
+    except Exception as error:  # of many types: whatever the content provokes
+        raise CheckpointError(
+            f"{directory.backbone} is damaged ({one_line(error)}): restore it from a backup"
+        ) from error
+    if found != sha256:
         raise CheckpointError(
             f"{directory.backbone} is not the backbone that the run was trained with: restore it from a backup"
         )
+    try:
+        check_same_structure(variables, wanted)
+    except ValueError as error:
+        raise CheckpointError(f"{directory.backbone} is not of the network of {directory.config}: {error}") from error
     return variables
 
 
@@ -199,7 +210,7 @@ def cache(name: str) -> pathlib.Path | None:
     if name == "none":
         return None
     if name:
-        return pathlib.Path(name).expanduser()
+        return expand("data.cache", name)
     own = caches.folder()
     return own and own / "features"
 

@@ -8,9 +8,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from scipy.special import softmax
 
+from ncl_jax.config.plan import embedder
 from ncl_jax.data.dataset import Facts
 from ncl_jax.evaluation import priors
 from ncl_jax.evaluation.temperature import fit_temperature
@@ -132,7 +134,7 @@ def known(loaded: Loaded, training: tuple[np.ndarray, np.ndarray] | None = None)
     """
     facts = loaded.plan.facts
     kept = _read(loaded.directory.known, _KNOWN)
-    if kept and kept["about"].tolist() == [loaded.step] and _is_whole(kept, facts):
+    if kept and kept["about"].tolist() == [loaded.step] and _is_whole(kept, loaded):
         return Known(kept["means"], kept["whitening"], np.sort(kept["distances"]))
     if training is None:
         data = same_data(loaded.config, loaded.directory)
@@ -142,9 +144,12 @@ def known(loaded: Loaded, training: tuple[np.ndarray, np.ndarray] | None = None)
     return made
 
 
-def _is_whole(kept: Mapping[str, np.ndarray], facts: Facts) -> bool:
-    size = kept["whitening"].shape[0]
-    return kept["means"].shape == (facts.num_classes, size) and kept["whitening"].shape == (size, size)
+def _is_whole(kept: Mapping[str, np.ndarray], loaded: Loaded) -> bool:
+    """Whether the arrays are of embeddings of the run's size and of its classes."""
+    side = loaded.plan.preprocessing.size
+    images = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
+    size = jax.eval_shape(embedder(loaded.plan), loaded.variables, images).shape[-1]
+    return kept["means"].shape == (loaded.plan.facts.num_classes, size) and kept["whitening"].shape == (size, size)
 
 
 def _read(path: pathlib.Path, wanted: Mapping[str, Wanted]) -> dict[str, np.ndarray] | None:

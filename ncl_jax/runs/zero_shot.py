@@ -1,7 +1,7 @@
 """Classification by the names of classes alone: CLIP or SigLIP, without a training image."""
 
+import pathlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import ml_collections
@@ -13,12 +13,14 @@ from ncl_jax.data.dataset import Facts
 from ncl_jax.data.images.decode import Images, prepare
 from ncl_jax.data.sources import labelled, levels
 from ncl_jax.data.sources.list_files import read_names
-from ncl_jax.data.sources.names import clean, first_few
-from ncl_jax.data.sources.splits import WORDS, visible
+from ncl_jax.data.sources.names import clean, fault
+from ncl_jax.data.sources.splits import visible
+from ncl_jax.data.sources.walk import Unused
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.models.named import TEXT
 from ncl_jax.runs import class_vectors, pretrained, text, trunk
 from ncl_jax.runs.predict import find_files
+from ncl_jax.runtime.files import expand
 
 
 class ZeroShot:
@@ -86,11 +88,13 @@ def wanted(names: Sequence[str], classes: str) -> Wanted:
     Raises:
       ConfigError, DataError: there are none, or folders that are only partly classes.
     """
-    place = Path(names[0]).expanduser()
+    place = expand("IMAGE_OR_FOLDER", names[0])
     folder = place if len(names) == 1 and place.is_dir() else None
     if classes:
-        found, notes = read_names(Path(classes).expanduser())
+        found, notes = read_names(expand("--classes", classes))
         class_names = tuple(clean(name) for name in found)
+        if faults := list(filter(None, map(fault, class_names))):
+            raise DataError(f"--classes={classes} would make {faults[0]}: correct the name")
         if len(set(class_names)) < len(class_names):
             raise DataError(f"--classes={classes} has a name twice")
         known = {clean(name) for name in visible(folder)} & set(class_names) if folder else set()
@@ -106,12 +110,9 @@ def wanted(names: Sequence[str], classes: str) -> Wanted:
     return Wanted(class_names, files, split.labels, [*notes, *lines])
 
 
-def _folders(place: Path) -> tuple[str, ...]:
+def _folders(place: pathlib.Path) -> tuple[str, ...]:
     """The names of the folders of classes in a folder, or in the one split that it holds."""
-    splits = [name for name in visible(place) if name.lower() in WORDS]
-    if len(splits) > 1:
-        raise DataError(f"{place} has the splits {first_few(splits)}: pass one of them, {place / splits[0]}")
-    return tuple(levels.classes(place / splits[0] if splits else place))
+    return tuple(levels.classes(labelled.split_in(place, None, Unused())))
 
 
 def accuracy(answers: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import pathlib
 import zipfile
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from ncl_jax.runtime.files import open_regular
+
+SMALL, PACKED = 2**26, 100  # bytes that any file may unpack to; how often a larger one may be packed
 
 
 class Wanted(NamedTuple):
@@ -37,7 +40,12 @@ def read(path: pathlib.Path, wanted: Mapping[str, Wanted], most: int) -> dict[st
       Exception: whatever its content provokes.
     """
     with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-        return from_archive(archive, wanted, most)
+        return from_archive(archive, wanted, limit(file, most))
+
+
+def limit(file: IO[bytes], most: int) -> int:
+    """How many bytes a file may unpack to: `most`, or what its own size makes likely."""
+    return min(most, SMALL + PACKED * os.fstat(file.fileno()).st_size)
 
 
 def from_archive(archive: zipfile.ZipFile, wanted: Mapping[str, Wanted], most: int) -> dict[str, np.ndarray]:

@@ -12,7 +12,15 @@ from ncl_jax.errors import printable
 
 def survive_closed_streams() -> None:
     """Gives the program something to write to where it was started without standard output or error, and lets it write
-    names that the terminal's encoding has no letters for."""
+    names that the terminal's encoding has no letters for.
+
+    The numbers 0 to 2 are taken first: a file of a run that got one of them would hold what libraries write there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: what is opened gets the least number that is free
+            os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

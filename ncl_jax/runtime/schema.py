@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,19 +45,20 @@ def read_bytes(path: str | os.PathLike[str], most: int) -> bytes:
         return file.read()
 
 
-def parse(content: bytes, *, finite: bool = True) -> Any:
+def parse(content: bytes, *, finite: bool = True, most: int = MOST_CONTAINERS) -> Any:
     """The value of a JSON text in UTF-8.
 
     Args:
       content: the text.
       finite: whether the words NaN and Infinity, which Python writes and JSON does not know, are refused.
+      most: lists and objects that it may have.
 
     Raises:
       ValueError: it is not such a text, has a key twice, or is too deep or too large to be what a run writes.
     """
     containers = content.count(b"[") + content.count(b"{")
-    if containers > MOST_CONTAINERS:
-        raise ValueError(f"it has more than {MOST_CONTAINERS:,} lists and objects")
+    if containers > most:
+        raise ValueError(f"it has more than {most:,} lists and objects")
     if containers > MOST_DEPTH and _is_deep(_STRINGS.sub(b"", content)):
         raise ValueError(f"its lists and objects are nested more than {MOST_DEPTH} deep")
     refuse = _refuse_constant if finite else None
@@ -101,6 +103,8 @@ def number(least: float = -math.inf, most: float = math.inf, *, finite: bool = T
 
     def check(value: Any, name: str) -> None:
         good = isinstance(value, int | float) and not isinstance(value, bool)
+        if good and isinstance(value, int):  # of any length in JSON
+            good = abs(value) <= sys.float_info.max
         if not good or (finite and not (least <= value <= most and abs(value) < math.inf)):
             refuse(value, name, f"a number{bounds}")
 

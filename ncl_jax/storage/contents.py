@@ -44,6 +44,13 @@ _teacher = record(
     {"classes": maybe(_share), "f1": maybe(_share)},
 )
 _baselines = mapping(record({"accuracy": _share, **_groups}, {"per_class": list_of(maybe(_share))}))
+_pretrained = record(
+    {},
+    {
+        "name": text(), "file": text(), "sha256": text(64), "license": text(1000), "text": mapping(anything),
+        "teacher": mapping(anything),
+    },
+)  # fmt: skip
 _time = _speed = number(0, 1e12)
 _counts = list_of(_count, 1, MOST_CLASSES)
 _known_results = record(
@@ -54,7 +61,7 @@ _known_results = record(
     {
         "split": text(), "rows_checksum": text(), "best_on_test": _best, "best_on_val": _best_on_val,
         "versions": mapping(text(1000)),
-        "pretrained": maybe(mapping(anything)), "disagreement": maybe(record({"kl": _pairs, "top1": _pairs})),
+        "pretrained": maybe(_pretrained), "disagreement": maybe(record({"kl": _pairs, "top1": _pairs})),
         "baselines": _baselines, "teacher": _teacher, "operations": maybe(text()),
         "class_means": record({"ensemble": _means, "experts": list_of(_means)}), "test_counts": _counts,
         "trust": _trust, "data_notes": list_of(text()), "test_groups": _count,
@@ -108,7 +115,7 @@ progress = record(
     {
         "seconds": _time, "images_per_second": list_of(_speed), "best_on_test": _best,
         "best_on_val": record({"epoch": _step, "accuracy": _share}),
-        "best": _best_step, "config": maybe(mapping(anything)), "pretrained": maybe(mapping(anything)),
+        "best": _best_step, "config": maybe(mapping(anything)), "pretrained": maybe(_pretrained),
         "convolution": maybe(text()), "device": maybe(text()), "history": _history, "trunk": text(64),
         "teacher": record({}, {"teacher": _teacher}), "baselines": _baselines,
     },

@@ -21,8 +21,11 @@ class Covariance(NamedTuple):
 
 
 def shrunk_covariance(rest: np.ndarray) -> Covariance:
-    """The covariance of residuals `[N, D]`, shrunk by OAS (Chen, Wiesel, Eldar and Hero 2010)."""
+    """The covariance of residuals `[N, D]`, shrunk by OAS (Chen, Wiesel, Eldar and Hero 2010); the identity where there
+    are none, of classes of one image each."""
     number, size = rest.shape
+    if not rest.any():
+        return Covariance(np.eye(size), 1.0)
     covariance = rest.T @ rest / number
     trace, square = np.trace(covariance), (covariance**2).sum()
     share = ((1 - 2 / size) * square + trace**2) / max((number + 1 - 2 / size) * (square - trace**2 / size), 1e-300)

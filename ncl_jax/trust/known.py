@@ -35,8 +35,7 @@ def fit(embeddings: np.ndarray, labels: np.ndarray, num_classes: int) -> Known:
     rest = np.asarray(embeddings, np.float64) - means[labels]
     covariance = shrunk_covariance(rest)
     # With S = L L^T, x^T S^-1 x is the square of L^-1 x.
-    matrix = covariance.matrix if rest.any() else np.eye(len(covariance.matrix))  # one image in each class
-    lower = cholesky(matrix, lower=True)
+    lower = cholesky(covariance.matrix, lower=True)
     whitening = solve_triangular(lower, np.eye(len(lower)), lower=True).astype(np.float32)
     known = Known((means @ whitening.T).astype(np.float32), whitening, np.zeros(0, np.float32))
     weight = (1 - covariance.share) / len(labels)

@@ -40,7 +40,7 @@ def scores(probabilities: np.ndarray, prior: np.ndarray, weights: np.ndarray) ->
 
 def rank(number: int, coverage: float) -> int:
     """Which of the n sorted scores is the threshold, from 1; n + 1: none is large enough."""
-    return number + 1 - math.floor((1 - coverage) * (number + 1) + ROUNDING)
+    return max(1, number + 1 - math.floor((1 - coverage) * (number + 1) + ROUNDING))
 
 
 def coverage_range(number: int, coverage: float, level: float = 0.9) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from ncl_jax.models.text import FORMS, HEAD, HEADS, TextTower
 from ncl_jax.weights.torch_names import check_same_structure, nest, renamer, tensor
 
 Tensors = Mapping[str, np.ndarray]
+MOST_BLOCKS = 100  # of the largest that are published 36
 SCALE = 100.0  # of the cosines, where a file has none: CLIP's at the end of its training
 _PREFIXES = {"text.token_embedding.weight": "text.", "text_model.embeddings.token_embedding.weight": "text_model."}
 _BESIDE = re.compile(  # of the image tower, of training, and what is computed
@@ -106,7 +107,10 @@ def _tower(kind: str, found: Mapping[str, np.ndarray]) -> TextTower:
     (vocabulary, width), length = found["token"].shape, len(found["position"])
     if width % HEADS.get(width, HEAD):
         raise ValueError(f"the text tower's width {width} is not a multiple of {HEAD}, an attention head")
-    depth = 1 + max(int(match[1]) for name in found if (match := re.match(r"block_(\d+)\.", name)))
+    blocks = {int(match[1]) for name in found if (match := re.match(r"block_(\d+)\.", name))}
+    depth = len(blocks)
+    if max(blocks) >= depth or depth > MOST_BLOCKS:
+        raise ValueError(f"the text tower's blocks are not 0 to {depth - 1}, or more than {MOST_BLOCKS}")
     projection = found[wanted[-1]]
     features = projection.shape[0 if wanted[-1].endswith("weight") else 1]
     hidden = len(found["block_0.fc1.weight"])

@@ -1,24 +1,33 @@
 """Texts to token numbers, by the vocabulary that comes with a text tower's weights."""
 
+import contextlib
 import io
 import json
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ncl_jax.errors import ConfigError, DataError, NclError, one_line
-from ncl_jax.runtime import compressed, extras
+from ncl_jax.runtime import compressed, extras, schema
 from ncl_jax.runtime.files import read_file
 
 MOST = 2**26  # bytes of a vocabulary file
+MOST_OF_PIECES = 2**23  # of `spiece.model`
+MOST_PAIRS = 2_000_000  # lists and objects in one: of merges, or of tokens with their scores
 INSTALL = extras.install("text")
 START, END, SIGLIP_END = "<|startoftext|>", "<|endoftext|>", "</s>"
 # Words and numbers of CLIP's byte pairs, each digit alone (Radford et al. 2021).
 PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 MERGES = 49152 - 256 - 2  # of OpenAI's file, which holds more
+# What SigLIP's file may do to a text. None makes it much longer: replacements by one letter, and a table of letters.
+STEPS = frozenset({
+    "Precompiled", "Replace", "Prepend", "Strip", "StripAccents", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt",
+    "Metaspace", "WhitespaceSplit", "Whitespace", "Punctuation", "Digits", "Split",
+})  # fmt: skip
+MOST_STEPS, MOST_MAP, MOST_LETTERS = 8, 2**19, 2**21  # steps; characters of a table; of all pieces together
 
 
 class Tokenizer(NamedTuple):
@@ -69,14 +78,8 @@ def read(folder: Path, kind: str, length: int, vocabulary: int) -> Tokenizer:
             f"{folder} has no vocabulary of a {NAMES[kind]} text tower: put {' or '.join(READERS[kind])} beside the "
             "weights (docs/transformers.md says where they are)"
         )
-    try:
+    with _of_others(place):
         encode, number_of = READERS[kind][place.name](place)
-    except ImportError as error:
-        raise ConfigError(f"reading {place} needs a package ({error}): {INSTALL}") from error
-    except NclError:
-        raise
-    except Exception as error:  # of many types, among them those of the libraries that read it
-        raise DataError(f"{place} is damaged, or no vocabulary ({one_line(error)})") from error
     special = []
     for name in (START, END) if kind == "clip" else (SIGLIP_END,):
         number = number_of(name)
@@ -88,11 +91,25 @@ def read(folder: Path, kind: str, length: int, vocabulary: int) -> Tokenizer:
     return Tokenizer(known, start, end, 0 if kind == "clip" else end, length, place)
 
 
+@contextlib.contextmanager
+def _of_others(place: Path) -> Iterator[None]:
+    """Turns whatever a vocabulary provokes in the libraries that read it into an error that names it."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(f"reading {place} needs a package ({error}): {INSTALL}") from error
+    except (NclError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # of many types: a panic of Rust's programs is no Exception
+        raise DataError(f"{place} is damaged, or no vocabulary ({one_line(error)})") from error
+
+
 def _within(encode: Callable[[str], list[int]], vocabulary: int, place: Path) -> Callable[[str], list[int]]:
     """The same, with an error for a number that the tower does not know."""
 
     def checked(text: str) -> list[int]:
-        numbers = encode(text)
+        with _of_others(place):
+            numbers = encode(text)
         if numbers and max(numbers) >= vocabulary:
             raise ConfigError(f"{place} is the vocabulary of another text tower: it has more than {vocabulary} tokens")
         return numbers
@@ -132,20 +149,49 @@ def _of_library(found: Any) -> _Read:
     return (lambda text: found.encode(text, add_special_tokens=False).ids), found.token_to_id
 
 
-def _from_json(path: Path) -> _Read:
-    from tokenizers import Tokenizer
+def _parsed(path: Path) -> Any:
+    return schema.parse(read_file(path, MOST), most=MOST_PAIRS)
 
-    return _of_library(Tokenizer.from_str(read_file(path, MOST).decode()))
+
+def _from_json(path: Path) -> _Read:
+    """CLIP's `tokenizer.json`: of it the vocabulary and the merges, because all else is the same in every CLIP."""
+    model = _parsed(path)["model"]
+    return _byte_pairs(model["vocab"], _pairs([" ".join(m) if isinstance(m, list) else m for m in model["merges"]]))
 
 
 def _from_siglip_json(path: Path) -> _Read:
-    encode, number_of = _from_json(path)
+    from tokenizers import Tokenizer
+
+    content = _parsed(path)
+    _check_steps(content)
+    encode, number_of = _of_library(Tokenizer.from_str(json.dumps(content)))
     return (lambda text: encode(canonical(text))), number_of
+
+
+def _check_steps(content: Any) -> None:
+    """Raises ValueError for a `tokenizer.json` that could make a text longer and longer, or other numbers each time."""
+    steps = [step for name in ("normalizer", "pre_tokenizer") for step in _steps(content.get(name))]
+    for step in steps:
+        put = max(len(str(step.get(name, ""))) for name in ("content", "prepend", "replacement"))
+        if step.get("type") not in STEPS or put > 1 or len(str(step.get("precompiled_charsmap", ""))) > MOST_MAP:
+            raise ValueError(f"no vocabulary of SigLIP changes texts by the step {str(step)[:60]}")
+    model = content["model"]
+    letters = sum(len(str(entry[0])) for entry in model["vocab"]) if model["type"] == "Unigram" else 0
+    if len(steps) > MOST_STEPS or letters > MOST_LETTERS or model.get("dropout"):
+        raise ValueError(f"no vocabulary of SigLIP has {len(steps)} steps, {letters} letters, or draws at random")
+
+
+def _steps(part: Any) -> list[dict[str, Any]]:
+    """The steps of a normalizer or of what cuts texts to words, those of sequences one by one."""
+    if part is None:
+        return []
+    inner = [*part.get("normalizers", []), *part.get("pretokenizers", [])]
+    return [step for one in inner for step in _steps(one)] if part["type"] == "Sequence" else [part]
 
 
 def _from_vocabulary(path: Path) -> _Read:
     """`vocab.json` with `merges.txt` beside it."""
-    vocabulary = json.loads(read_file(path, MOST))
+    vocabulary = _parsed(path)
     if not isinstance(vocabulary, dict):
         raise ValueError("it is not an object of tokens")
     lines = read_file(path.with_name("merges.txt"), MOST).decode().splitlines()
@@ -179,7 +225,7 @@ def _from_pieces(path: Path) -> _Read:
     """SigLIP's `spiece.model`."""
     import sentencepiece
 
-    found = sentencepiece.SentencePieceProcessor(model_proto=read_file(path, MOST))
+    found = sentencepiece.SentencePieceProcessor(model_proto=read_file(path, MOST_OF_PIECES))
     names = {found.id_to_piece(number): number for number in range(min(found.get_piece_size(), 100))}
     return (lambda text: found.encode(canonical(text))), names.get
 

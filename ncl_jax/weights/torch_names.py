@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ncl_jax.models.experts import Variables
@@ -155,10 +156,15 @@ def network(tensors: Mapping[str, np.ndarray]) -> tuple[str, int, int] | None:
 
 
 def check_same_structure(converted: Variables, expected: Variables) -> None:
-    """Raises ValueError naming the first few leaves whose name or shape differs from `expected`'s."""
+    """Raises ValueError naming the first few leaves whose name or shape differs from `expected`'s, or that are not
+    numbers with a point."""
 
     def shapes(tree):
-        return {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(tree)}
+        leaves = jax.tree.leaves_with_path(tree)
+        return {
+            jax.tree_util.keystr(path): leaf.shape if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
+            for path, leaf in leaves
+        }
 
     ours, theirs = shapes(expected), shapes(converted)
     differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))

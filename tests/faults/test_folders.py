@@ -10,15 +10,17 @@ from zlib import crc32
 import pytest
 from test_own_images import make_folder, write_image
 
+import ncl_jax
 from ncl_jax import cli
 from ncl_jax.config import base_config, checks, recipes
 from ncl_jax.config import files as config_files
 from ncl_jax.data import dataset, sources
 from ncl_jax.data.sources import walk
 from ncl_jax.data.types import Request
-from ncl_jax.errors import ConfigError, DataError
+from ncl_jax.errors import ConfigError, DataError, ExportError
 from ncl_jax.runtime.files import expand
 
+NOBODY = "~nobody_of_this_name/x"
 TWO = ("ant", "bee")
 
 
@@ -165,6 +167,13 @@ def test_what_is_not_used_is_counted(tmp_path, name):
     assert len(source.notes) == 1 and re.match(f"not used: {said}", source.notes[0])
 
 
+def test_what_lies_beside_the_splits_is_counted(tmp_path):
+    beside = "__MACOSX/ant/._0.jpg", "@eaDir/0.jpg", ".git/config", "rest/0.jpg"
+    source = load(touch(tmp_path, *of("train"), *of("test"), *beside))
+    (line,) = source.notes
+    assert "1 file in @eaDir, 1 file in __MACOSX, 1 name with a dot" in line and "beside the splits (rest)" in line
+
+
 def test_heic_is_counted_and_the_extra_named_where_it_cannot_be_read(tmp_path, monkeypatch):
     plain = tuple(suffix for suffix in walk.SUFFIXES if suffix not in walk.HEIF)
     monkeypatch.setattr(walk, "SUFFIXES", plain)
@@ -304,9 +313,22 @@ def test_a_tilde_is_the_home_unless_it_is_a_name(tmp_path, monkeypatch):
     assert expand("dir", "~nobody_of_this_name/x") == pathlib.Path("~nobody_of_this_name/x")
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [(["zero-shot", NOBODY], "--classes=FILE is missing"), (["zero-shot", ".", f"--classes={NOBODY}"], "cannot be read"),
+     (["cache", "list", f"--dir={NOBODY}"], ""), (["predict", NOBODY, "--run=."], "config.json"),
+     (["evaluate", "--run=.", f"--data={NOBODY}"], "config.json")],
+)  # fmt: skip
+def test_a_tilde_of_no_user_is_no_fault(command, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert said in cli.attempt(*command[:1], command[1:])[0]
+    with pytest.raises(ExportError, match=NOBODY):
+        ncl_jax.load_exported(NOBODY)
+
+
 def test_names_that_are_no_text_stay_out_of_json(tmp_path, capfd):
-    """Files and folders whose names are not UTF-8."""
-    data = tmp_path / "data"
+    """Files and folders whose names are not UTF-8, the data's own too."""
+    data = tmp_path / "d\udce9ta"
     for place in ("train/ant", "train/caf\udce9", "test/ant", "test/caf\udce9"):
         for i in range(4):
             write_image(data / place / f"{i}\udcff.jpg", crc32(os.fsencode(f"{place}/{i}")))

@@ -283,6 +283,10 @@ CLASSES = {
     "too few": ("Farn\nMoos\n", "a.txt, line 8: .*'2'"),
     "too many": ("Farn\nMoos\nSchilf\nSegge\n", "Segge.*data.list.classes"),
     "two alike": ("crane\nmoss\ncrane\n", "'crane' .*classes.txt"),
+    "Windows-1252": (
+        "Farn\nMoos\nRöhricht\n".encode("cp1252"),
+        r"classes.txt, line 3: the name 'R.udcf6hricht' .*UTF-8",
+    ),
     "a zero byte": ("Farn\nMo\0s\nSchilf\n", "classes.txt, line 2 has zero bytes"),
     "a name without end": (f"Farn\n{'x' * 10_000}\nSchilf\n", "classes.txt: class 1 .*10,000"),
 }

@@ -443,6 +443,22 @@ def test_of_damaged_bytes_comes_an_image_or_an_error_that_names_it(kind, monkeyp
 
 
 @pytest.mark.skipif(decode.HEIF in decode.decoders(), reason="pillow-heif is installed")
+def test_a_picture_of_many_scans_is_refused_before_it_is_decoded(monkeypatch):
+    """Each is thirty bytes, and the decoder goes through all pixels for it. A film behind the picture is no scan."""
+    good = encoded(picture(), "JPEG", progressive=True)
+    scan = good[good.rindex(b"\xff\xda") : -2]
+    assert decode.scans(good) == good.count(b"\xff\xda") > 5
+    film = good + 1000 * scan
+    np.testing.assert_array_equal(decode.decode(film, "film.jpg"), decode.decode(good, "good.jpg"))
+    segments = good[:2] + 101_000 * b"\xff\xe0\x00\x04\xff\xda" + good[2:]  # which are not scans, but take long to tell
+    assert decode.scans(segments) > decode.MOST_SCANS
+    few, many = (good[:-2] + scan * number + good[-2:] for number in (9, 1000))
+    assert decode.scans(few) == decode.scans(good) + 9
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("it was decoded"))
+    with pytest.raises(UnreadableImage, match="many.jpg .*more than 500 scans"):
+        decode.decode(many, "many.jpg")
+
+
 def test_heic_without_its_plugin_says_what_to_install():
     with pytest.raises(UnreadableImage, match=r"HEIC, .*pip install 'pillow-heif.*: convert it"):
         decode.decode(b"\0\0\0\x18ftypheic" + bytes(12), "x.heic")

@@ -83,6 +83,8 @@ def test_code_that_a_run_names_is_never_imported(evil, tmp_path, name):
     assert ncl_jax.load(evil, prior="train")
     assert attempt("export", f"--run={evil}", f"--out={tmp_path}/m", "--prior=uniform") == (0, "")
     assert student(evil).loss.name == "distilled"
+    code, said = attempt("train", f"--resume={evil}")
+    assert code == 1 and "loss.name=" in said and "not trusted to name" in said
     change(evil / "config.json", "prior_power", value=...)
     assert ncl_jax.load(evil)
     with pytest.raises(ConfigError, match=r"loss\.name=.*evil.*prior_power"):
@@ -137,12 +139,12 @@ def test_facts_that_no_data_has(run, name, value):
 
 RESULTS = [
     ("epoch", "2"), ("epoch", 10**40), ("epoch", True), ("step", -1), ("step", None), ("ensemble", []),
-    ("ensemble.accuracy", 2), ("ensemble.accuracy", "high"), ("ensemble.many", []), ("ensemble.nll", "low"),
+    ("ensemble.accuracy", 2), ("ensemble.accuracy", "high"), ("ensemble.many", []), ("ensemble.nll", "low"), ("ensemble.nll", 10**400),
     ("ensemble.per_class", [0.5]), ("ensemble.per_class", [{}] * 10), ("ensemble.per_class", ...), ("experts", []),
     ("experts", {}), ("experts", [3]), ("class_counts", []), ("class_counts", [1, 2]), ("class_counts", None),
     ("config", 3), ("config.model", {"width": []}), ("seconds", "long"), ("images_per_second", []),
     ("disagreement", 3), ("disagreement.kl.per_class", []), ("best_on_test", {"epoch": 1}), ("versions", [1]),
-    ("pretrained", "x"), ("dataset", None), ("device", 1), ("num_train", -5), ("split", 1),
+    ("pretrained", "x"), ("pretrained", {"name": -1}), ("pretrained", {"text": 3}), ("dataset", None), ("device", 1), ("num_train", -5), ("split", 1),
 ]  # fmt: skip
 
 
@@ -470,9 +472,11 @@ def test_results_of_another_run_are_refused(run):
 
 @pytest.fixture(scope="module")
 def artifact(finished, tmp_path_factory):
-    """The content of an exported model, and its description."""
+    """The content of an exported model, and its description: of a prior whose file's name is not text."""
     path = tmp_path_factory.mktemp("exported") / "model"
-    export(finished, path)
+    prior = path.with_name("pri\udce9r.txt")
+    prior.write_text("1 " * 10)
+    export(finished, path, prior=str(prior))
     return path.read_bytes(), json.loads(path.with_name("model.json").read_text())
 
 
@@ -490,16 +494,21 @@ def refused(path, match):
     assert "\n" not in str(raised.value) and len(str(raised.value)) < 800
 
 
+SETS = {"prior": [0.1] * 10, "shift": [0] * 10, "scale": 1, "thresholds": {"marginal": {"0.9": [None] * 10}}}
 ABOUT = [
     ("version", "1"), ("version", True), ("version", ...), ("sha256", 3), ("sha256", ...), ("format", []),
     ("class_names", []), ("class_names", "abc"), ("class_names", [1]), ("class_names", ["a"]), ("class_names", ...),
     ("image_shape", [28, 28]), ("image_shape", [10**9, 10**9, 3]), ("image_shape", [28, 28, 4]),
-    ("image_shape", [14, 14, 3]), ("image_shape", ...), ("resize", 0), ("resize", 10**9), ("resize", "28"),
+    ("image_shape", [14, 14, 3]), ("image_shape", ...), ("resize", 0), ("resize", 10**9), ("resize", "28"), ("resize", 27),
+    ("interpolation", []), ("interpolation", "nonsense"), ("sets", 3), ("sets", {}), ("sets", SETS | {"prior": [0.5, 0.5]}),
+    ("sets", SETS | {"shift": [10**400] * 10}), ("sets", SETS | {"scale": "x"}), ("sets", SETS | {"scale": -1}),
+    ("sets", SETS | {"thresholds": {"marginal": []}}), ("sets", SETS | {"thresholds": {"marginal": {"0.9": [1]}}}),
 ]  # fmt: skip
 
 
 def test_descriptions_of_exported_models_that_no_export_writes(artifact, tmp_path):
     content, about = artifact
+    assert about["prior"].endswith(r"/pri\xe9r.txt")
     assert ncl_jax.load_exported(put(tmp_path, content, about)).class_names
     for name, value in ABOUT:
         changed = {key: v for key, v in (about | {name: value}).items() if v is not ...}

@@ -417,6 +417,16 @@ def test_queues_that_are_none(changes):
         import_authors._queue(good | changes, state, "w.pth")
 
 
+@pytest.mark.parametrize(("name", "lacking"), [("conv1.weight", "batch_stats"), ("bn1.running_mean", "params")])
+def test_weights_of_one_kind_alone(name, lacking):
+    """A state dictionary without running statistics, or with nothing else."""
+    shape = (4, 3, 3, 3) if name == "conv1.weight" else (4,)
+    tensors = {f"{module}.0.{name}": np.ones(shape, np.float32) for module in ("backbone", "classifier")}
+    expected = {"params": {}, "batch_stats": {}, lacking: {"backbone": {"x": np.ones(2, np.float32)}}}
+    with pytest.raises(ConfigError, match=rf"FILE does not fit the configuration's model: .*{lacking}.*got nothing"):
+        import_authors._fitting(tensors, torch_names.SUPERVISED, expected, "FILE")
+
+
 def test_columns_that_were_kept_and_damaged(tmp_path):
     """What is kept of a prepared folder is read again where it is damaged, or far larger than its file."""
     columns, place = {"label": np.arange(5)}, tmp_path / "kept.npz"

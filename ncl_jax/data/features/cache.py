@@ -150,7 +150,7 @@ def _files(place: pathlib.Path) -> list[pathlib.Path]:
 def clean(root: pathlib.Path, days: float = 0.0) -> list[Cached]:
     """Deletes the sets that were not used for `days`, and nothing else; returns them. Raises DataError where one
     cannot be deleted."""
-    old = [one for one in listing(root) if time.time() - one.used >= 86400 * days]
+    old = [one for one in listing(root) if max(time.time() - one.used, 0) >= 86400 * days]
     for one in old:
         try:
             for path in sorted(_files(root / one.key), key=lambda path: path.name == ABOUT):

@@ -10,7 +10,8 @@ import numpy as np
 
 from ncl_jax.data.features.cache import Shards
 from ncl_jax.data.images import parallel, transforms
-from ncl_jax.data.types import Preprocessing, Split
+from ncl_jax.data.types import Preprocessing, Split, name_of
+from ncl_jax.errors import DataError
 
 Compute = Callable[[np.ndarray], np.ndarray]  # uint8 [B, size, size, 3] -> float32 [B, D]
 
@@ -93,7 +94,7 @@ def extract(
       after_shard: called when a shard has been kept; what it raises ends the work.
 
     Raises:
-      DataError: an image cannot be read.
+      DataError: an image cannot be read, or its features are not finite.
     """
     own = range(part[0], shards.count, part[1])
     result, missing = np.zeros(shards.shape, np.float32), []
@@ -109,6 +110,12 @@ def extract(
     with contextlib.closing(_computed(split, rows, views, pixels, compute, batch_size, text)) as source:
         for number in missing:
             made = np.stack([next(source) for _ in every[shards.slice(number)]])
+            if not np.isfinite(made).all():
+                row = int(every[shards.slice(number)][~np.isfinite(made).all((1, 2))][0])
+                raise DataError(
+                    f"{name_of(split.images, row)}: its features are infinite or not a number; replace the weights of "
+                    "the frozen backbone (model.pretrained), or set precision=float32"
+                )
             result[shards.slice(number)] = made
             shards.write(number, made)
             after_shard()

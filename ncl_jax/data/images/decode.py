@@ -33,6 +33,8 @@ Images = np.ndarray | Sequence[Any] | str | os.PathLike | Image.Image
 MOST_PIXELS = 2**26  # of one image: larger ones are refused before they are decoded
 BOUND = "NCL_JAX_MOST_PIXELS"  # the environment variable that raises it
 MOST_BYTES = 16  # of a file for each of those pixels: four numbers of 32 bits
+MOST_SCANS = 500  # of a JPEG: of thirty bytes each, they are decoded over the whole picture; programs write ten
+MOST_SEGMENTS = 100_000  # of a JPEG: of one with more the scans are not counted
 # What a file may be, by Pillow's names: of the others some start programs (EPS), some are read by code that few use.
 DECODERS = {
     "JPEG": "Jpeg", "PNG": "Png", "TIFF": "Tiff", "WEBP": "WebP", "GIF": "Gif", "BMP": "Bmp", "PPM": "Ppm",
@@ -40,6 +42,8 @@ DECODERS = {
 }  # fmt: skip
 HEIF = "HEIF"  # where pillow-heif is installed
 HEIC = (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim", b"ftyphevc")  # how such a file begins, after 4 bytes
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")  # of JPEG: but for those without a length, which stand in scans
+_SCAN = b"\xff\xda"
 _ORIENTATION, _WIDTH, _LENGTH = 0x0112, 256, 257  # tags of EXIF and TIFF
 _UPRIGHT: dict[int, Any] = {
     1: None,
@@ -196,7 +200,22 @@ def open_image(encoded: bytes, name: str) -> Image.Image:
     width, height = image.size
     if width * height > most:
         raise UnreadableImage(name, _too_large(f"{width} x {height} pixels", width * height, most))
+    if image.format in ("JPEG", "MPO") and encoded.count(_SCAN) > MOST_SCANS and scans(encoded) > MOST_SCANS:
+        raise UnreadableImage(name, f"it has more than {MOST_SCANS} scans, which would take hours: save it anew")
     return image
+
+
+def scans(encoded: bytes) -> int:
+    """The scans of a JPEG, of which its decoder takes each over the whole picture; at most `MOST_SCANS` + 1, and that
+    also for one of more than `MOST_SEGMENTS`. What follows the picture, such as a film, is not counted."""
+    place, found = 2, 0
+    for _ in range(MOST_SEGMENTS):
+        marker = _MARKER.search(encoded, place)
+        if marker is None or marker[0] == b"\xff\xd9" or found > MOST_SCANS:
+            return found
+        found += marker[0] == _SCAN
+        place = marker.end() + int.from_bytes(encoded[marker.end() : marker.end() + 2], "big")
+    return MOST_SCANS + 1
 
 
 def _too_large(size: str, count: int, most: int) -> str:

@@ -42,7 +42,10 @@ def read(request: Request) -> Source:
     found, unused = layout.find(root, request.lists), Unused()
     if found.folders and root not in found.folders.values():
         unused.folders += found.beside
-        unused.add_beside(entries(root)[1])
+        folders, files = entries(root)
+        for name in folders:
+            unused.skips(str(root / name))
+        unused.add_beside(files)
     if found.folders and "train" not in found.folders:
         raise DataError(f"{root}: the folder of training images is missing: pass train=FOLDER too (data.list.train)")
     places = found.folders or {"train": root}

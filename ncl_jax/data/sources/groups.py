@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ncl_jax.data.holdout import numbered
 from ncl_jax.data.sources.names import first_few
 from ncl_jax.errors import ConfigError, DataError
 
@@ -21,7 +22,7 @@ def by_pattern(paths: Iterable[Any], pattern: str) -> np.ndarray:
 
     Raises:
       ConfigError: it is not a regular expression.
-      DataError: there are paths that it does not match.
+      DataError: there are paths that it does not match, or in which that parenthesis takes no part or is empty.
     """
     names = [str(path) for path in paths]
     try:
@@ -31,12 +32,13 @@ def by_pattern(paths: Iterable[Any], pattern: str) -> np.ndarray:
             f"data.group_by={pattern!r} is not a regular expression ({error}): pass {FOLDER}, {COLUMN} or one "
             r"such as ^(\w+)_"
         ) from error
-    if lost := [name for name, match in zip(names, matches, strict=True) if not match]:
+    found = [match and match[min(1, match.re.groups)] for match in matches]
+    if lost := [name for name, group in zip(names, found, strict=True) if not group]:
         raise DataError(
             f"data.group_by={pattern!r} matches no part of {len(lost):,} of {len(names):,} paths ({first_few(lost)}): "
             f"change the expression so that it gives a group for each, or pass {FOLDER} or {COLUMN}"
         )
-    return np.array([match[min(1, match.re.groups)] or "" for match in matches if match], object)
+    return np.array(found, object)
 
 
 def of_splits(splits: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -54,7 +56,7 @@ def remarks(groups: Mapping[str, np.ndarray]) -> tuple[str, ...]:
     lines = [f"groups of images: {counts}"]
     for name in of.keys() - {"train"}:
         if both := sorted(of[name] & of["train"]):
-            rows = np.isin(groups[name].astype(str), both).sum()
+            rows = sum(map(set(both).__contains__, groups[name]))
             lines.append(
                 f"warning: groups that are both in train and in {name}: {len(both):,} ({first_few(both)}), with"
                 f" {rows:,} of {len(groups[name]):,} {name} images, whose figures are too good for groups that are new"
@@ -88,7 +90,7 @@ def folds(groups: np.ndarray, labels: np.ndarray, num_classes: int, number: int)
 
     A group whose class stands nowhere else has the fold `ALWAYS`, since no head could be trained to name it.
     """
-    unique, places = np.unique(groups.astype(str), return_inverse=True)
+    unique, places = numbered(groups)
     cells, counts = np.unique(np.stack([places, labels]), axis=1, return_counts=True)
     ends = np.searchsorted(cells[0], np.arange(len(unique) + 1))
     of = [slice(first, last) for first, last in pairwise(ends)]  # the cells of each group

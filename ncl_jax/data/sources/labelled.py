@@ -1,6 +1,6 @@
 """New images with labels, on which a trained model is evaluated: a folder or a list without a training part."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +40,8 @@ def read(place: Path, class_names: Sequence[str], root: Path | None = None, skip
 
 
 def _folder(place, class_names):
-    splits = [name for name in visible(place) if name.lower() in WORDS and of_classes.clean(name) not in class_names]
-    if len(splits) > 1:
-        raise DataError(f"--data={place} has the splits {first_few(splits)}: pass one of them, {place / splits[0]}")
-    folder, unused = place / splits[0] if splits else place, Unused()
+    unused = Unused()
+    folder = split_in(place, class_names, unused)
     upper = {of_classes.clean(name) for name in visible(folder)}
     layout = levels.CLASSES
     if not upper & set(class_names) and set(levels.classes(folder, levels.GROUPS)) & set(class_names):
@@ -53,13 +51,39 @@ def _folder(place, class_names):
     return read_split(place, classes, tuple(class_names), unused, Request("folder", place)), unused.lines(place)
 
 
+def split_in(place: Path, class_names: Collection[str] | None, unused: Unused) -> Path:
+    """The folder that holds the folders of classes: a folder itself, or the only split in it.
+
+    Args:
+      place: the folder.
+      class_names: those of a model; None: any folder may be a class.
+      unused: counts what lies beside the split.
+
+    Raises:
+      DataError: it has several splits, or classes beside one.
+    """
+    names, of_model = {name: of_classes.clean(name) for name in visible(place)}, set(class_names or ())
+    splits = [name for name in names if name.lower() in WORDS and names[name] not in of_model]
+    others = [name for name in names if name not in splits]
+    known = [name for name in others if class_names is None or names[name] in of_model]
+    if len(splits) > 1:
+        raise DataError(f"{place} has the splits {first_few(splits)}: pass one of them, {place / splits[0]}")
+    if splits and known:
+        raise DataError(
+            f"{place} has the split {splits[0]}, and beside it {first_few(known)}: pass {place / splits[0]}, or move it"
+        )
+    unused.folders += others if splits else []
+    return place / splits[0] if splits else place
+
+
 def _list(place, class_names, request):
     entries = parse(place, skip=request.skip, missing=MISSING - {name.casefold() for name in class_names})
     entries, notes = _evaluated(tables.single({"data": entries}, request.skip)["data"])
     labels = [of_classes.clean(entries.names[int(label)]) for label in entries.labels] if entries.names else (
         entries.labels
     )  # fmt: skip
-    if all(label.isdecimal() for label in labels) and not set(labels) <= set(class_names):
+    numbers_are_names = any(name.isdecimal() for name in class_names)
+    if not numbers_are_names and labels and all(label.isdecimal() for label in labels):
         labels = [class_names[int(label)] if int(label) < len(class_names) else label for label in labels]
     _check_known(labels, class_names, str(place))
     index = {name: number for number, name in enumerate(class_names)}
@@ -70,18 +94,19 @@ def _list(place, class_names, request):
 
 
 def _evaluated(entries: Entries) -> tuple[Entries, list[str]]:
-    """The rows of the test split, or else of val, where a column says so throughout."""
-    roles = [WORDS.get(value.casefold()) for value in entries.splits]
+    """The rows of the test split, or else of val, where a column says so throughout; where it does not, a line."""
+    roles = [WORDS.get(value.strip().casefold()) for value in entries.splits]
     for split in ("test", "val"):
         if roles and None not in roles and split in roles:
             rows = [row for row, role in enumerate(roles) if role == split]
             return entries.take(rows), [f"{len(rows):,} of {len(roles):,} rows of {entries.file} are of {split}"]
-    return entries, []
+    return entries, tables.not_all(entries, [row for row, role in enumerate(roles) if not role])
 
 
 def _check_known(found, class_names, where):
     """Raises DataError for names that are not classes of the model."""
-    if strangers := [name for name in dict.fromkeys(found) if name not in set(class_names)]:
+    known = set(class_names)
+    if strangers := [name for name in dict.fromkeys(found) if name not in known]:
         near, number = did_you_mean(strangers[0], class_names), len(strangers)
         raise DataError(
             f"{where} has {number:,} classes that the model does not know: {first_few(strangers, SHOWN)}{near}. "

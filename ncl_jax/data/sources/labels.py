@@ -47,7 +47,8 @@ def with_categories(entries: dict[str, Entries], keep: bool) -> dict[str, Entrie
         return entries
     used = {int(label) for label in train.labels}
     names = tuple(name for place, name in enumerate(train.names) if keep or place in used)
-    lacking = [name for name in train.names if name not in names]
+    left = set(names)
+    lacking = [name for name in train.names if name not in left]
     found = {split: _renumbered(of_split, train.names, names, split) for split, of_split in entries.items()}
     note = f"{len(lacking)} of {len(train.names)} categories have no training image and are skipped"
     notes = (*train.notes, *(f"{note}: {first_few(lacking, 5)}",) * bool(lacking))

@@ -16,7 +16,7 @@ from ncl_jax.data.sources.names import MISSING, first_few
 from ncl_jax.data.sources.splits import WORDS
 from ncl_jax.data.sources.walk import SUFFIXES
 from ncl_jax.errors import DataError
-from ncl_jax.runtime.files import open_regular
+from ncl_jax.runtime.files import UNDECODABLE, open_regular
 
 MOST = 2**31  # bytes of a list, when it is unpacked: eight times the longest published one
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "|"}
@@ -228,13 +228,19 @@ def _check_row(row, chosen, header, where):
 
 
 def read_names(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of classes, one a line, and lines to be shown. Raises DataError for an empty line among them."""
+    """The names of classes, one a line, and lines to be shown. Raises DataError for an empty line among them, and for
+    one that is not UTF-8."""
     text, notes = read_text(path)
     lines = [line.strip() for line in LINES.split(text.rstrip())]
     if "" in lines:
         raise DataError(
-            f"data.list.classes={path}, line {lines.index('') + 1} is empty: the first line names class 0, the second "
+            f"{path}, line {lines.index('') + 1} is empty: the first line names class 0, the second "
             "class 1; remove the line, or write the name"
+        )
+    if wrong := [row for row, line in enumerate(lines) if UNDECODABLE.search(line)]:
+        raise DataError(
+            f"{path}, line {wrong[0] + 1}: the name {lines[wrong[0]]!r} is not UTF-8, but perhaps Windows-1252 or "
+            "Latin-1: save the file as UTF-8"
         )
     numbered = [line.split(None, 1)[0].strip(":,.") for line in lines]
     if len(lines) > 1 and numbered in ([str(i) for i in range(len(lines))], [str(i + 1) for i in range(len(lines))]):

@@ -33,7 +33,7 @@ def divided(entries: dict[str, Entries], named: str = "") -> dict[str, Entries]:
     roles = [WORDS.get(value.strip().casefold(), "") for value in train.splits]
     others = [row for row, role in enumerate(roles) if not role]
     if others and not named:
-        return {"train": train._replace(notes=(*train.notes, *_not_all(train, others)))}
+        return {"train": train._replace(notes=(*train.notes, *not_all(train, others)))}
     if others:
         raise DataError(
             f"{train.place(others[0])}: split_column={named} says {train.splits[others[0]]!r}, and so it is in "
@@ -48,14 +48,16 @@ def divided(entries: dict[str, Entries], named: str = "") -> dict[str, Entries]:
     return parts | {"train": parts["train"]._replace(notes=(*train.notes, note))}
 
 
-def _not_all(train: Entries, others: Sequence[int]) -> list[str]:
-    """A line on a column of splits that is not used, where some of it says train, val or test."""
+def not_all(entries: Entries, others: Sequence[int]) -> list[str]:
+    """A line on a column of splits that is not used, where some of it says train, val or test, and `others` do not."""
+    if not 0 < len(others) < len(entries.splits):
+        return []
     text = (
-        f"warning: {train.file}: the column {train.columns['split']} is not used, since {len(others):,} of "
-        f"{len(train.splits):,} rows say something else than train, val or test "
-        f"({first_few(dict.fromkeys(repr(train.splits[row]) for row in others))}): correct them"
+        f"warning: {entries.file}: the column {entries.columns['split']} is not used, since {len(others):,} of "
+        f"{len(entries.splits):,} rows say something else than train, val or test "
+        f"({first_few(dict.fromkeys(repr(entries.splits[row]) for row in others))}): correct them"
     )
-    return [text] * (len(others) < len(train.splits))
+    return [text]
 
 
 def unused_splits(entries: dict[str, Entries]) -> list[str]:
@@ -76,8 +78,8 @@ def single(entries: dict[str, Entries], skip: bool = False) -> dict[str, Entries
     found = dict(entries)
     for split, of_split in entries.items():
         counts = Counter(of_split.labels)
-        several = [label for label in counts if SEVERAL.search(label) or _are_labels(label.split(","), counts)]
-        rows = [row for row, label in enumerate(of_split.labels) if label in set(several)] if several else []
+        several = dict.fromkeys(lb for lb in counts if SEVERAL.search(lb) or _are_labels(lb.split(","), counts))
+        rows = [row for row, label in enumerate(of_split.labels) if label in several]
         if rows and not (skip and len(rows) < len(of_split.labels)):
             raise DataError(
                 f"{of_split.place(rows[0])}: {len(rows):,} of {len(of_split.labels):,} images of the {split} list have "
@@ -86,7 +88,7 @@ def single(entries: dict[str, Entries], skip: bool = False) -> dict[str, Entries
                 "to skip them"
             )
         lines = [f"{of_split.place(row)}: several labels ({of_split.labels[row]})" for row in rows]
-        kept = of_split.take([row for row, label in enumerate(of_split.labels) if label not in set(several)])
+        kept = of_split.take([row for row, label in enumerate(of_split.labels) if label not in several])
         found[split] = kept._replace(lacking=(*of_split.lacking, *lines)) if rows else of_split
     return found
 

@@ -18,6 +18,7 @@ import tempfile
 import jax
 import jax.numpy as jnp
 import jaxlib
+import numpy as np
 
 from ncl_jax.errors import DataError, one_line
 from ncl_jax.runtime import caches
@@ -29,7 +30,10 @@ ARCHITECTURE = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else
 FLAGS = ("-std=c++17", "-O3", ARCHITECTURE, "-ffp-contract=fast", "-fPIC", "-shared", "-w")
 MOST_SECONDS = 300  # of compiling, which takes about ten
 SAID = 500  # bytes of what a compiler says that are passed on
-TARGETS = ("NclConv", "NclConvGradient", "NclConvImageGradient", "NclInverted", "NclPooled", "NclStem", "NclSums")
+TARGETS = (
+    "NclAttention", "NclConv", "NclConvGradient", "NclConvImageGradient", "NclConvolved", "NclDense", "NclFiltered",
+    "NclInverted", "NclPool", "NclPoolGradient", "NclStem", "NclSums",
+)  # fmt: skip
 
 
 @functools.cache
@@ -86,6 +90,8 @@ def _build(compiler: str, lanes: int) -> ctypes.CDLL:
             return found
         path.unlink(missing_ok=True)
     with caches.private() as folder:
+        if os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0):
+            raise Unbuilt(f"nothing can be run from {folder.parent} (noexec): set XDG_CACHE_HOME to another folder")
         output = folder / "kernels.so"
         _compile(command, flags, output)
         found = _open(output)
@@ -146,7 +152,9 @@ def _digest(path: pathlib.Path) -> str:
         return ""
 
 
-def call(target: str, shape: tuple[int, ...], *arrays: jax.Array, **attributes: int) -> jax.Array:
+def call(
+    target: str, shape: tuple[int, ...], *arrays: jax.Array | np.ndarray, **attributes: int | np.float32
+) -> jax.Array:
     """A kernel's result, float32 of `shape`; `load` must have succeeded."""
     result = jax.ShapeDtypeStruct(shape, jnp.float32)
     return jax.ffi.ffi_call(target, result, vmap_method="sequential")(*arrays, **attributes)

@@ -5,74 +5,14 @@
 
 #include <cstring>
 
-#include "vectors.h"
+#include "affine.h"
 
 namespace {
 
-constexpr int kPanel = 2 * kLanes;       // columns of a panel of weights
-constexpr int64_t kStrip = 64;           // pixels of the result at least that are worked on at once
-constexpr int kColumns = 4;              // of the depthwise result, made at once
+constexpr int64_t kStrip = 64;  // pixels of the result at least that are worked on at once
+constexpr int kColumns = 4;     // of the depthwise result, made at once
 
-inline Vector Clamp(Vector v) {
-  const Vector zero = {}, six = zero + 6.0f;
-  v = v > zero ? v : zero;
-  return v < six ? v : six;
-}
-
-// Writes the first `count` numbers of V vectors, plus those of `add` where there are any.
-template <int V>
-inline void Put(const Vector* sums, int64_t count, const float* add, float* to) {
-  if (count == V * kLanes) {
-    for (int v = 0; v < V; ++v) Vectors(to)[v] = add ? sums[v] + Vectors(add)[v] : sums[v];
-    return;
-  }
-  const float* values = reinterpret_cast<const float*>(sums);
-  for (int64_t i = 0; i < count; ++i) to[i] = add ? values[i] + add[i] : values[i];
-}
-
-// Where rows lie: `group` of them side by side, and the groups `step` apart.
-struct Rows {
-  float* first;
-  int64_t size, group, step;
-
-  float* operator()(int64_t row) const { return first + row / group * step + row % group * size; }
-};
-
-// to(row) = act(a[row] * weights + bias), plus row `row` of `add`, as long as the result, where that is not null; act is
-// ReLU6 or nothing.
-template <bool kClamp>
-void Affine(const float* a, int64_t rows, int64_t depth, const float* weights, const float* bias, int64_t outputs,
-            const Rows& to, const float* add = nullptr) {
-  thread_local std::vector<float*> places;  // a division for each would take as long as a short product
-  places.resize(rows);
-  for (int64_t row = 0; row < rows; ++row) places[row] = to(row);
-  for (int64_t column = 0; column < outputs; column += kPanel, weights += depth * kPanel) {
-    const int64_t left = std::min<int64_t>(outputs - column, kPanel);
-    auto cover = [&](auto vectors) {
-      constexpr int kVectors = decltype(vectors)::value, kMost = kSums / kVectors;
-      for (int64_t row = 0; row < rows; row += kMost) {
-        WithRows<kMost>(rows - row, [&](auto count) {
-          constexpr int kCount = decltype(count)::value;
-          Vector sums[kCount][kVectors];
-          for (int r = 0; r < kCount; ++r) {
-            for (int v = 0; v < kVectors; ++v) sums[r][v] = Vectors(bias + column)[v];
-          }
-          Product<kCount, kVectors>(a + row * depth, depth, 1, weights, kPanel, depth, sums);
-          for (int r = 0; r < kCount; ++r) {
-            for (int v = 0; kClamp && v < kVectors; ++v) sums[r][v] = Clamp(sums[r][v]);
-            const float* own = add ? add + (row + r) * outputs + column : nullptr;
-            Put<kVectors>(sums[r], left, own, places[row + r] + column);
-          }
-        });
-      }
-    };
-    if (left > kLanes) {
-      cover(std::integral_constant<int, 2>());
-    } else {
-      cover(std::integral_constant<int, 1>());
-    }
-  }
-}
+inline Vector Clamp(Vector v) { return Finish{nullptr, nullptr, 0, 6}.Clamp(v); }
 
 // N results of a depthwise convolution side by side, all channels; `image` is the first pixel that the first one sees.
 template <int K, int S, int N>
@@ -152,16 +92,10 @@ void RunBlock(const Block& b, const float* image, float* result) {
     }
     const int64_t top = std::max<int64_t>(kept, 0), bottom = std::min(end, b.height);
     if (b.expands && top < bottom) {
-      const Rows to = {wide + (top - first) * row_step + b.before_x * b.channels, b.channels, seen, row_step};
-      if (seen == b.width) {
-        Affine<true>(image + top * b.width * b.inputs, (bottom - top) * b.width, b.inputs, b.expand, b.expand_bias,
-                     b.channels, to);
-      } else {  // the last columns are not looked at
-        for (int64_t r = top; r < bottom; ++r) {
-          const Rows row = {to((r - top) * seen), b.channels, seen, row_step};
-          Affine<true>(image + r * b.width * b.inputs, seen, b.inputs, b.expand, b.expand_bias, b.channels, row);
-        }
-      }
+      const Rows<float> to = {wide + (top - first) * row_step + b.before_x * b.channels, b.channels, seen, row_step};
+      Rows<const float> rows = {image + top * b.width * b.inputs, b.inputs, (bottom - top) * b.width, 0};
+      if (seen < b.width) rows.group = seen, rows.step = b.width * b.inputs;  // the last columns are not looked at
+      Affine({rows, b.inputs}, (bottom - top) * seen, b.expand, {b.expand_bias, nullptr, 0, 6}, b.channels, to);
     }
     held_first = first, held_end = end;
     for (int64_t r = 0; r < count; ++r) {
@@ -169,9 +103,9 @@ void RunBlock(const Block& b, const float* image, float* result) {
                 deep + r * b.out_width * b.channels);
     }
     const int64_t pixels = count * b.out_width;
-    const Rows to = {result + y * b.out_width * b.outputs, b.outputs, pixels, 0};
-    const float* own = b.adds ? image + y * b.width * b.inputs : nullptr;
-    Affine<false>(deep, pixels, b.channels, b.project, b.project_bias, b.outputs, to, own);
+    const Finish finish = {b.project_bias, b.adds ? image + y * b.width * b.inputs : nullptr};
+    Affine({{deep, b.channels, pixels, 0}, b.channels}, pixels, b.project, finish, b.outputs,
+           {result + y * b.out_width * b.outputs, b.outputs, pixels, 0});
   }
 }
 
@@ -189,50 +123,6 @@ ffi::Error Inverted(ffi::ThreadPool pool, Array x, Array expand, Array expand_bi
   ParallelFor(pool, in[0], [&](int64_t i) {
     RunBlock(b, x.typed_data() + i * b.height * b.width * b.inputs,
              y->typed_data() + i * b.out_height * b.out_width * b.outputs);
-  });
-  return ffi::Error::Success();
-}
-
-// A 3x3 convolution of few channels at a stride of 2, with ReLU6: the weights' rows are [3, 3, I].
-ffi::Error Stem(ffi::ThreadPool pool, Array x, Array weights, Array bias, Result y, int64_t before_y,
-                int64_t before_x) {
-  const auto in = x.dimensions(), out = y->dimensions();
-  const int64_t inputs = in[3], depth = 9 * inputs;
-  ParallelFor(pool, in[0], [&](int64_t i) {
-    const float* image = x.typed_data() + i * in[1] * in[2] * inputs;
-    float* result = y->typed_data() + i * out[1] * out[2] * out[3];
-    float* patches = deep_rows.Resize(out[2] * depth);
-    for (int64_t row = 0; row < out[1]; ++row) {
-      for (int64_t column = 0; column < out[2]; ++column) {
-        float* to = patches + column * depth;
-        for (int64_t tap = 0; tap < 9; ++tap, to += inputs) {
-          const int64_t v = row * 2 - before_y + tap / 3, u = column * 2 - before_x + tap % 3;
-          const bool inside = v >= 0 && v < in[1] && u >= 0 && u < in[2];
-          for (int64_t c = 0; c < inputs; ++c) to[c] = inside ? image[(v * in[2] + u) * inputs + c] : 0.0f;
-        }
-      }
-      const Rows to = {result + row * out[2] * out[3], out[3], out[2], 0};
-      Affine<true>(patches, out[2], depth, weights.typed_data(), bias.typed_data(), out[3], to);
-    }
-  });
-  return ffi::Error::Success();
-}
-
-// The mean over pixels of a 1x1 convolution with ReLU6: [B, H, W, I] to [B, O].
-ffi::Error Pooled(ffi::ThreadPool pool, Array x, Array weights, Array bias, Result y) {
-  const auto in = x.dimensions();
-  const int64_t pixels = in[1] * in[2], inputs = in[3], outputs = y->dimensions()[1];
-  ParallelFor(pool, in[0], [&](int64_t i) {
-    float* values = deep_rows.Resize(pixels * outputs);
-    const Rows to = {values, outputs, pixels, 0};
-    Affine<true>(x.typed_data() + i * pixels * inputs, pixels, inputs, weights.typed_data(), bias.typed_data(),
-                 outputs, to);
-    float* mean = y->typed_data() + i * outputs;
-    std::fill_n(mean, outputs, 0.0f);
-    for (int64_t p = 0; p < pixels; ++p) {
-      for (int64_t c = 0; c < outputs; ++c) mean[c] += values[p * outputs + c];
-    }
-    for (int64_t c = 0; c < outputs; ++c) mean[c] /= pixels;
   });
   return ffi::Error::Success();
 }
@@ -255,7 +145,3 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(NclInverted, Inverted,
                                   .Attr<int64_t>("before_y")
                                   .Attr<int64_t>("before_x")
                                   .Attr<int64_t>("adds"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    NclStem, Stem,
-    Bind().Arg<Array>().Arg<Array>().Arg<Array>().Ret<Array>().Attr<int64_t>("before_y").Attr<int64_t>("before_x"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(NclPooled, Pooled, Bind().Arg<Array>().Arg<Array>().Arg<Array>().Ret<Array>());

@@ -10,8 +10,9 @@ constexpr int kChains = 4;      // sums of a block that do not wait for each oth
 constexpr int kLeast = 256;     // rows worth a task
 constexpr int kMostParts = 16;  // whose sums are added in a fixed order
 
-// Adds those of rows x columns numbers to sums [2, columns].
-void AddSums(const float* a, const float* b, int64_t rows, int64_t columns, float* sums) {
+// Those of rows x columns numbers: [2, columns].
+void SumRows(const float* a, const float* b, int64_t rows, int64_t columns, float* sums) {
+  std::fill_n(sums, 2 * columns, 0.0f);
   for (int64_t first = 0; first < rows; first += kBlock) {
     const int64_t end = std::min(first + kBlock, rows);
     for (int64_t column = 0; column < columns; column += kLanes) {
@@ -38,7 +39,7 @@ ffi::Error Sums(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> a, ffi::Buffer<ffi::
   Floats parts(num_parts * size);
   ParallelFor(pool, num_parts, [&](int64_t part) {
     const int64_t first = rows * part / num_parts, end = rows * (part + 1) / num_parts;
-    AddSums(a.typed_data() + first * columns, b.typed_data() + first * columns, end - first, columns,
+    SumRows(a.typed_data() + first * columns, b.typed_data() + first * columns, end - first, columns,
             parts.data() + part * size);
   });
   AddParts(parts.data(), num_parts, size, 0, size);

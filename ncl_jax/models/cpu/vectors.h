@@ -17,6 +17,8 @@ namespace ffi = xla::ffi;
 
 namespace {
 
+#define INLINE __attribute__((always_inline))
+
 constexpr int kLanes = NCL_LANES;  // floats of a vector
 constexpr int kSums = kLanes == 16 ? 16 : 12;  // vectors of a product, in the 32 registers of AVX-512 or 16 of AVX2
 
@@ -25,7 +27,7 @@ typedef float Vector __attribute__((vector_size(kLanes * sizeof(float)), aligned
 Vector* Vectors(float* values) { return reinterpret_cast<Vector*>(values); }
 const Vector* Vectors(const float* values) { return reinterpret_cast<const Vector*>(values); }
 
-// Numbers from the start of a cache line on, so that none of their vectors lies on two lines.
+// Numbers from the start of a cache line on, so that none of their vectors lies on two lines; at first any.
 class Floats {
  public:
   explicit Floats(int64_t size = 0) : lines_(Lines(size)) {}
@@ -37,6 +39,7 @@ class Floats {
 
  private:
   struct alignas(64) Line {
+    Line() {}  // unlike a default constructor leaves the numbers as they are
     float values[16];
   };
   static int64_t Lines(int64_t size) { return (size + 15) / 16; }
@@ -65,7 +68,7 @@ void ParallelFor(ffi::ThreadPool& pool, int64_t count, const Work& work) {
 
 // sums[r][v] += the sum over k < depth of a[r * a_row + k * a_step] * (vector v of b + k * b_step).
 template <int R, int V>
-inline __attribute__((always_inline)) void Product(const float* a, int64_t a_row, int64_t a_step, const float* b,
+inline INLINE void Product(const float* a, int64_t a_row, int64_t a_step, const float* b,
                                                    int64_t b_step, int64_t depth, Vector (&sums)[R][V]) {
   for (int64_t k = 0; k < depth; ++k, a += a_step, b += b_step) {
     Vector columns[V];
@@ -85,23 +88,40 @@ void WithRows(int64_t rows, const Block& block) {
   block(std::integral_constant<int, R>());
 }
 
-// Calls block(row, column, R, V) for blocks of R rows and V <= 2 vectors, at most kSums together, that cover rows x
-// columns.
-template <typename Block>
-void Cover(int64_t rows, int64_t columns, const Block& block) {
-  auto cover = [&](int64_t column, auto vectors) {
-    constexpr int kRows = kSums / vectors;
-    for (int64_t row = 0; row < rows; row += kRows) {
-      WithRows<kRows>(rows - row, [&](auto count) { block(row, column, count, vectors); });
-    }
-  };
+// Calls block(row, R, V) for blocks of rows that, by V vectors, have at most kSums sums together.
+template <typename V, typename Block>
+void ForRows(int64_t rows, V vectors, const Block& block) {
+  constexpr int kRows = kSums / V::value;
+  for (int64_t row = 0; row < rows; row += kRows) {
+    WithRows<kRows>(rows - row, [&](auto count) { block(row, count, vectors); });
+  }
+}
+
+// Calls panel(column, V) for panels of V <= 2 vectors that cover the columns.
+template <typename Panel>
+void ForPanels(int64_t columns, const Panel& panel) {
   for (int64_t column = 0; column < columns; column += 2 * kLanes) {
     if (columns - column > kLanes) {
-      cover(column, std::integral_constant<int, 2>());
+      panel(column, std::integral_constant<int, 2>());
     } else {
-      cover(column, std::integral_constant<int, 1>());
+      panel(column, std::integral_constant<int, 1>());
     }
   }
+}
+
+// Where row k of a matrix [depth, columns] in panels, one after the other, has `column`, the first of a vector.
+inline int64_t InPanels(int64_t depth, int64_t columns, int64_t k, int64_t column) {
+  const int64_t panel = column / (2 * kLanes) * 2 * kLanes;
+  return panel * depth + k * std::min<int64_t>(2 * kLanes, columns - panel) + column - panel;
+}
+
+// Brings a matrix [depth, columns] into panels.
+inline void ToPanels(const float* matrix, int64_t depth, int64_t columns, float* panels) {
+  ForPanels(columns, [&](int64_t column, auto vectors) {
+    for (int64_t k = 0; k < depth; ++k, panels += vectors * kLanes) {
+      for (int v = 0; v < vectors; ++v) Vectors(panels)[v] = Vectors(matrix + k * columns + column)[v];
+    }
+  });
 }
 
 template <int R, int V>
