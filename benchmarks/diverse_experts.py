@@ -39,7 +39,7 @@ from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset, longtail
 from ncl_jax.data.features.extract import Views
 from ncl_jax.data.types import Split
-from ncl_jax.runs import heads, pretrained, trunk
+from ncl_jax.runs import computing, heads, pretrained, trunk
 from ncl_jax.runtime import startup
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "runs"
@@ -85,7 +85,7 @@ WAYS = {
 @dataclasses.dataclass(frozen=True)
 class Layers:
     """A backbone that gives the features of `LAYERS` `[B, 3072]`: the last convolution's mean over pixels, its maximum,
-    and the means of the last two stages before it. Made like a frozen backbone, see `trunk.make_compute`."""
+    and the means of the last two stages before it. Made like a frozen backbone, see `computing.Computing`."""
 
     network: Any
 
@@ -127,7 +127,7 @@ def featurized(plan: TrainingPlan, variables: Any, data: dataset.Data) -> datase
     """The data with all features `[N, 1 + V, 3072]` and `[N, 1, 3072]`; each layer's are scaled to a mean length of 1,
     so that those that are seen together count alike."""
     plan = dataclasses.replace(plan, trunk=Layers(plan.trunk), input_shape=(sum(LAYERS.values()),))
-    views, compute = Views(plan.loading.cached_views, plan.loading.flip), trunk.make_compute(plan, variables)
+    views, compute = Views(plan.loading.cached_views, plan.loading.flip), computing.Computing(plan, variables)
     train = trunk.features(plan, variables, data.train, "training", compute, views)
     test = trunk.features(plan, variables, data.test, "held-out", compute)
     ends = np.cumsum(list(LAYERS.values()))[:-1]

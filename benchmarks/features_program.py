@@ -4,7 +4,7 @@
     python benchmarks/features_program.py --target=v5e:1x1 --backbone=efficientnet_lite0 [--batch=256]
         [--precision=bfloat16] [--out=FILE.jsonl] [--text=FILE] [FIELD=VALUE ...]
 
-Compiles what `runs.trunk.make_compute` runs on the target, from shapes alone, and prints and stores what
+Compiles what `runs.computing.Computing` runs on the target, from shapes alone, and prints and stores what
 `accelerator_program.py` does, for one batch of images. FIELD=VALUE are fields of the configuration: what a block of a
 transformer takes is the difference between model.depth=3 and model.depth=2.
 """
@@ -22,7 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 from ncl_jax.config import build
 from ncl_jax.models.named import NAMED
-from ncl_jax.runs import trunk
+from ncl_jax.runs import computing
 
 
 def compile_features(config, mesh, batch):
@@ -36,7 +36,7 @@ def compile_features(config, mesh, batch):
     shapes = jax.eval_shape(lambda: plan.trunk.init(jax.random.key(0), zeros, False))
     variables = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
     began = time.perf_counter()
-    program = jax.jit(trunk.program(plan), out_shardings=spread).lower(variables, images).compile()
+    program = jax.jit(computing.program(plan), out_shardings=spread).lower(variables, images).compile()
     return program, (variables, images), time.perf_counter() - began
 
 
@@ -55,7 +55,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", default="v5e:1x1")
     parser.add_argument("--backbone", default="efficientnet_lite0", choices=NAMED)
-    parser.add_argument("--batch", type=int, default=trunk.LARGE_BATCH)
+    parser.add_argument("--batch", type=int, default=computing.LARGE_BATCH)
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--out", type=pathlib.Path, help="a file to which the record is added, a line of JSON")
     parser.add_argument("--text", type=pathlib.Path, help="a file for the compiled program's text")

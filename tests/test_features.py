@@ -10,6 +10,7 @@ import os
 import pathlib
 import shutil
 import sys
+import time
 import types
 
 import jax
@@ -23,10 +24,13 @@ from test_own_images import make_folder, write_image
 
 import ncl_jax
 from ncl_jax import cli
-from ncl_jax.config import build, checks, recipes
+from ncl_jax.config import build, checks, costs, precision, recipes
+from ncl_jax.data import dataset
 from ncl_jax.data.features import cache
-from ncl_jax.data.features.extract import Views, extract, views_of
-from ncl_jax.data.feeds.features import HostFeatures
+from ncl_jax.data.features.extract import Views, extract, identities, views_of
+from ncl_jax.data.features.rows import Found, Rows, moments, view_means
+from ncl_jax.data.feeds.features import evaluation_features, training_features
+from ncl_jax.data.feeds.stream import Stream
 from ncl_jax.data.sources.files import Files
 from ncl_jax.data.types import Preprocessing, Split
 from ncl_jax.errors import CheckpointError, ConfigError, DataError, Interrupted
@@ -37,12 +41,14 @@ from ncl_jax.models import make_backbone
 from ncl_jax.models.named import NAMED
 from ncl_jax.report import promises
 from ncl_jax.report.tables import worse_than
-from ncl_jax.runs import durations, folds, messages, pretrained, trunk, trust
+from ncl_jax.runs import computing, durations, folds, heads, messages, pretrained, trunk, trust
 from ncl_jax.runs.data import same_data
 from ncl_jax.runs.embeddings import embed
 from ncl_jax.runs.evaluate import evaluate_run
 from ncl_jax.runs.export import export
+from ncl_jax.runs.held_out import scores_of
 from ncl_jax.runs.restore import restore
+from ncl_jax.runtime import limits
 from ncl_jax.runtime.devices import make_mesh
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.weights import names, read
@@ -150,6 +156,17 @@ def test_baselines_stand_beside_the_run(frozen):
     assert "Simple classifiers on the frozen features" in page and "ridge regression" in page
 
 
+def test_baselines_that_memory_does_not_hold_are_left_out_with_a_line(monkeypatch, capfd):
+    labels = np.arange(12, dtype=np.int32) % 4
+    features = Split(np.random.default_rng(0).normal(size=(12, 2, 3)).astype(np.float32), labels)
+    data = dataset.Data(tiny.FACTS._replace(class_counts=(3,) * 4), features, features, {})
+    monkeypatch.setattr(limits, "host_memory", lambda: 7 * 12 * 3 * 4 - 1)
+    assert heads.baselines(data) == {} and "no simple classifiers" in capfd.readouterr().out
+    monkeypatch.setattr(heads, "BASELINES", {"a": lambda train, labels, test, number: np.eye(number)[labels]})
+    monkeypatch.setattr(limits, "host_memory", lambda: 7 * 12 * 3 * 4)
+    assert heads.baselines(data)["a"]["accuracy"] == 1
+
+
 def test_a_run_that_is_worse_than_a_baseline_says_so():
     results = {"ensemble": {"accuracy": 0.5}, "baselines": {"a": {"accuracy": 0.4}, "b": {"accuracy": 0.6}}}
     assert "(b)" in worse_than(results) and "60.00 %" in worse_than(results)
@@ -204,7 +221,7 @@ def test_a_stopped_run_ends_with_the_same_bits(frozen, data, source, place, tmp_
 
 @pytest.mark.slow
 def test_a_second_run_computes_no_features(frozen, data, source, place, tmp_path, monkeypatch):
-    monkeypatch.setattr("ncl_jax.runs.trunk.make_compute", lambda *_: pytest.fail)
+    monkeypatch.setattr("ncl_jax.runs.trunk.Computing", lambda *_: pytest.fail)
     fields = FROZEN | {"model.pretrained": source, "data.cache": place}
     assert train(data, tmp_path / "run", "ce", **fields) == ("", 0)
 
@@ -222,7 +239,7 @@ def embeddings(run, names=("train", "test")):
 def test_an_embedding_comes_from_the_cached_features(frozen, place, monkeypatch):
     computed = dict(enumerate(embeddings(frozen)))  # a run's own place is not trusted: this is the user's cache
     monkeypatch.setattr("ncl_jax.runs.trunk.cache", lambda name: place)
-    monkeypatch.setattr("ncl_jax.runs.trunk.make_compute", lambda *_: None)
+    monkeypatch.setattr("ncl_jax.runs.trunk.Computing", lambda *_: None)
     model = ncl_jax.load(frozen)
     for number, (files, found) in enumerate(embeddings(frozen)):
         np.testing.assert_allclose(found, computed[number][1], atol=1e-5)
@@ -263,23 +280,66 @@ def test_the_heads_are_exported_as_safetensors(frozen, tmp_path):
     assert json.loads(metadata["backbone"])["variables_sha256"] == restored.progress["trunk"]
 
 
-def test_a_damaged_or_missing_shard_is_computed_again(tmp_path):
-    shards = cache.Shards(tmp_path, {"images": "x"}, (cache.ROWS + 3, 1, 2))
-    features = np.arange((cache.ROWS + 3) * 2, dtype=np.float32).reshape(-1, 1, 2)
-    for number in range(shards.count):
-        shards.write(number, features[shards.slice(number)])
-    np.testing.assert_array_equal(shards.read(1), features[cache.ROWS :])
-    (file,) = tmp_path.glob("*/000001-*.f32")
+def keys_of(number, first=0):
+    """The keys of so many images."""
+    return [bytes([image % 256, image // 256]) + bytes(cache.KEY_BYTES - 2) for image in range(first, first + number)]
+
+
+def store_of(place, number=0, shape=(1, 2)):
+    """A store with so many rows, in shards of three; row r holds r."""
+    store = cache.Store(place, {"weights": "x"}, shape)
+    for first in range(0, number, 3):
+        rows = np.arange(first, min(first + 3, number), dtype=np.float32)
+        store.write(keys_of(len(rows), first), np.broadcast_to(rows[:, None, None], (len(rows), *shape)))
+    return store
+
+
+def kept(store, keys):
+    """The first number of each image's features; None for those that are not there."""
+    found = store.find(keys)
+    return [found.parts[found.places[key][0]][found.places[key][1], 0, 0] if key in found.places else None
+            for key in keys]  # fmt: skip
+
+
+def test_a_damaged_shard_is_deleted_and_costs_its_own_rows(tmp_path):
+    store, keys = store_of(tmp_path, 7), keys_of(7)
+    assert kept(store, keys[::-1]) == [6, 5, 4, 3, 2, 1, 0] and kept(store, keys_of(1, 9)) == [None]
+    (file,) = (path for path in tmp_path.glob("*/*.rows") if keys[4] in path.read_bytes())
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    assert shards.read(1) is None and not file.exists() and shards.read(0) is not None
+    assert kept(store, keys) == [0, 1, 2, None, None, None, 6] and not file.exists()
+    assert store.count_missing(keys) == 3 and cache.Store(None, {}, (1, 2)).count_missing(keys) == 7
 
 
-def test_the_rows_that_are_missing(tmp_path):
-    shards = cache.Shards(tmp_path, {"images": "x"}, (cache.ROWS + 3, 1, 2))
-    assert shards.missing_rows().tolist() == list(range(cache.ROWS + 3))
-    shards.write(0, np.zeros((cache.ROWS, 1, 2), np.float32))
-    assert shards.missing_rows().tolist() == [cache.ROWS, cache.ROWS + 1, cache.ROWS + 2]
-    assert len(cache.Shards(None, {}, (3, 1, 2)).missing_rows()) == 3
+def test_of_a_row_that_lies_in_two_shards_one_is_taken(tmp_path):
+    store, keys = store_of(tmp_path, 3), keys_of(3)
+    store.write(keys[1:], np.array([[[1, 1]], [[2, 2]]]))
+    assert kept(store, keys) == [0, 1, 2] and len(list(tmp_path.glob("*/*.rows"))) == 2
+
+
+def test_rows_are_indexed_like_an_array():
+    whole = np.random.default_rng(0).normal(size=(9, 3, 2)).astype(np.float32)
+    found = Found(
+        [whole[4:], whole[:4]], {key: (int(n < 4), n % 4 if n < 8 else 4) for n, key in enumerate(keys_of(9))}
+    )
+    rows, chosen = Rows.of(keys_of(9), found, (3, 2)), np.array([8, 0, 3])
+    assert rows.shape == whole.shape and rows.nbytes == whole.nbytes and len(rows) == 9
+    np.testing.assert_array_equal(rows.whole(), whole)
+    np.testing.assert_array_equal(rows[:, 0], whole[:, 0])
+    np.testing.assert_array_equal(rows[chosen, 1], whole[chosen, 1])
+    np.testing.assert_array_equal(rows[chosen[:, None], [[0, 1], [2, 2], [1, 0]]],
+                                  whole[chosen[:, None], [[0, 1], [2, 2], [1, 0]]])  # fmt: skip
+    np.testing.assert_array_equal(rows[chosen][[2, 0]].whole(), whole[[3, 8]])
+    np.testing.assert_array_equal(rows[np.arange(9) > 6][:, 2], whole[7:, 2])
+    assert not Rows.of(keys_of(1, 20), found, (3, 2)).whole().any()
+
+
+def test_the_moments_of_features_are_those_of_the_whole(monkeypatch):
+    monkeypatch.setattr("ncl_jax.data.features.rows.CHUNK", 4)
+    whole = 100 + np.random.default_rng(0).normal(size=(9, 3, 2)).astype(np.float32)
+    mean, deviation = moments(whole)
+    np.testing.assert_allclose(mean, whole.mean((0, 1), dtype=np.float64), rtol=1e-12)
+    np.testing.assert_allclose(deviation, whole.std((0, 1), dtype=np.float64), rtol=1e-7)
+    np.testing.assert_array_equal(view_means(whole), whole.mean(1))
 
 
 def test_a_run_with_too_little_time_has_one_view_and_trained_heads(data, source, place, tmp_path, capfd, monkeypatch):
@@ -293,13 +353,13 @@ def test_a_run_with_too_little_time_has_one_view_and_trained_heads(data, source,
     assert train(data, tmp_path / "run", "ce", "--time=60s", **changed) == ("", 0)  # by the same command
 
 
-def test_a_shard_that_is_no_set_of_features_is_computed_again(tmp_path):
-    shards = cache.Shards(tmp_path, {"images": "x"}, (3, 1, 2))
-    shards.write(0, np.full((3, 1, 2), np.nan, np.float32))
-    assert shards.read(0) is None
+def test_a_shard_that_holds_no_features_is_computed_again(tmp_path):
+    store, keys = store_of(tmp_path), keys_of(3)
+    store.write(keys, np.full((3, 1, 2), np.nan, np.float32))
+    assert kept(store, keys) == [None] * 3
     for damage in (b"", bytes(23), bytes(10**6)):
-        (next(tmp_path.iterdir()) / f"000000-{cache._digest(damage)}.f32").write_bytes(damage)
-        assert shards.read(0) is None
+        (next(tmp_path.iterdir()) / f"{cache._digest(damage)}.rows").write_bytes(damage)
+        assert kept(store, keys) == [None] * 3 and not list(tmp_path.glob("*/*.rows"))
 
 
 def test_other_files_of_the_same_names_sizes_and_times_are_other_images(tmp_path):
@@ -310,20 +370,20 @@ def test_other_files_of_the_same_names_sizes_and_times_are_other_images(tmp_path
         file.write_bytes(b"P6 2 2 255 " + 12 * color)
         os.utime(file, (0, 0))
         stamps.append(Files(file.parent, np.array(["x.ppm"]), np.array([23])).stamps())
-    assert stamps[0] != stamps[1]
-    assert Files(tmp_path, np.array(["none.jpg"]), np.array([0])).stamps() == ["none.jpg\t0\tunreadable"]
+    assert stamps[0][0][0] != stamps[1][0][0] and stamps[0][0][1] == stamps[1][0][1]
+    assert Files(tmp_path, np.array(["none.jpg"]), np.array([0])).stamps() == [("none.jpg\t0", "unreadable")]
 
 
-def test_other_images_weights_or_views_have_another_key(data):
-    about = {"images": "x", "weights": "y", "views": [2, True]}
-    keys = {cache.key_of(about | change) for change in ({}, {"images": "z"}, {"weights": "z"}, {"views": [3, True]})}
-    assert len(keys) == 4
+def test_other_weights_or_views_have_another_key():
+    about = {"weights": "y", "views": [2, True]}
+    keys = {cache.key_of(about | change) for change in ({}, {"weights": "z"}, {"views": [3, True]})}
+    assert len(keys) == 3
 
 
 def test_the_cache_is_listed_and_cleaned(frozen, place, capsys, tmp_path):
     shutil.copytree(place, tmp_path / "cache")
     assert cli.attempt("cache", ["list", f"--dir={tmp_path}/cache"]) == ("", 0)
-    assert "folder training 42 OneLayer 16 px" in capsys.readouterr().out
+    assert "folder OneLayer float32 16 px, views: 3" in capsys.readouterr().out
     assert cli.attempt("cache", ["clean", f"--dir={tmp_path}/cache", "--days=1"]) == ("", 0)
     assert len(cache.listing(tmp_path / "cache")) >= 2
     (tmp_path / "cache" / "mine").mkdir()
@@ -340,10 +400,16 @@ def test_features_that_are_no_numbers_are_refused():
     images = np.zeros((3, 8, 8, 3), np.uint8)
     images[1] = 255
     pixels = Preprocessing(8, 8, (0.5,) * 3, (0.5,) * 3, "bilinear")
-    compute = lambda batch: np.where(batch[:, 0, 0, :2], np.nan, 1).astype(np.float32)  # noqa: E731
-    split, shards = Split(images, np.zeros(3, int)), cache.Shards(None, {}, (3, 1, 2))
+    split = Split(images, np.zeros(3, int))
+
+    class Compute:
+        batch_size = 2
+
+        def __call__(self, batch):
+            return np.where(batch[:, 0, 0, :2], np.nan, 1).astype(np.float32)
+
     with pytest.raises(DataError, match=r"image 1: its features are infinite or not a number; .*model\.pretrained"):
-        extract(split, shards, Views(), pixels, compute, batch_size=2, text="features")
+        extract(split, identities(split), store_of(None), Views(), pixels, Compute(), text="features")
 
 
 def test_new_folds_take_the_place_of_what_was_calibrated_before(tmp_path, monkeypatch):
@@ -370,31 +436,65 @@ def test_a_signal_stops_the_work_between_shards_and_folds(frozen, data, source, 
     assert code == 143 and "out-of-fold" in message
 
 
-def test_views_follow_from_the_row_and_the_view():
-    image = np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8)
+def test_views_follow_from_the_image_and_the_view():
+    image, draws = (
+        np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8),
+        np.array([[0, 7], [1, 7]], np.uint64),
+    )
     pixels = Preprocessing(18, 16, (0.5,) * 3, (0.5,) * 3, "bicubic")
-    four, two = (views_of(image, 7, Views(number), pixels) for number in (4, 2))
+    four, two = (views_of(image, draws[0], Views(number), pixels) for number in (4, 2))
     np.testing.assert_array_equal(four[:3], two)
     assert four.shape == (5, 16, 16, 3) and len({view.tobytes() for view in four}) == 5
-    np.testing.assert_array_equal(four[:1], views_of(image, 9, Views(), pixels))
-    assert views_of(image, 7, Views(), pixels).shape == (1, 16, 16, 3)
-    assert (views_of(image, 8, Views(2), pixels)[1:] != two[1:]).any()
+    np.testing.assert_array_equal(four[:1], views_of(image, draws[1], Views(), pixels))
+    assert views_of(image, draws[0], Views(), pixels).shape == (1, 16, 16, 3)
+    assert (views_of(image, draws[1], Views(2), pixels)[1:] != two[1:]).any()
 
 
 @pytest.mark.slow
-def test_features_that_do_not_fit_on_the_device_come_from_the_host(data, source, place, tmp_path, monkeypatch):
+def test_features_that_do_not_fit_stay_in_the_cache_and_end_with_the_same_bits(
+    frozen, data, source, place, tmp_path, monkeypatch
+):
+    """With folds, baselines and evaluations, from the start and from a checkpoint."""
     monkeypatch.setattr("ncl_jax.data.feeds.features.LARGEST_RESIDENT", 100)
+    for feed in ("ResidentFeatures", "ResidentTest"):
+        monkeypatch.setattr(f"ncl_jax.data.feeds.features.{feed}", pytest.fail)
+    monkeypatch.setattr("ncl_jax.runs.trunk.Computing", lambda *_: pytest.fail)
+    shutil.copytree(frozen, tmp_path / "half")
+    (tmp_path / "half" / "results.json").unlink()
+    shutil.rmtree(tmp_path / "half" / "checkpoints" / "10")
     fields = FROZEN | {"model.pretrained": source, "data.cache": place}
-    assert train(data, tmp_path / "run", "ncl", **fields) == ("", 0)
-    feed = HostFeatures(np.arange(24.0, dtype=np.float32).reshape(4, 3, 2), np.arange(4), 0, 2, make_mesh(1), 2)
-    seen = {float(value) for batch, _ in itertools.islice(feed.batches(0), 4) for value in batch.images[..., 0].ravel()}
-    assert not seen & {0.0, 6.0, 12.0, 18.0}  # test views
-    (first, _), (second, _) = itertools.islice(feed.batches(5), 2)
-    (again, _) = next(feed.batches(6))
-    assert tiny.same(second, again) and first.images.shape == (2, 2, 2)
-    rows = np.asarray(first.images)[..., 0] // 6
-    np.testing.assert_array_equal(rows, np.repeat(np.asarray(first.labels)[:, None], 2, 1))
-    assert (first.images[:, 0] != first.images[:, 1]).all()
+    assert train(data, tmp_path / "run", "ncl", "--folds=3", **fields) == ("", 0)
+    assert train(data, tmp_path / "half", "ncl", **fields) == ("", 0)
+    ends = [content(run) for run in (frozen, tmp_path / "run", tmp_path / "half")]
+    assert ends[0]["fingerprint"] == ends[1]["fingerprint"] == ends[2]["fingerprint"]
+    results, tables = zip(*((RunDir(run).read_results(), np.load(RunDir(run).out_of_fold)) for run in
+                            (frozen, tmp_path / "run")), strict=True)  # fmt: skip
+    for name in ("ensemble", "experts", "baselines", "trust"):
+        assert results[0][name] == results[1][name]
+    np.testing.assert_array_equal(*(table["logits"] for table in tables))
+
+
+def test_both_feeds_have_the_same_batches(monkeypatch):
+    whole = np.random.default_rng(0).normal(size=(10, 5, 2)).astype(np.float32)
+    labels, key, mesh = np.arange(10, dtype=np.int32), jax.random.key(3), make_mesh(1)
+    found = Found([whole[:3], whole[3:]], {k: (int(n > 2), n - 3 * (n > 2)) for n, k in enumerate(keys_of(10))})
+    feeds = []
+    for most in (10**6, 50):
+        monkeypatch.setattr("ncl_jax.data.feeds.features.LARGEST_RESIDENT", most)
+        rows = Rows.of(keys_of(10), found, (5, 2))
+        feeds += [training_features(rows, labels, key, 4, mesh, 2, 2), evaluation_features(rows, labels, 4, mesh, 2)]
+    assert isinstance(feeds[2], Stream) and isinstance(feeds[3], Stream) and not isinstance(feeds[0], Stream)
+    for resident, streamed, steps in ((feeds[0], feeds[2], range(3, 8)), (feeds[1], feeds[3], range(3))):
+        sources = streamed.batches(steps[0])
+        for step in steps:
+            source, _ = next(resident.batches(step))
+            expected, (batch, count) = resident.take(source, step), next(sources)
+            here = slice(None) if expected.valid is None else np.asarray(expected.valid)
+            np.testing.assert_array_equal(expected.images[here], batch.images[here])
+            np.testing.assert_array_equal(expected.labels[here], batch.labels[here])
+            assert count == 1 and (expected.valid is None or tiny.same(expected.valid, batch.valid))
+        streamed.close()
+    assert not (whole[:, 0] == np.asarray(batch.images)[:1]).all()
 
 
 def test_a_wheel_of_another_version_is_refused(tmp_path, monkeypatch):
@@ -521,10 +621,11 @@ def test_a_full_or_read_only_cache_is_said_once(tmp_path, capfd, monkeypatch, re
         raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(cache, "write_bytes", refuse)
-    shards = cache.Shards(tmp_path, {"images": "x"}, (3, 1, 2))
+    store, given = store_of(tmp_path), np.ones((3, 1, 2), np.float32)
     for _ in range(2):
-        shards.write(0, np.zeros((3, 1, 2), np.float32))
-    assert capfd.readouterr().err.count(os.strerror(reason)) == 1 and shards.read(0) is None
+        np.testing.assert_array_equal(store.write(keys_of(3), given), given)
+    assert capfd.readouterr().err.count(os.strerror(reason)) == 1 and not store.keeps
+    assert kept(store, keys_of(3)) == [None] * 3
 
 
 def test_a_cache_of_another_version_has_other_keys(monkeypatch):
@@ -534,23 +635,32 @@ def test_a_cache_of_another_version_has_other_keys(monkeypatch):
 
 
 def test_a_shard_that_another_process_is_writing_is_left_to_it(tmp_path, capfd):
-    shards = cache.Shards(tmp_path, {"images": "x"}, (3, 1, 2))
-    shards.write(0, np.zeros((3, 1, 2), np.float32))
-    (file,) = tmp_path.glob("*/000000-*.f32")
+    store = store_of(tmp_path, 3)
+    (file,) = tmp_path.glob("*/*.rows")
     with file.with_name(f"{file.name}.partial").open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        shards.write(0, np.zeros((3, 1, 2), np.float32))
-    assert capfd.readouterr() == ("", "") and shards.read(0) is not None
+        store_of(tmp_path, 3)
+    assert capfd.readouterr() == ("", "") and kept(store, keys_of(3)) == [0, 1, 2]
 
 
-def test_a_shard_is_kept_while_another_process_describes_the_set(tmp_path):
-    shards = cache.Shards(tmp_path, {"images": "x"}, (3, 1, 2))
-    place = tmp_path / cache.key_of({"images": "x"})
+def test_a_shard_is_kept_while_another_process_describes_the_kind(tmp_path):
+    place = tmp_path / cache.key_of({"weights": "x"})
     place.mkdir()
     with (place / f"{cache.ABOUT}.partial").open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        shards.write(0, np.zeros((3, 1, 2), np.float32))
-    assert shards.read(0) is not None
+        store = store_of(tmp_path, 3)
+    assert kept(store, keys_of(3)) == [0, 1, 2]
+
+
+def test_what_was_not_used_for_days_is_cleaned_by_shards(tmp_path):
+    store, old = store_of(tmp_path, 6), time.time() - 40 * 86400
+    (cache_of,) = tmp_path.iterdir()
+    for path in cache_of.iterdir():
+        os.utime(path, (old, old))
+    assert kept(store, keys_of(2)) == [0, 1]  # which touches a shard
+    (one,) = cache.clean(tmp_path, 30)
+    assert one.bytes == 3 * (cache.KEY_BYTES + 8) and kept(store, keys_of(6)) == [0, 1, 2, None, None, None]
+    assert cache.clean(tmp_path, 30) == [] and len(cache.clean(tmp_path)) == 1 and not list(tmp_path.iterdir())
 
 
 def test_the_real_backbone_is_read_back_as_it_was(tmp_path):
@@ -572,3 +682,53 @@ def test_heads_without_statistics_contrast_where_they_have_an_adapter(data, sour
         assert train(data, tmp_path / str(adapter), "ncl", **fields) == ("", 0)
         assert ncl_jax.load(tmp_path / str(adapter)).variables["batch_stats"] == {}
         assert ("without momentum contrast (contrast.weight=1.0)" in capfd.readouterr().out) == (adapter == 0)
+
+
+def test_the_batch_is_halved_until_its_program_fits():
+    asked = []
+
+    def compiled(images):
+        asked.append(images)
+        shape = jax.ShapeDtypeStruct((images, 1024), np.float32)
+        return jax.jit(lambda x: (x @ x.T).sum(1)).lower(shape).compile()
+
+    used = {images: costs.program_bytes(compiled(images)) for images in (64, 128, 256)}
+    assert used[64] >= 64 * 4096 and used[64] < used[128] < used[256]
+    for most, images in ((None, 256), (used[256] / 0.9 + 2, 256), (used[256], 128), (used[64] / 0.9 + 2, 64), (1, 1)):
+        del asked[:]
+        program, found = computing.largest(compiled, most)
+        assert found == images == asked[-1] and costs.program_bytes(program) <= used[256]
+        assert asked == [256 // 2**n for n in range(len(asked))]
+
+
+def test_the_precision_follows_from_the_device_and_stays_a_runs(monkeypatch):
+    frozen, own = tiny.tiny("method=ce"), tiny.tiny("method=ce")
+    frozen.model.freeze = FROZEN_ALL
+    assert {precision.of(frozen), precision.of(own)} == {"float32"}
+    begun = precision.as_begun(frozen, None)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert [precision.of(frozen), precision.of(own)] == ["bfloat16", "float32"]
+    assert precision.as_begun(frozen, None).precision == "bfloat16" and frozen.precision == "auto"
+    assert precision.as_begun(frozen, begun).precision == begun.precision == "float32"
+    frozen.precision = "float32"
+    assert precision.of(frozen) == precision.as_begun(frozen, None).precision == "float32"
+
+
+def test_bfloat16_features_answer_as_the_run_does(data, source, place, tmp_path):
+    """Loaded, from the same backbone in bfloat16; exported, in float32 as in ONNX, within its rounding: 2^-8."""
+    fields = FROZEN | {"model.pretrained": source, "data.cache": place, "precision": "bfloat16"}
+    assert train(data, tmp_path / "run", "ce", **fields) == ("", 0)
+    assert RunDir(tmp_path / "run").read_config().precision == "bfloat16"
+    loaded = restore(RunDir(tmp_path / "run"), None)
+    split = same_data(loaded.config, loaded.directory).test
+    files = [pathlib.Path(loaded.config.data.dir) / name for name in split.images.names]
+    model = ncl_jax.load(tmp_path / "run")
+    np.testing.assert_allclose(model(files), scores_of(loaded, split, "test"), rtol=1e-5, atol=1e-5)
+    assert (
+        np.mean(model(files).argmax(1) == split.labels)
+        == RunDir(tmp_path / "run").read_results()["ensemble"]["accuracy"]
+    )
+    export(tmp_path / "run", tmp_path / "model.onnx")
+    exported = ncl_jax.load_exported(tmp_path / "model.onnx")
+    gap = np.abs(exported(files) - model.probabilities(files)).max()
+    assert 0 < gap < 2**-5

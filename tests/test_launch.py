@@ -88,15 +88,6 @@ def test_without_slurm_the_missing_command_is_named(tmp_path, monkeypatch):
         launch.Slurm("", tmp_path).run([job(tmp_path, "true")])
 
 
-@pytest.mark.parametrize("here", [True, False])
-def test_a_run_imports_from_the_working_directory_only_if_its_parent_does(tmp_path, monkeypatch, here):
-    (tmp_path / "there.py").write_text("print('run')")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*[""] * here, *(p for p in sys.path if p not in ("", str(tmp_path)))])
-    done = subprocess.run([*launch.python(), "-m", "there"], capture_output=True, text=True)
-    assert (done.stdout == "run\n") is here
-
-
 def test_runs_at_the_same_time_have_a_log_each_and_share_a_gpus_memory(tmp_path, monkeypatch, capsys):
     for name in launch.MEMORY:
         monkeypatch.delenv(name, raising=False)

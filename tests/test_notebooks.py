@@ -23,6 +23,8 @@ SHRINK = {
     "checkpoint_every": 1,
 }  # fmt: skip
 FIELDS = " ".join(f"--config.{name}={value}" for name, value in SHRINK.items())
+# Compiling is most of the time.
+QUICK = f"{os.environ['XLA_FLAGS']} --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SUCCEEDED = nbformat.v4.new_code_cell("assert _exit_code == 0")
 
 
@@ -49,7 +51,7 @@ def execute(name, folder, cache, **values):
     notebook = shrunk(name, values)
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": folder}})
     path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
-    own = {"IPYTHONDIR": str(folder / "ipython"), "PATH": path}
+    own = {"IPYTHONDIR": str(folder / "ipython"), "PATH": path, "XLA_FLAGS": QUICK}
     client.execute(env=programs.environment(cache) | own)
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
     assert any("image/png" in output.get("data", {}) for output in outputs)
@@ -94,10 +96,11 @@ def write_cifar100(folder):
 
 
 @pytest.mark.slow
-def test_cifar100lt_goes_on_where_the_runtime_was_lost(tmp_path, cache):
+def test_cifar100lt_goes_on_where_the_runtime_was_lost(tmp_path, cache, monkeypatch):
     write_cifar100(tmp_path)
     config, run = "cifar100lt:imbalance=1,epochs=3,method=ce", tmp_path / "drive" / "run"
     begun = [sys.executable, "-m", "ncl_jax.main", f"--config={config}", f"--workdir={run}", *FIELDS.split()]
+    monkeypatch.setenv("XLA_FLAGS", QUICK)
     programs.stop_after_epoch([*begun, f"--config.data.dir={tmp_path}"], cache, run, 2, signal.SIGKILL)
     output = execute("cifar100lt", tmp_path, cache, config=config, data=".", run=str(run), fields=FIELDS)
     assert "continuing at step" in output and "ensemble" in output

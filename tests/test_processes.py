@@ -1,5 +1,7 @@
 """A run of two real processes on one machine, each with one CPU device."""
 
+import json
+import math
 import re
 import signal
 import socket
@@ -9,6 +11,7 @@ import one_layer
 import programs
 import pytest
 
+from ncl_jax.data.features.cache import ABOUT, KEY_BYTES
 from ncl_jax.storage.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.slow
@@ -88,6 +91,17 @@ def test_sigterm_to_one_stops_both_at_the_same_step(cache, tmp_path):
     assert f"at step {step}," in stopped[0] or f"after epoch {step // 9}," in stopped[0]
 
 
+def cached_rows(root):
+    """The features in a cache, each by its kind and its image's key."""
+    for path in sorted(root.rglob("*.rows")):
+        about = json.loads((path.parent / ABOUT).read_text())
+        shape = (about["views of each image"], about["features"])
+        content, each = path.read_bytes(), KEY_BYTES + 4 * math.prod(shape)
+        number = len(content) // each
+        rows = np.frombuffer(content, "<f4", offset=KEY_BYTES * number).reshape(number, *shape)
+        yield from (((path.parent.name, content[KEY_BYTES * n : KEY_BYTES * (n + 1)]), rows[n]) for n in range(number))
+
+
 def test_two_processes_share_the_work_of_features(together, cache, tmp_path, capsys):
     frozen = FIELDS | {
         "epochs": 1, "optim__milestones": "()", "optim__name": "adamw", "data__cached_views": 1, "model__freeze": "all",
@@ -98,11 +112,10 @@ def test_two_processes_share_the_work_of_features(together, cache, tmp_path, cap
     outputs = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     programs.here(programs.one_layer(tmp_path / "one", METHOD, **frozen, data__cache=tmp_path / "of one"), capsys)
-    shards = [{(p.parent.name, p.name[:6]): p for p in (tmp_path / of).rglob("*.f32")} for of in ("of two", "of one")]
-    assert shards[0].keys() == shards[1].keys() and len(shards[0]) > 4
-    for name, path in shards[0].items():  # equal but for the order in which threads add up
-        two, one = (np.frombuffer(p.read_bytes(), "<f4") for p in (path, shards[1][name]))
-        np.testing.assert_allclose(two, one, rtol=1e-5, atol=1e-6)
+    two, one = (dict(cached_rows(tmp_path / of)) for of in ("of two", "of one"))
+    assert two.keys() == one.keys() and len(list((tmp_path / "of two").rglob("*.rows"))) > 4
+    for name, row in two.items():  # equal but for the order in which threads add up
+        np.testing.assert_allclose(row, one[name], rtol=1e-5, atol=1e-6)
     contents = [programs.content(tmp_path / name) for name in ("two", "one")]
     losses = [[line["loss"] for line in content["lines"] if line["kind"] == "train"] for content in contents]
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)

@@ -82,6 +82,7 @@ def run(name: str, arguments: list[str]) -> None:
     """Runs a subcommand: an error that the user can fix is one line and exit code 1, a signal 128 and its number."""
     memory.keep()
     console.survive_closed_streams()
+    settings.keep_search_path()
     if dropped := settings.forget():
         text = f"note: {', '.join(dropped)} of the environment does not apply: what is computed must not depend on it"
         console.say(text, error=True)

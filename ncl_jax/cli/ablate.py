@@ -6,6 +6,7 @@ stopped; a run that fails is reported and does not lose the others.
 
 import argparse
 import pathlib
+import sys
 
 from ncl_jax.cli import launch, report
 from ncl_jax.cli.arguments import Parser, add_config, read_config
@@ -27,7 +28,7 @@ def job(config: str, method: str, seed: int, workdir: pathlib.Path, overrides: l
     path, _, arguments = config.partition(":")
     arguments = ",".join(filter(None, [arguments, f"method={method}", f"seed={seed}"]))
     directory = workdir / f"{method}-{seed}"
-    command = [*launch.python(), "-m", "ncl_jax.main", f"--config={path}:{arguments}", f"--workdir={directory}"]
+    command = [sys.executable, "-m", "ncl_jax.main", f"--config={path}:{arguments}", f"--workdir={directory}"]
     return launch.Job(f"{method}, seed {seed}", directory, [*command, *overrides])
 
 

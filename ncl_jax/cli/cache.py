@@ -24,11 +24,11 @@ def arguments(parser: Parser) -> None:
 
 
 def line(found: cache.Cached) -> str:
-    """A set of features in words."""
-    about = found.about
-    name = " ".join(str(about.get(field, "?"))[:60] for field in ("dataset", "split", "rows", "backbone", "pixels"))
+    """A kind of features in words."""
+    fields = ("dataset", "backbone", "precision", "pixels", "views of each image")
+    *name, size, views = (str(found.about.get(field, "?"))[:60] for field in fields)
     used = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.used))
-    return f"{found.key}  {found.bytes / 1e6:9.1f} MB  last used {used}  {name} px"
+    return f"{found.key}  {found.bytes / 1e6:9.1f} MB  last used {used}  {' '.join(name)} {size} px, views: {views}"
 
 
 def main(args: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ import pathlib
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from concurrent import futures
 from typing import NamedTuple, Protocol
@@ -28,13 +27,6 @@ class Job(NamedTuple):
     name: str  # in words
     directory: pathlib.Path
     command: list[str]
-
-
-def python() -> list[str]:
-    """The Python of this process, which looks for modules in the working directory only if this one does: `-m` alone
-    would run what lies there under a library's name."""
-    here = {"", os.getcwd()} & set(sys.path)  # noqa: PTH109 - as it stands in the path
-    return [sys.executable, *([] if here else ["-P"])]
 
 
 class Launcher(Protocol):

@@ -16,6 +16,11 @@ def is_adapted(model: ml_collections.ConfigDict) -> bool:
     return model.adapters != NONE
 
 
+def on_features(model: ml_collections.ConfigDict) -> bool:
+    """Whether experts are heads alone, on the features of a frozen backbone."""
+    return model.freeze == FROZEN and not is_adapted(model)
+
+
 def describe(model: ml_collections.ConfigDict) -> str:
     """What is frozen of a backbone that all experts share, in words; empty where each has its own."""
     if model.freeze != FROZEN:

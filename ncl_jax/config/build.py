@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from ncl_jax import methods, models
-from ncl_jax.config import adapted
+from ncl_jax.config import adapted, precision
 from ncl_jax.config.plan import Loading, Plan, Teacher, TrainingPlan
 from ncl_jax.data.dataset import Facts
 from ncl_jax.data.types import Preprocessing
@@ -165,7 +165,7 @@ def is_frozen(config: ml_collections.ConfigDict) -> bool:
 
 def on_features(config: ml_collections.ConfigDict) -> bool:
     """Whether the experts are heads alone, on features that are computed once."""
-    return is_frozen(config) and not adapted.is_adapted(config.model)
+    return adapted.on_features(config.model)
 
 
 def has_contrast(config: ml_collections.ConfigDict) -> bool:
@@ -178,7 +178,7 @@ def trunk(config: ml_collections.ConfigDict, ops: layers.Operations = layers.XLA
     """The frozen backbone of all experts; None where each has its own."""
     if not is_frozen(config):
         return None
-    return make_backbone(**_take(config.model, BACKBONE), precision=config.precision, operations=ops)
+    return make_backbone(**_take(config.model, BACKBONE), precision=precision.of(config), operations=ops)
 
 
 def network(
@@ -198,7 +198,7 @@ def network(
     found = make_network(
         **head,
         **_take(config.model, BACKBONE),
-        precision=config.precision,
+        precision=precision.of(config),
         operations=ops,
         freeze=0 if is_adapted else config.model.freeze,
         remat=config.model.remat,
@@ -220,7 +220,7 @@ def teacher(config: ml_collections.ConfigDict, num_classes: int, ops: layers.Ope
     if is_frozen(config) and not is_adapted:
         return Teacher(make_heads(**head, **_take(config.teacher, ON_FEATURES)), config.teacher.num_experts)
     backbone = _take(config.teacher, BACKBONE)
-    found = make_network(**head, **backbone, precision=config.precision, operations=ops)
+    found = make_network(**head, **backbone, precision=precision.of(config), operations=ops)
     of_expert = adapted.upper(found, config.teacher, num_classes) if is_adapted else found
     below = adapted.lower(trunk(config, ops), config.teacher)
     return Teacher(of_expert, config.teacher.num_experts, below)

@@ -27,7 +27,8 @@ from ncl_jax.config.fields import fields, flatten
 from ncl_jax.config.plan import TrainingPlan, state_places, state_shapes
 from ncl_jax.data import dataset
 from ncl_jax.data.augment import views
-from ncl_jax.data.feeds.resident import LARGEST_RESIDENT, stored_bytes
+from ncl_jax.data.feeds.features import fit
+from ncl_jax.data.feeds.resident import stored_bytes
 from ncl_jax.data.images import parallel
 from ncl_jax.errors import ConfigError
 from ncl_jax.field import LARGEST
@@ -106,17 +107,24 @@ def check_program(program: jax.stages.Compiled, devices: Collection[jax.Device],
     Raises:
       ConfigError: it takes more than there is.
     """
-    needs: Any = program.memory_analysis()
-    if needs is None or any(device.platform != "cpu" for device in devices):
+    if any(device.platform != "cpu" for device in devices):
         return
-    own = needs.argument_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
-    size, most = (own + needs.temp_size_in_bytes) * len(devices), limits.host_memory()
+    size, most = program_bytes(program) * len(devices), limits.host_memory()
     if size > most:
         raise ConfigError(
             f"the compiled program of the {name} takes {_bytes(size)} of memory, and this machine has {_bytes(most)}: "
             "lower optim.batch_size, loss.copies, data.image_size, model.num_experts or model.width, raise "
             "optim.accumulate, or set model.remat=True"
         )
+
+
+def program_bytes(program: jax.stages.Compiled) -> int:
+    """What a compiled program takes on a device, with its arguments and results; 0 where that is not known."""
+    needs: Any = program.memory_analysis()
+    if needs is None:
+        return 0
+    own = needs.argument_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
+    return int(own + needs.temp_size_in_bytes)
 
 
 def of_state(plan: TrainingPlan, config: ml_collections.ConfigDict, shapes: TrainState) -> list[Part]:
@@ -201,7 +209,8 @@ def of_host(plan: TrainingPlan, data: dataset.Data) -> list[Part]:
     parts = [Part("an image before its centre is cut out", 3 * pixels.resize**2, {"data.resize": 2})]
     if platform(plan.mesh) != "cpu":
         parts.append(Part("the decoded images", sum(filter(None, stored)), IMAGES))
-    if plan.on_features and not _on_devices(plan, size := _features(plan, data)):
+    size = _features(plan, data) if plan.on_features else 0
+    if not fit(size, plan.mesh) and loading.cache == "none":  # otherwise they stay in the cache
         parts.append(Part("the features of the training images", size, {"data.cached_views": 1}))
     if None in stored:
         threads = (loading.threads or parallel.cores()) * max(loading.workers, 1)
@@ -218,7 +227,8 @@ def _stored(plan, data):
     features."""
     if plan.on_features:
         train = _features(plan, data)
-        return train if _on_devices(plan, train) else 0, len(data.test) * _size(plan.input_shape)
+        test = len(data.test) * _size(plan.input_shape)
+        return train if fit(train, plan.mesh) else 0, test if fit(test, plan.mesh) else 0
     size, feed = plan.preprocessing.size, plan.loading.feed
     resizes = all(views.resizes(name) for name in plan.views)
     return (
@@ -230,11 +240,6 @@ def _stored(plan, data):
 def _features(plan, data):
     """Bytes of the training images' features, all views."""
     return len(data.train) * (1 + plan.loading.cached_views) * _size(plan.input_shape)
-
-
-def _on_devices(plan, size):
-    """Whether features of so many bytes are kept on the devices, see `training_features`."""
-    return size <= LARGEST_RESIDENT * _spread(plan)
 
 
 def _image(plan):

@@ -40,7 +40,8 @@ RUN = {
     "checkpoint_every": Field(10, "epochs between checkpoints; the last epoch is always saved", at_least=1),
     "checkpoint_minutes": Field(10.0, "minutes after a checkpoint from which on the next step is saved too; 0: by "
                                 "epochs alone", at_least=0, at_most=MINUTES),
-    "precision": Field("float32", "number format that the backbone computes in", choices=("float32", "bfloat16")),
+    "precision": Field("auto", "number format that the backbone computes in; auto: bfloat16 for the features of a "
+                       "frozen one on a GPU or TPU, otherwise float32", choices=("auto", "float32", "bfloat16")),
 }  # fmt: skip
 DATA = {
     "data.name": Field("cifar100", "dataset reader", choices=SOURCES),

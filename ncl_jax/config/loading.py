@@ -8,7 +8,7 @@ from ncl_jax.config.plan import Plan, TrainingPlan
 from ncl_jax.data import dataset
 from ncl_jax.data.augment import views
 from ncl_jax.data.feeds import stream
-from ncl_jax.data.feeds.features import training_features
+from ncl_jax.data.feeds.features import evaluation_features, training_features
 from ncl_jax.data.feeds.feed import Feed
 from ncl_jax.data.feeds.resident import Resident, ResidentTest, stored
 from ncl_jax.data.images import parallel
@@ -17,12 +17,12 @@ from ncl_jax.data.types import Split
 
 def training_feed(plan: TrainingPlan, data: dataset.Data, key: jax.Array) -> Feed:
     """Where the training batches come from; `key` is that of a resident feed's order. Of heads on a frozen backbone
-    the images of `data` are its features, float32 [N, 1 + V, D]."""
+    the images of `data` are its features, float32 [N, 1 + V, D], see `trunk.features`."""
     assert plan.mesh is not None
     if plan.on_features:
         number = plan.copies + len(plan.views) - 1  # one more for the key encoder
         images, labels = data.train
-        return training_features(images, labels, key, plan.seed, plan.batch_size, plan.mesh, number)
+        return training_features(images, labels, key, plan.batch_size, plan.mesh, number, _threads(plan))
     pixels, batch_size = plan.preprocessing, plan.batch_size
     images = stored(
         data.train,
@@ -43,9 +43,12 @@ def training_feed(plan: TrainingPlan, data: dataset.Data, key: jax.Array) -> Fee
 
 
 def _stream(plan, batches, batch_size):
-    make, loading = functools.partial(batches, batch_size), plan.loading
-    threads = loading.threads or parallel.cores()
-    return stream.Stream(make, batch_size, plan.mesh, threads=threads, workers=loading.workers)
+    make = functools.partial(batches, batch_size)
+    return stream.Stream(make, batch_size, plan.mesh, threads=_threads(plan), workers=plan.loading.workers)
+
+
+def _threads(plan):
+    return plan.loading.threads or parallel.cores()
 
 
 def test_feed(plan: Plan, split: Split, name: str) -> Feed:
@@ -56,7 +59,7 @@ def test_feed(plan: Plan, split: Split, name: str) -> Feed:
     # Not more than there are, but a number that the devices can share.
     most = -(-min(plan.loading.eval_batch, len(split)) // devices) * devices
     if plan.on_features and not plan.crop:
-        return ResidentTest(split.images[:, 0], split.labels, most, plan.mesh)
+        return evaluation_features(split.images, split.labels, most, plan.mesh, _threads(plan))
     text = f"decoding the {name} images"
     images = stored(
         split, feed=plan.loading.feed, size=pixels.size, resize=pixels.resize, resizes=False, text=text,

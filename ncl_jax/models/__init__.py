@@ -99,9 +99,15 @@ def with_operations(backbone: nn.Module, operations: Operations) -> nn.Module:
 
 def shapes_of(backbone: nn.Module, image_shape: tuple[int, ...]) -> tuple[jax.ShapeDtypeStruct, Any]:
     """The shapes of a backbone's features of one image `[1, ...]`, and of its variables."""
-    image, found = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32), with_operations(backbone, XLA)
+    features, variables = _traced(with_operations(backbone, XLA), tuple(image_shape))
+    return features, jax.tree.map(lambda leaf: leaf, variables)
+
+
+@functools.lru_cache(maxsize=8)
+def _traced(backbone: nn.Module, image_shape: tuple[int, ...]) -> tuple[jax.ShapeDtypeStruct, Any]:
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     shapes: tuple[jax.ShapeDtypeStruct, Any] = jax.eval_shape(
-        lambda x: found.init_with_output(jax.random.key(0), x, False), image
+        lambda x: backbone.init_with_output(jax.random.key(0), x, False), image
     )
     return shapes
 

@@ -12,7 +12,7 @@ from ncl_jax.data import dataset
 from ncl_jax.errors import ConfigError
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.step import make_evaluate
-from ncl_jax.runs import trunk
+from ncl_jax.runs import computing, trunk
 from ncl_jax.runs.setup import Run
 
 
@@ -37,7 +37,7 @@ def make_validate(plan: TrainingPlan, config: ml_collections.ConfigDict, data: d
     if config.data.skip_unreadable and data.facts.split != "val":
         split = dataset.readable(split, data.facts.class_names, "val")[0]
     if plan.on_features:
-        split = trunk.features(plan, frozen, split, "val", trunk.make_compute(plan, frozen))
+        split = trunk.features(plan, frozen, split, "val", computing.Computing(plan, frozen))
     predictor = plans.predictor(plan, on_features=plan.on_features)
     return make_evaluate(predictor, loading.test_feed(plan, split, "val"), plan.mesh)
 

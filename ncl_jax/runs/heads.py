@@ -9,22 +9,25 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
+from ncl_jax.data.features.rows import Rows, moments, view_means
 from ncl_jax.evaluation import metrics
 from ncl_jax.evaluation.baselines import BASELINES
 from ncl_jax.evaluation.class_vectors import ClassVectors
+from ncl_jax.runtime import console, limits
 from ncl_jax.training.steps import TrainState
 from ncl_jax.trust.gaussian import class_means
 from ncl_jax.trust.neighbours import unit
 
 ZERO_SHOT = "zero-shot"  # the row of the classes' names, which needs no training image
 LEAST = 1e-6  # deviation of a feature that is divided by
+COPIES = 7  # of the test view of all training images that classifiers make, in float32
 MOST_SCORES = 5 * 10**7  # training images times classes: more would take minutes
 
 
 def start(
     plan: TrainingPlan,
     state: TrainState,
-    features: np.ndarray,
+    features: np.ndarray | Rows,
     labels: np.ndarray,
     means: bool,
     vectors: ClassVectors | None = None,
@@ -41,11 +44,12 @@ def start(
     """
     mean, deviation = np.zeros(1, np.float32), np.ones(1, np.float32)
     if "backbone" in state.batch_stats:
-        mean, deviation = features.mean((0, 1)), np.maximum(features.std((0, 1), dtype=np.float64), LEAST)
+        mean, deviation = moments(features)
+        mean, deviation = mean.astype(np.float32), np.maximum(deviation, LEAST)
         stats = {"mean": mean, "deviation": deviation}
         state = state._replace(batch_stats={"backbone": _like(state.batch_stats["backbone"], stats)})
     if means:
-        of_class = class_means((features.mean(1) - mean) / deviation, labels, plan.facts.num_classes)
+        of_class = class_means((view_means(features) - mean) / deviation, labels, plan.facts.num_classes)
         return _with_kernel(state, unit(of_class).T)
     return state if vectors is None else _with_kernel(state, vectors.kernel())
 
@@ -76,17 +80,24 @@ def _with_kernel(state: TrainState, kernel: np.ndarray) -> TrainState:
 
 def baselines(data: dataset.Data, vectors: ClassVectors | None = None) -> dict[str, dict[str, Any]]:
     """The accuracy, over all and by group, of every classifier of `BASELINES`, without them where they would take
-    minutes; and of `ZERO_SHOT`.
+    minutes or more memory than there is; and of `ZERO_SHOT`.
 
     Args:
       data: with features for images, see `trunk.featurize`.
       vectors: of the classes' names; None: there are none.
     """
     facts = data.facts
-    train, test = data.train.images[:, 0], data.test.images[:, 0]
+    test, size = data.test.images[:, 0], COPIES * 4 * len(data.train) * data.train.images.shape[2]
     found = {} if vectors is None else {ZERO_SHOT: _figures(vectors.scores(test), data.test.labels, facts)}
     if not are_affordable(facts):
         return found
+    if size > limits.host_memory():
+        console.say(
+            f"note: no simple classifiers beside the run: they would take {size / 1e9:,.1f} GB of memory, and this "
+            f"machine has {limits.host_memory() / 1e9:,.1f} GB"
+        )
+        return found
+    train = data.train.images[:, 0]
     return found | {
         name: _figures(make(train, data.train.labels, test, facts.num_classes), data.test.labels, facts)
         for name, make in BASELINES.items()

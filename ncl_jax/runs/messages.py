@@ -72,9 +72,10 @@ def pretraining(config: ml_collections.ConfigDict) -> list[str]:
     """What a frozen backbone means."""
     if build.on_features(config):
         what = f"{config.model.backbone} from model.pretrained={config.model.pretrained}"
+        how = "" if config.precision != "bfloat16" else " in bfloat16 (otherwise: precision=float32)"
         return [
-            f"frozen backbone: {what}. Its features are computed once, kept in the cache (ncl-jax cache list) and used "
-            "by all experts, which take seconds to train. Training from random weights "
+            f"frozen backbone: {what}. Its features are computed once{how}, kept in the cache (ncl-jax cache list) and "
+            "used by all experts, which take seconds to train. Training from random weights "
             "(backbone=resnet18,pretrained=none) takes hours and usually ends lower"
         ]
     return []
@@ -111,13 +112,13 @@ def in_order(names: Collection[str]) -> list[str]:
 
 
 def computing_features(images: int, views: int, name: str) -> list[str]:
-    """What is about to take minutes; nothing where the features of all `name` images are in the cache."""
+    """What is about to take minutes, of the `name` images whose features are not in the cache; nothing for none."""
     if not images:
         return []
     each = f", {views} views of each" if views > 1 else ""
     return [
-        f"computing the features of {images:,} {name} images{each}: they are kept in the cache for other runs on the "
-        "same images, and all are computed again when an image is added, changed or removed"
+        f"computing the features of {images:,} {name} images{each}: they are kept in the cache, where runs on the same "
+        "images find them"
     ]
 
 

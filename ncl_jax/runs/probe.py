@@ -13,6 +13,7 @@ from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
 from ncl_jax.models import FROZEN
 from ncl_jax.runs import heads, trunk
+from ncl_jax.runs.computing import Computing
 from ncl_jax.runs.pretrained import Start
 
 
@@ -39,7 +40,7 @@ def baselines(
         return {}
     frozen = frozen_plan(plan, config)
     one = {kind: jax.tree.map(lambda leaf: leaf[0], tree["backbone"]) for kind, tree in start.variables.items()}
-    compute = trunk.make_compute(frozen, one)
+    compute = Computing(frozen, one)
     train = trunk.features(frozen, one, data.train, "training", compute, after_shard=between)
     test = trunk.features(frozen, one, data.test, plan.facts.split, compute, after_shard=between)
     return heads.baselines(data._replace(train=train, test=test))

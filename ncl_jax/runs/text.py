@@ -42,7 +42,7 @@ def find(model: ml_collections.ConfigDict) -> Place:
     if name in NAMED and name not in TEXT:
         raise ConfigError(f"model.pretrained={name} has no text tower; those with one: {', '.join(TEXT)}")
     address = TEXT.get(name, name)
-    if path.is_dir() or not 1 <= address.count("/") <= 2:
+    if path.is_dir() or address.startswith(("/", ".", "~")) or not 1 <= address.count("/") <= 2:
         raise ConfigError(
             f"model.text={model.text!r}, model.pretrained={model.pretrained}: there is no text tower; pass "
             f"model.text=FILE with one, its vocabulary beside it, or one of the names {', '.join(TEXT)}"

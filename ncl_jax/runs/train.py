@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import ml_collections
 
-from ncl_jax.config import build, build_data, checks, choose, costs, fields, schedule
+from ncl_jax.config import build, build_data, checks, choose, costs, fields, precision, schedule
 from ncl_jax.config.fields import flatten
 from ncl_jax.config.plan import TrainingPlan
 from ncl_jax.data import dataset
@@ -89,11 +89,12 @@ def train(
     saved = saved_config(directory)
     stored = directory.stored(saved)
     config, scaled = schedule.as_begun(config, stored)
+    devices()  # refused before anything is asked of them
+    config = precision.as_begun(config, stored)
     directory.check(config, saved=saved)
     Field(0, "", at_least=0, at_most=fields.EPOCHS).check("--extend", extend)
     asked, extend = extend, max(directory.read_extend(), (saved or {}).get("extend", 0))
     counted, extend = durations.counted(config.epochs, extend, asked), max(extend, asked)
-    devices()  # refused before anything is asked of them
     agree("the configuration or the options", [flatten(config), extend, folds, limit, accept_data])
     is_finished = directory.is_finished(config.epochs + extend, config.run.patience)
     if is_finished and (not folds or out_of_fold.are_there(directory, folds)):

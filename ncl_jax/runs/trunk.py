@@ -10,32 +10,30 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from safetensors.numpy import load, save
 
 from ncl_jax.config.build import input_shape
 from ncl_jax.config.loading import test_feed
-from ncl_jax.config.plan import Plan, TrainingPlan, normalize, predictor
+from ncl_jax.config.plan import Plan, TrainingPlan, predictor
 from ncl_jax.data import dataset
-from ncl_jax.data.features.cache import Shards
-from ncl_jax.data.features.extract import Compute, Views, extract, identity
+from ncl_jax.data.features.cache import Store
+from ncl_jax.data.features.extract import Compute, Identities, Views, extract, identities, own_rows
+from ncl_jax.data.features.rows import Rows
+from ncl_jax.data.feeds.features import fit
 from ncl_jax.data.feeds.feed import Feed
-from ncl_jax.data.images import parallel
 from ncl_jax.data.images.pixels import VERSION
 from ncl_jax.data.types import Split
 from ncl_jax.errors import CheckpointError, one_line
 from ncl_jax.evaluation.predictor import Predictor
-from ncl_jax.models import cpu, shapes_of
+from ncl_jax.models import shapes_of
 from ncl_jax.models.experts import without_trunk
 from ncl_jax.runs import messages
+from ncl_jax.runs.computing import Computing, by_kernels
 from ncl_jax.runtime import caches, console
 from ncl_jax.runtime.files import expand, read_file, write_bytes
 from ncl_jax.storage.directory import RunDir
 from ncl_jax.weights.torch_names import check_same_structure, nest
 
-BATCH = 16  # images at once on a CPU; an accelerator takes more
-LARGE_BATCH = 256
 MOST_OF_NAMES = 2**22  # bytes of a backbone's file beside its numbers
 
 
@@ -91,8 +89,8 @@ def featurize(
     plan: Plan, variables: Any, data: dataset.Data, after_shard: Callable[[], None] = lambda: None
 ) -> dataset.Data:
     """The run's data with features for images: of training images, the test view and V training views
-    `[N, 1 + V, D]` (V is 0 where the experts see images), of the others the test view `[N, 1, D]`."""
-    compute, test = make_compute(plan, variables), data.facts.split
+    `[N, 1 + V, D]` (V is 0 where the experts see images), of the others the test view `[N, 1, D]`; see `features`."""
+    compute, test = Computing(plan, variables), data.facts.split
     return data._replace(
         train=of_training(plan, variables, data, compute, after_shard),
         test=features(plan, variables, data.test, test, compute, after_shard=after_shard),
@@ -106,8 +104,8 @@ def of_training(
     compute: Compute | None = None,
     after_shard: Callable[[], None] = lambda: None,
 ) -> Split:
-    """The training images of a run with their features, see `featurize`; `compute`: see `make_compute`."""
-    compute = compute or make_compute(plan, variables)
+    """The training images of a run with their features, see `featurize`; `compute`: a `Computing`."""
+    compute = compute or Computing(plan, variables)
     return features(plan, variables, data.train, "training", compute, _training_views(plan), after_shard)
 
 
@@ -124,47 +122,70 @@ def features(
     views: Views = Views(),  # noqa: B008
     after_shard: Callable[[], None] = lambda: None,
 ) -> Split:
-    """A split with the features of its images, float32 `[N, V, D]`, from the cache or computed now; `compute`: see
-    `make_compute`.
+    """A split with the features of its images, from the cache or computed now: an array float32 `[N, V, D]` or, where
+    they do not fit on the devices (`feeds.features.fit`), `Rows` that stay in the cache; `compute`: a `Computing`.
 
     Raises:
       DataError: see `extract`.
     """
-    known = _kept(plan, variables, split, name, views)
-    if known is not None:
-        return Split(known, split.labels)
-    assert plan.trunk is not None
+    known = identities(split)
+    found: np.ndarray | Rows | None = _kept(plan, variables, known, views)
+    if found is None:
+        found = _extracted(plan, variables, split, known, name, compute, views, after_shard)
+    if isinstance(found, Rows) and fit(found.nbytes, plan.mesh):
+        found = found.whole()
+    return Split(found, split.labels)
+
+
+def _extracted(
+    plan: Plan,
+    variables: Any,
+    split: Split,
+    known: Identities,
+    name: str,
+    compute: Compute,
+    views: Views,
+    after_shard: Callable[[], None],
+) -> np.ndarray | Rows:
+    """The features of a split; of several processes each computes a part."""
     part = jax.process_index(), jax.process_count()
 
     def before(images: int) -> None:
         if isinstance(plan, TrainingPlan) and not part[0]:
             console.say_lines(messages.computing_features(images, views.each, name))
 
-    found = extract(
-        split, _shards(plan, variables, split, name, views), views, plan.preprocessing, compute,
-        batch_size=batch_size(), text=f"features of the {name} images",
-        part=part, before=before, after_shard=after_shard,
+    run = functools.partial(
+        extract, split, known, _store(plan, variables, views), views, plan.preprocessing, compute,
+        text=f"features of the {name} images", after_shard=after_shard,
     )  # fmt: skip
-    if part[1] > 1:  # every process has computed its own shards
-        found = np.asarray(multihost_utils.process_allgather(found)).sum(0)
-    return Split(found, split.labels)
+    found = run(part=part, before=before)
+    if part[1] == 1:
+        return found
+    if not fit(found.nbytes, plan.mesh):
+        multihost_utils.sync_global_devices("features")  # the others have written theirs
+        return run()
+    mine = found.whole() * own_rows(len(split), part)[:, None, None]
+    return np.asarray(multihost_utils.process_allgather(mine)).sum(0)
 
 
 def images_to_compute(plan: Plan, variables: Any, data: dataset.Data, number: int) -> float:
     """How many images and views this process would send through the backbone for `featurize` with `number` training
     views: those that are not in the cache."""
-    parts = [(data.train, "training", Views(number, plan.loading.flip)), (data.test, data.facts.split, Views())]
-    shards = [(_shards(plan, variables, split, name, views), views.each) for split, name, views in parts]
-    return sum(each * len(found.missing_rows()) for found, each in shards) / jax.process_count()
+    parts = [(data.train, Views(number, plan.loading.flip)), (data.test, Views())]
+    missing = [
+        views.each * _store(plan, variables, views).count_missing(identities(split).keys) for split, views in parts
+    ]
+    return sum(missing) / jax.process_count()
 
 
 def seconds_for_image(plan: Plan, variables: Any, split: Split) -> float:
     """What an image takes to be read and sent through the backbone, by two batches after one that compiles."""
-    few = split.take(np.arange(len(split))[: 2 * batch_size()])
-    compute, nothing = make_compute(plan, variables), Shards(None, {}, (len(few), 1, plan.input_shape[0]))
+    compute = Computing(plan, variables)
+    few = split.take(np.arange(len(split))[: 2 * compute.batch_size])
+    known, nothing = identities(few), _store(plan, variables, Views(), kept=False)
     for _ in range(2):
         began = time.perf_counter()
-        extract(few, nothing, Views(), plan.preprocessing, compute, batch_size=batch_size(), text="timing features")
+        extract(few, known, nothing, Views(), plan.preprocessing, compute, text="timing features")
     return (time.perf_counter() - began) / len(few)
 
 
@@ -174,35 +195,40 @@ def test_views(plan: Plan, variables: Any, split: Split, name: str) -> np.ndarra
     Of training images those that are cached with their training views, where they are.
     """
     if name == "train":
-        known = _kept(plan, variables, split, "training", _training_views(plan))
+        known = _kept(plan, variables, identities(split), _training_views(plan))
         if known is not None:
-            return known[:, 0].copy()
-    return features(plan, variables, split, name, make_compute(plan, variables)).images[:, 0]
+            return known[:, 0]
+    return features(plan, variables, split, name, Computing(plan, variables)).images[:, 0]
 
 
-def _shards(plan: Plan, variables: Any, split: Split, name: str, views: Views, kernels: bool | None = None) -> Shards:
-    """Where the features of a split are kept; `kernels`: whether kernels of ours computed them, None: as here."""
+def _store(plan: Plan, variables: Any, views: Views, kernels: bool | None = None, kept: bool = True) -> Store:
+    """Where features are kept; `kernels`: whether kernels of ours computed them, None: as here; `kept`: False for
+    nowhere."""
     assert plan.trunk is not None
-    by_kernels = _by_kernels(plan.trunk) if kernels is None else kernels
-    pixels = plan.preprocessing
+    native = by_kernels(plan.trunk) if kernels is None else kernels
+    pixels, shape = plan.preprocessing, (views.each, input_shape(plan.trunk, plan.facts)[0])
     about = {
-        "dataset": plan.facts.name, "split": name, "images": identity(split), "rows": len(split),
-        "backbone": type(plan.trunk).__name__, "fields": [plan.trunk.depth, plan.trunk.width],
+        "dataset": plan.facts.name, "backbone": type(plan.trunk).__name__,
+        "fields": [plan.trunk.depth, plan.trunk.width],
         "precision": str(np.dtype(plan.trunk.dtype)), "weights": digest(variables),
         "preprocessing": list(pixels), "pixels": pixels.size, "rule for pixels": VERSION, "views": list(views),
-        "computed by": jax.default_backend() + (", kernels" if by_kernels else ""),  # rounding differs
+        "views of each image": shape[0], "features": shape[1],
+        "computed by": jax.default_backend() + (", kernels" if native else ""),
     }  # fmt: skip
-    size = input_shape(plan.trunk, plan.facts)[0]
-    return Shards(cache(plan.loading.cache), about, (len(split), views.each, size))
+    return Store(cache(plan.loading.cache) if kept else None, about, shape)
 
 
-def _kept(plan: Plan, variables: Any, split: Split, name: str, views: Views) -> np.ndarray | None:
+def _kept(plan: Plan, variables: Any, known: Identities, views: Views) -> Rows | None:
     """Features that training has kept, for the plan of a trained model, which compiles no kernels: where training had
     kernels, theirs. None where they are not all there, or for training itself."""
     if isinstance(plan, TrainingPlan):
         return None
-    found = (_shards(plan, variables, split, name, views, kernels).read_all() for kernels in (True, False))
-    return next((features for features in found if features is not None), None)
+    for kernels in (True, False):  # which round differently
+        store = _store(plan, variables, views, kernels)
+        found = store.find(known.keys)
+        if len(found.places) == len(set(known.keys)):
+            return Rows.of(known.keys, found, store.shape)
+    return None
 
 
 def cache(name: str) -> pathlib.Path | None:
@@ -215,46 +241,9 @@ def cache(name: str) -> pathlib.Path | None:
     return own and own / "features"
 
 
-def batch_size() -> int:
-    """Images in one call of the backbone."""
-    if jax.default_backend() == "cpu":
-        return max(BATCH, parallel.cores())
-    return LARGE_BATCH * jax.local_device_count()
-
-
-def make_compute(plan: Plan, variables: Any) -> Compute:
-    """The function uint8 [B, size, size, 3] to features float32 [B, D], on this process's devices; the weights are made
-    ready when it is called first."""
-    mesh = Mesh(np.array(jax.local_devices()), ("data",))
-    if jax.default_backend() == "cpu":
-        mesh = Mesh(np.array(jax.local_devices()[:1]), ("data",))
-    spread, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-
-    ready, apply = (lambda variables: variables), program(plan)
-    if plan.trunk is not None and _by_kernels(plan.trunk):
-        ready, of_ready = cpu.inference(plan.trunk)
-        apply = lambda variables, images: of_ready(variables, normalize(plan, images))  # noqa: E731
-    compute = jax.jit(apply, out_shardings=spread)
-    held = functools.cache(lambda: jax.device_put(ready(variables), everywhere))
-    return lambda images: np.asarray(compute(held(), jax.device_put(images, spread)))
-
-
-def program(plan: Plan) -> Callable[[Any, jax.Array], Any]:
-    """The backbone's variables and images uint8 `[B, size, size, 3]` to features float32 `[B, D]`, for use under
-    `jit` on any platform."""
-    trunk = plan.trunk
-    assert trunk is not None
-    return lambda variables, images: trunk.apply(variables, normalize(plan, images), False)
-
-
-def _by_kernels(trunk: Any) -> bool:
-    """Whether a backbone is computed by our own kernels, on one CPU device."""
-    return getattr(trunk, "operations", None) is cpu.OPERATIONS
-
-
 def are_features(split: Split) -> bool:
     """Whether a split holds features for images."""
-    return isinstance(split.images, np.ndarray) and split.images.dtype == np.float32
+    return isinstance(split.images, np.ndarray | Rows) and split.images.dtype == np.float32
 
 
 def evaluated(
@@ -270,6 +259,6 @@ def evaluated(
     if not plan.on_features or plan.crop:
         return predictor(plan, adjust, temperature), test_feed(plan, split, name), variables
     if not are_features(split):
-        split = features(plan, variables["trunk"], split, name, make_compute(plan, variables["trunk"]))
+        split = features(plan, variables["trunk"], split, name, Computing(plan, variables["trunk"]))
     model = predictor(plan, adjust, temperature, on_features=True)
     return model, test_feed(plan, split, name), without_trunk(variables)

@@ -16,6 +16,7 @@ from ncl_jax.config.plan import embedder
 from ncl_jax.data.dataset import Facts
 from ncl_jax.evaluation import priors
 from ncl_jax.evaluation.temperature import fit_temperature
+from ncl_jax.models import shapes_of
 from ncl_jax.runs.data import same_data
 from ncl_jax.runs.embeddings import embed
 from ncl_jax.runs.held_out import HeldOut, held_out, out_of_fold
@@ -146,10 +147,13 @@ def known(loaded: Loaded, training: tuple[np.ndarray, np.ndarray] | None = None)
 
 def _is_whole(kept: Mapping[str, np.ndarray], loaded: Loaded) -> bool:
     """Whether the arrays are of embeddings of the run's size and of its classes."""
-    side = loaded.plan.preprocessing.size
-    images = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
-    size = jax.eval_shape(embedder(loaded.plan), loaded.variables, images).shape[-1]
-    return kept["means"].shape == (loaded.plan.facts.num_classes, size) and kept["whitening"].shape == (size, size)
+    plan, side = loaded.plan, loaded.plan.preprocessing.size
+    if plan.trunk is not None:
+        size = shapes_of(plan.trunk, plan.facts.image_shape)[0].shape[-1]
+    else:
+        images = jax.ShapeDtypeStruct((1, side, side, 3), np.uint8)
+        size = jax.eval_shape(embedder(plan), loaded.variables, images).shape[-1]
+    return kept["means"].shape == (plan.facts.num_classes, size) and kept["whitening"].shape == (size, size)
 
 
 def _read(path: pathlib.Path, wanted: Mapping[str, Wanted]) -> dict[str, np.ndarray] | None:

@@ -18,7 +18,7 @@ from ncl_jax.data.sources.splits import visible
 from ncl_jax.data.sources.walk import Unused
 from ncl_jax.errors import ConfigError, DataError
 from ncl_jax.models.named import TEXT
-from ncl_jax.runs import class_vectors, pretrained, text, trunk
+from ncl_jax.runs import class_vectors, computing, pretrained, text
 from ncl_jax.runs.predict import find_files
 from ncl_jax.runtime.files import expand
 
@@ -45,7 +45,7 @@ class ZeroShot:
             text.find(config.model), self.class_names, config.model.template
         )
         class_vectors.check_width(self._vectors, plan)
-        self._pixels, self._compute = plan.preprocessing, trunk.make_compute(plan, start.trunk)
+        self._pixels, self._compute = plan.preprocessing, computing.Computing(plan, start.trunk)
 
     def prepare(self, images: Images) -> np.ndarray:
         """Images as the network takes them, see `decode.prepare`."""

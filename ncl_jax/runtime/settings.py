@@ -8,6 +8,7 @@ while they run, in their own thread, and leave the user's as they are.
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, ParamSpec, TypeVar
 
@@ -46,6 +47,14 @@ def forget() -> list[str]:
     os.environ.update({name: value for name, value in SCREENS.items() if name in os.environ})
     dropped = {name.upper(): os.environ.pop(name.upper(), None) for name in SETTINGS}
     return [f"{name}={value}" for name, value in dropped.items() if value is not None and not _ours(name, value)]
+
+
+def keep_search_path() -> None:
+    """Lets the programs that this one starts, such as workers, look for modules in the working directory only where it
+    does so itself: Python would run what lies there under a library's name."""
+    with contextlib.suppress(OSError):  # it has been deleted
+        if not {"", os.getcwd()} & set(sys.path):  # noqa: PTH109 - as it stands in the path
+            os.environ["PYTHONSAFEPATH"] = "1"
 
 
 def _ours(name: str, value: str) -> bool:

@@ -1,5 +1,6 @@
 """What costs too much, and what is no longer finite: refused before anything is made, and named by its cause."""
 
+import dataclasses
 import math
 import types
 
@@ -105,14 +106,16 @@ def test_an_accelerator_is_asked_for_its_own_memory(planned, monkeypatch):
 
 def test_features_that_the_devices_do_not_hold_must_fit_into_the_machine(monkeypatch):
     config = tiny.tiny("method=ce", run__data_devices=1, data__augment="none")
-    config.model.freeze, config.data.cached_views = FROZEN, 64
+    config.model.freeze, config.data.cached_views, config.data.cache = FROZEN, 64, "none"
     data = build_data.data(config)
     plan = build.make_training_plan(config, data.facts, build.mesh(config))
     size = len(data.train) * 65 * math.prod(plan.input_shape) * 4
-    monkeypatch.setattr(costs, "LARGEST_RESIDENT", size - 1)
+    monkeypatch.setattr("ncl_jax.data.feeds.features.LARGEST_RESIDENT", size - 1)
     monkeypatch.setattr(limits, "host_memory", lambda: size)
     with pytest.raises(ConfigError, match=r"data\.cached_views=64: .*features of the training .*cached_views can be"):
         costs.check(plan, config, data, 0)
+    kept = dataclasses.replace(plan, loading=plan.loading._replace(cache=""))  # they stay in the cache
+    assert costs.check(kept, config, data, 0).step.shape == ()
     monkeypatch.setattr(limits, "host_memory", lambda: 2 * size)
     assert costs.check(plan, config, data, 0).step.shape == ()
 

@@ -11,10 +11,10 @@ import pytest
 from safetensors.numpy import save
 
 from ncl_jax import cli
-from ncl_jax.errors import CheckpointError, DataError
+from ncl_jax.errors import CheckpointError, ConfigError, DataError
 from ncl_jax.evaluation.class_vectors import ClassVectors
 from ncl_jax.models import make_backbone, shapes_of
-from ncl_jax.runs import class_vectors, folds, held_out, trunk, trust
+from ncl_jax.runs import class_vectors, folds, held_out, text, trunk, trust
 from ncl_jax.runs.restore import restore
 from ncl_jax.runtime import arrays
 from ncl_jax.storage.directory import RunDir
@@ -183,6 +183,12 @@ def test_what_known_ness_is_measured_with_is_of_the_runs_embeddings(loaded, run)
                "whitening": np.eye(5, dtype=np.float32)}  # fmt: skip
     own.directory.known.write_bytes(arrays.packed(smaller))
     assert trust.known(own, training).means.shape == (10, 8)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "~nobody-of-this-name/y", "./x/y"])
+def test_a_text_tower_that_is_not_there_names_its_own_field(name):
+    with pytest.raises(ConfigError, match=rf"model\.text='{name}'.*there is no text tower"):
+        text.find(types.SimpleNamespace(text=name, pretrained="w"))
 
 
 @pytest.mark.parametrize("command", [

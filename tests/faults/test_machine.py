@@ -381,6 +381,19 @@ def test_a_working_directory_that_was_deleted_is_named(tmp_path, monkeypatch):
     assert code == 1 and "the working directory has been deleted" in message
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_programs_import_from_the_working_directory_only_if_their_parent_does(here, tmp_path, monkeypatch):
+    """Workers are started by -c, the runs of a comparison by -m."""
+    (tmp_path / "there.py").write_text("print('run')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    monkeypatch.setattr(sys, "path", [*[""] * here, *(p for p in sys.path if p not in ("", str(tmp_path)))])
+    settings.keep_search_path()
+    for way in (["-m", "there"], ["-c", "import there"]):
+        done = subprocess.run([sys.executable, *way], capture_output=True, text=True)
+        assert (done.stdout == "run\n") is here, done
+
+
 def refuse(*_, **__):
     raise OSError(errno.EROFS, "Read-only file system")
 

@@ -110,6 +110,8 @@ class Batches:
       local: the rows [b] of every batch that this process holds.
     """
 
+    dtype = np.uint8
+
     def __init__(self, split: Split, order: Any, cut: Cut, seed: int, batch_size: int, local: np.ndarray):
         self._split, self._order, self._cut, self._seed = split, order, cut, seed
         self._batch_size, self._local = batch_size, local
@@ -145,7 +147,7 @@ class Stream:
     """A feed (see `feed.Feed`) of finished batches.
 
     Args:
-      batches: `(rows of this process) -> Batches`.
+      batches: `(rows of this process) -> Batches`, or another such sequence.
       batch_size: B.
       mesh: the run's devices; a batch is spread over the data axis.
       threads: that decode in each process or worker.
@@ -158,7 +160,7 @@ class Stream:
     cut = True
 
     def __init__(
-        self, batches: Callable[[np.ndarray], Batches], batch_size: int, mesh: Mesh, *, threads: int, workers: int
+        self, batches: Callable[[np.ndarray], Any], batch_size: int, mesh: Mesh, *, threads: int, workers: int
     ):
         self._place, self._batch_size = NamedSharding(mesh, P("data")), batch_size
         held = self._place.addressable_devices_indices_map((batch_size,)).values()
@@ -185,7 +187,7 @@ class Stream:
         """See `Feed`."""
         shape = (self._batch_size, *self._batches.image_shape)
         struct: Any = functools.partial(jax.ShapeDtypeStruct, sharding=self._place)
-        return Batch(struct(shape, np.uint8), struct(shape[:1], np.int32), struct(shape[:1], np.bool_))
+        return Batch(struct(shape, self._batches.dtype), struct(shape[:1], np.int32), struct(shape[:1], np.bool_))
 
     def close(self) -> None:
         """Ends the threads and processes."""

@@ -52,19 +52,17 @@ class Files:
             return Files(self.root, self.names[index], self.sizes[index], groups, unasked)
         return read_encoded(self.root / self.names[index])
 
-    def stamps(self) -> list[str]:
-        """Name, size, time of change and a digest of the ends of every file: other images have other stamps."""
+    def stamps(self) -> list[tuple[str, str]]:
+        """Of every file its name, size and a digest of its ends, as a text, and its time of change: other images have
+        other stamps."""
+        states = [state_of(self.root / name) for name in self.names]
         return [
-            f"{name}\t{size}\t{_stamp(self.root / name)}" for name, size in zip(self.names, self.sizes, strict=True)
+            (f"{name}\t{size}\t{state.digest}", str(state.changed)) if state else (f"{name}\t{size}", "unreadable")
+            for name, size, state in zip(self.names, self.sizes, states, strict=True)
         ]
 
 
 ENDS = 4096  # bytes of a file's beginning and end that tell it from another one of its size
-
-
-def _stamp(path: Path) -> str:
-    found = state_of(path)
-    return f"{found.changed}\t{found.digest}" if found else "unreadable"
 
 
 class State(NamedTuple):
