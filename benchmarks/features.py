@@ -3,11 +3,11 @@
     python benchmarks/features.py --torch=PYTHON --backbone=resnet50 [--batch=32] [--size=224] [--repeats=8]
         [--out=FILE]
 
-PYTHON has torch and timm. Both get the same seeded weights and pixels, and their features must agree, in each of
-PyTorch's forms, before anything is timed. Then PyTorch's best is looked for: eager, traced and frozen, the same
-optimized for inference, and compiled (batch normalisation folded); as installed and with freed memory kept, as
-`runtime.memory.keep` does here; with idle threads that wait as they come, actively or passively. The best, PyTorch as
-installed, and ours take turns, each idle while the others work.
+PYTHON has torch and timm; images are channels last there. Both get the same seeded weights and pixels, and their
+features must agree, in each of PyTorch's forms, before anything is timed. Then PyTorch's best is looked for: as
+installed and, with freed memory kept as `runtime.memory.keep` does here, eager, traced and frozen, and compiled (the
+last two fold batch normalisation). The best, PyTorch as installed, and ours take turns, each idle while the others
+work.
 """
 
 # ruff: noqa: E402
@@ -40,10 +40,8 @@ TIMM = {
     "resnet152": "resnet152", "efficientnet_lite0": "tf_efficientnet_lite0", "vit_small": "vit_small_patch16_224",
     "vit_base": "vit_base_patch16_224", "dinov2_small": "vit_small_patch14_dinov2", "convnext_tiny": "convnext_tiny",
 }  # by our names  # fmt: skip
-FORMS = ["channels last, eager", "contiguous, eager", "channels last, frozen", "channels last, frozen, optimized",
-         "channels last, compiled"]  # fmt: skip
-TRIED = ["as installed", "memory kept", "memory kept, active waiting", "memory kept, passive waiting"]
-INSTALLED = ("as installed", "channels last, eager")
+FORMS = {"as installed": ["eager"], "memory kept": ["eager", "frozen", "compiled"]}  # of PyTorch, by environment
+INSTALLED = ("as installed", "eager")
 TOLERANCE = 1e-4  # of the largest feature
 
 
@@ -51,7 +49,7 @@ def ours(backbone: str, weights: pathlib.Path, images: np.ndarray):
     """A function that computes the features of the images by the kernels, and the milliseconds
     that its operations, done one by one, would take at the speed of a large matrix product."""
     named = NAMED[backbone]
-    variables = {kind: tree["backbone"] for kind, tree in names.from_torch(read_weights(str(weights))).items()}
+    variables = {kind: tree["backbone"] for kind, tree in names.from_torch(read_weights(weights)).items()}
     shape = {"backbone": named.backbone, "depth": named.depth, "width": named.width, "precision": "float32"}
     reason = cpu.load()
     if reason:
@@ -74,11 +72,11 @@ def start(python: str, backbone: str, folder: str, images: np.ndarray):
     """PyTorch's processes by name, with all forms made, where their weights are and, by place, their features."""
     path = pathlib.Path(folder)
     np.save(path / "images.npy", images)
-    peers = {name: Peer(python, environments()[name], folder, "torch_features.py") for name in TRIED}
-    common = {"name": TIMM[backbone], "images": str(path / "images.npy"), "forms": FORMS}
-    peers[TRIED[0]].ask("weights", name=TIMM[backbone], path=str(path / "model.safetensors"))
-    for number, peer in enumerate(peers.values()):
-        peer.ask("make", **common, features=str(path / f"features{number}_{{}}.npy"))
+    peers = {name: Peer(python, environments()[name], folder, "torch_features.py") for name in FORMS}
+    common = {"name": TIMM[backbone], "images": str(path / "images.npy")}
+    peers[INSTALLED[0]].ask("weights", name=TIMM[backbone], path=str(path / "model.safetensors"))
+    for number, (name, peer) in enumerate(peers.items()):
+        peer.ask("make", **common, forms=FORMS[name], features=str(path / f"features{number}_{{}}.npy"))
     return peers, path / "model.safetensors", sorted(path.glob("features*.npy"))
 
 
@@ -100,7 +98,7 @@ def main() -> None:
         for features in map(np.load, theirs):
             assert np.abs(own - features).max() < TOLERANCE * np.abs(features).max(), "the features differ"
         ask = {(name, form): lambda name=name, form=form: peers[name].ask("time", form=form, calls=1)["seconds"]
-               for name in TRIED for form in FORMS}  # fmt: skip
+               for name in FORMS for form in FORMS[name]}  # fmt: skip
         tried = {key: min(time(), time()) for key, time in ask.items()}
         best = min(tried, key=tried.get)
         turns = {"ncl_jax": lambda: seconds(run), "installed": ask[INSTALLED], "best": ask[best]}
@@ -110,7 +108,7 @@ def main() -> None:
                 times[name].append(turn())
     speeds = {name: args.batch / statistics.median(values) for name, values in times.items()}
     record = {
-        "device": device_name(jax.devices()[:1]), "torch": peers[TRIED[0]].facts, "backbone": args.backbone,
+        "device": device_name(jax.devices()[:1]), "torch": peers[INSTALLED[0]].facts, "backbone": args.backbone,
         "batch": args.batch, "size": args.size, "repeats": args.repeats, "best": ", ".join(best),
         "tried_seconds": {", ".join(key): value for key, value in tried.items()}, "seconds": times,
         "images_per_second": speeds, "arithmetic_ms": bound,

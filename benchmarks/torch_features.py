@@ -1,5 +1,5 @@
-"""The PyTorch side of features.py: a network of timm with seeded weights, in the forms that are asked for, in a process
-of its own."""
+"""The PyTorch side of features.py: a network of timm with seeded weights, channels last, in the forms that are asked
+for, in a process of its own."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def seeded(name):
     return model
 
 
-def traced(model, images):
+def frozen(model, images):
     return torch.jit.freeze(torch.jit.trace(model, images))
 
 
@@ -36,11 +36,9 @@ def compiled(model, images):
 
 FORMS = {
     "eager": lambda model, images: model,
-    "frozen": traced,
-    "frozen, optimized": lambda model, images: torch.jit.optimize_for_inference(traced(model, images)),
+    "frozen": frozen,
     "compiled": compiled,
 }
-LAYOUTS = {"channels last": torch.channels_last, "contiguous": torch.contiguous_format}
 WARM = 3  # calls before any is timed
 
 
@@ -50,15 +48,13 @@ class Features:
     def __init__(self, name, images, forms):
         pixels = torch.from_numpy(np.load(images)).permute(0, 3, 1, 2)
         self.programs = {}
+        self.pixels = pixels.contiguous(memory_format=torch.channels_last)
         for form in forms:
-            layout, kind = form.split(", ", 1)
-            own = pixels.contiguous(memory_format=LAYOUTS[layout])
-            self.programs[form] = FORMS[kind](seeded(name).to(memory_format=LAYOUTS[layout]), own), own
+            self.programs[form] = FORMS[form](seeded(name).to(memory_format=torch.channels_last), self.pixels)
 
     @torch.no_grad()
     def __call__(self, form):
-        program, pixels = self.programs[form]
-        return program(pixels)
+        return self.programs[form](self.pixels)
 
 
 def main():

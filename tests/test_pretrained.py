@@ -272,7 +272,8 @@ def one_network(**fields):
         outputs, updates = model.apply(variables | {"params": params}, images, True, mutable=["batch_stats"])
         return outputs["logits"].sum(), (outputs["logits"], updates["batch_stats"])
 
-    (_, (logits, stats)), gradient = quick_jit(jax.value_and_grad(total, has_aux=True))(variables["params"])
+    newer = {"xla_cpu_use_fusion_emitters": True}  # as a run has them; the older ones round otherwise
+    (_, (logits, stats)), gradient = quick_jit(jax.value_and_grad(total, has_aux=True), **newer)(variables["params"])
     return variables, logits, stats, gradient, quick_jit(lambda: model.apply(variables, images, False))()["logits"]
 
 

@@ -57,6 +57,28 @@ def test_all_threads_take_their_memory_from_the_one_arena_that_keeps_it(tmp_path
     assert (tmp_path / "info.xml").read_text().count("<heap nr") == 1
 
 
+GAP = """
+import ctypes
+from ncl_jax.runtime import memory
+memory.keep()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = ctypes.c_void_p, (ctypes.c_size_t,), (ctypes.c_void_p,)
+held = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096 // 10**6
+large, behind = libc.malloc(10**8), libc.malloc(10**6)
+ctypes.memset(large, 1, 10**8)
+libc.free(large)
+before = held()
+memory.trim()
+print(before - held())
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="memory is kept by glibc only")
+def test_a_gap_between_blocks_that_stay_is_given_back_when_asked_for():
+    run = subprocess.run([sys.executable, "-c", GAP], check=True, timeout=60, capture_output=True, text=True)
+    assert int(run.stdout) >= 95  # of 100 million bytes, which were kept until then
+
+
 @pytest.mark.slow
 def test_memory_is_kept_before_a_library_can_start_a_thread():
     program = (

@@ -10,6 +10,7 @@ from ncl_jax.errors import Interrupted
 from ncl_jax.runs import durations, keeping, messages, timing
 from ncl_jax.runs.divergence import check_finite
 from ncl_jax.runs.setup import Run
+from ncl_jax.runtime import memory
 from ncl_jax.runtime.interrupt import Interrupt
 from ncl_jax.storage import records
 from ncl_jax.training import steps
@@ -119,6 +120,8 @@ def show(run: Run, last: steps.Metrics, steps_done: int, *, text: str) -> None:
     """Moves the bar on by a finished call, with its last step's loss; tells once how long the run will take."""
     loss = jax.device_get(last["loss"])
     counts = run.pace.lap(steps_done)
+    if not counts:
+        memory.trim()
     run.log.advance(steps_done, f"{text} loss {loss:.3f}", timed=counts)
     if run.pace.is_known and not run.is_estimated:
         run.is_estimated = True

@@ -43,7 +43,6 @@ _teacher = record(
     {"accuracy": maybe(_share), **_groups, "nll": maybe(_nats), "ece": maybe(_nats)},
     {"classes": maybe(_share), "f1": maybe(_share)},
 )
-_baselines = mapping(record({"accuracy": _share, **_groups}, {"per_class": list_of(maybe(_share))}))
 _pretrained = record(
     {},
     {
@@ -51,6 +50,7 @@ _pretrained = record(
         "teacher": mapping(anything),
     },
 )  # fmt: skip
+_baselines = mapping(record({"accuracy": _share, **_groups}, {"per_class": list_of(maybe(_share))}))
 _time = _speed = number(0, 1e12)
 _counts = list_of(_count, 1, MOST_CLASSES)
 _known_results = record(
@@ -62,7 +62,8 @@ _known_results = record(
         "split": text(), "rows_checksum": text(), "best_on_test": _best, "best_on_val": _best_on_val,
         "versions": mapping(text(1000)),
         "pretrained": maybe(_pretrained), "disagreement": maybe(record({"kl": _pairs, "top1": _pairs})),
-        "baselines": _baselines, "teacher": _teacher, "operations": maybe(text()),
+        "baselines": _baselines,
+        "teacher": _teacher, "operations": maybe(text()),
         "class_means": record({"ensemble": _means, "experts": list_of(_means)}), "test_counts": _counts,
         "trust": _trust, "data_notes": list_of(text()), "test_groups": _count,
         "moved": record({"accuracy": _share, "class_mean": _share}),

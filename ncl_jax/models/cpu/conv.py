@@ -1,4 +1,5 @@
-"""Convolutions by the kernels of conv.cc, several times as fast in training as XLA's own (docs/benchmarks.md)."""
+"""Convolutions by the kernels of conv.cc, several times as fast in training as XLA's own (docs/benchmarks.md): with all
+channels and sides of ResNet-18 at 224 pixels, a step takes half the time that those up to 128 channels alone gave."""
 
 import functools
 
