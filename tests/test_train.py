@@ -10,7 +10,7 @@ from programs import SHRINK
 from tiny import FACTS, load_config
 
 from ncl_jax._version import __version__
-from ncl_jax.config import build_data
+from ncl_jax.config import build_data, precision
 from ncl_jax.errors import ConfigError, DataError, Diverged, WriteError
 from ncl_jax.runs import messages
 from ncl_jax.runs.setup import restore_history
@@ -68,7 +68,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_other_data_in_the_same_directory_is_refused(tmp_path):
-    config = load_config("quickstart")
+    config = precision.as_begun(load_config("quickstart"), None)
     data = build_data.data(config)
     config.data.dir = str(tmp_path)
     RunDir(tmp_path).begin(config, data._replace(facts=data.facts._replace(rows_checksum="0")), {})

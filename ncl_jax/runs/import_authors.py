@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 import optax
 
-from ncl_jax.config import build, build_data, checks, choose
+from ncl_jax.config import build, build_data, checks, choose, precision
 from ncl_jax.config.fields import without_notes
 from ncl_jax.config.plan import TrainingPlan, initial_state
 from ncl_jax.data.holdout import RULE
@@ -41,7 +41,7 @@ def import_checkpoint(config: ml_collections.ConfigDict, checkpoint: str | pathl
       DataError: the file or the data cannot be read.
       WriteError, CheckpointError: the run cannot be written.
     """
-    config, directory = without_notes(config), RunDir(workdir)
+    config, directory = precision.as_begun(without_notes(config), None), RunDir(workdir)
     build_data.absolute_paths(config)
     checks.validate(config)
     choose.note_method(config)
