@@ -6,7 +6,7 @@
 CONFIG is one with a frozen backbone, such as cifar100lt:backbone=efficientnet_lite0,image_size=224. The heads are those
 of `ncl-jax train` with the same method and seed, and so is what they reach; a process for each run would spend most of
 its time on its start. Of the first seed's heads, --folds sets more give the out-of-fold scores that a method's
-temperature is fitted on; --folds=0 goes without.
+temperature is fitted on, and its prediction sets calibrated; --folds=0 goes without.
 
 Writes benchmarks/results/runs/NAME.json after every method; a repeated command continues with the methods that are not
 there. `python tools/make_tables.py` writes the tables of docs/evidence.md from it.
@@ -35,11 +35,14 @@ from ncl_jax.evaluation import metrics, priors
 from ncl_jax.evaluation.baselines import BASELINES
 from ncl_jax.evaluation.temperature import fit_temperature
 from ncl_jax.methods import METHODS
-from ncl_jax.runs import folds, pretrained, trunk
+from ncl_jax.runs import folds, pretrained, trunk, trust
+from ncl_jax.runs.held_out import HeldOut
 from ncl_jax.runtime import startup
+from ncl_jax.trust import sets
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "runs"
 FIGURES = ("accuracy", "many", "medium", "few", "nll", "ece")
+COVERAGE = 0.9  # that prediction sets promise
 ABOUT = ("command", "commit", "machine", "date")
 
 
@@ -62,14 +65,41 @@ def scored(plan, data, config) -> tuple[np.ndarray, float]:
     return np.asarray(predict(variables, data.test.images[:, 0])), time.perf_counter() - began
 
 
-def temperatures(config, plan, data, number: int) -> list[float]:
-    """Of the ensemble and of each expert, fitted on out-of-fold scores of the training images."""
+def out_of_fold(config, plan, data, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scores `[N, E, C]` of training images by heads that have not seen them, and the classes `[N]`."""
     logits, _ = folds.scores(config, plan, data, number)
     seen = ~np.isnan(logits[:, 0, 0])
-    counts = np.array(data.facts.class_counts)
-    adjust = priors.log_ratio(counts / counts.sum(), priors.own(data.facts.class_counts, plan.prior_power()))
-    each = [logits[seen].mean(1), *logits[seen].swapaxes(0, 1)]
-    return [fit_temperature(scores.astype(np.float64), data.train.labels[seen], adjust) for scores in each]
+    return logits[seen], data.train.labels[seen]
+
+
+def temperatures(plan, facts, logits: np.ndarray, labels: np.ndarray) -> list[float]:
+    """Of the ensemble and of each expert, fitted on out-of-fold scores."""
+    counts = np.array(facts.class_counts)
+    adjust = priors.log_ratio(counts / counts.sum(), priors.own(facts.class_counts, plan.prior_power()))
+    each = [logits.mean(1), *logits.swapaxes(0, 1)]
+    return [fit_temperature(scores.astype(np.float64), labels, adjust) for scores in each]
+
+
+def set_rules(plan, facts, logits: np.ndarray, labels: np.ndarray):
+    """What makes the ensemble's prediction sets of raw test scores `[N, C]`, by the kind of promise: the standard one,
+    for all images as they come in training, and the mean over classes; calibrated on out-of-fold scores."""
+    power, prior = plan.prior_power(), trust.train_prior(facts)
+    found = trust.make_calibration(HeldOut(logits.mean(1), labels, "folds"), facts, power)
+    kinds = {"standard": (np.full_like(prior, 1 / len(prior)), "marginal"), "macro": (prior, "macro")}
+    rules = {name: sets.calibrate(found.true, found.labels, by, COVERAGE, to) for name, (by, to) in kinds.items()}
+    return lambda scores: {
+        name: sets.predict_sets(rule, trust.probabilities(scores, found.temperature, facts, power))
+        for name, rule in rules.items()
+    }
+
+
+def coverages(found, labels: np.ndarray, groups) -> dict:
+    """The mean over classes of the coverage, that of each group, and the mean size, by the kind of promise."""
+    described = {name: sets.describe(made, labels, groups) for name, made in found.items()}
+    return {
+        name: {"macro": of["macro"], "size": of["size"]} | {group: of[group]["coverage"] for group in groups}
+        for name, of in described.items()
+    }
 
 
 def figures(logits: np.ndarray, data, scales: list[float]) -> dict:
@@ -109,15 +139,20 @@ def digits(numbers: np.ndarray) -> str:
 
 def method(args, name: str, data) -> dict:
     """One method's runs, and for every test image the number of seeds whose ensemble is right."""
-    runs, correct, scales = [], 0, []
+    runs, correct, scales, rules = [], 0, [], None
+    groups = {group: mask for group, mask in data.facts.groups()["papers"].items() if mask.any()}
     for seed in range(args.seeds):
         config = read(args, name, seed)
         plan = build.make_training_plan(config, data.facts, build.mesh(config))
         logits, seconds = scored(plan, data, config)
-        if not scales:
-            scales = temperatures(config, plan, data, args.folds) if args.folds else [1.0] * (1 + len(logits))
-        known = {"temperature": scales[0] if args.folds else None}
-        runs.append(figures(logits, data, scales) | {"seconds": seconds} | known)
+        if not runs:
+            scales = [1.0] * (1 + len(logits))
+        if not runs and args.folds:
+            held = out_of_fold(config, plan, data, args.folds)
+            scales, rules = temperatures(plan, data.facts, *held), set_rules(plan, data.facts, *held)
+        found = figures(logits, data, scales) | {"seconds": seconds, "temperature": scales[0] if args.folds else None}
+        found["sets"] = rules and coverages(rules(logits.mean(0)), data.test.labels, groups)
+        runs.append(found)
         correct = correct + right(logits.mean(0), data.test.labels)
         print(name, seed, f"{100 * runs[-1]['ensemble']['accuracy']:.2f} %, {seconds:.1f} s", flush=True)
     return {"runs": runs, "right": digits(correct)}
