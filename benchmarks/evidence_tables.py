@@ -121,6 +121,25 @@ def calibration(results: dict) -> str:
     return "\n".join(lines)
 
 
+def prediction_sets(results: dict) -> str:
+    """Coverage and size of the prediction sets that promise 90 %, calibrated out of fold: the standard ones, and those
+    that promise the mean over classes; mean ± standard deviation over seeds."""
+    runs = {name: entry["runs"] for name, entry in results["methods"].items() if entry["runs"][0].get("sets")}
+    figures = {"macro": "mean of classes", "few": "few", "size": "classes in a set"}
+    figures = {key: name for key, name in figures.items() if all(key in of[0]["sets"]["macro"] for of in runs.values())}
+    heads = [f"{kind}: {name}" for kind in ("standard", "by class") for name in figures.values()]
+    lines = [f"| method | {' | '.join(heads)} |", "|---" * (1 + len(heads)) + "|"]
+    for name, of in runs.items():
+        found = [(key, [run["sets"][kind][key] for run in of]) for kind in ("standard", "macro") for key in figures]
+        cells = [_sizes(values) if key == "size" else spread(values) for key, values in found]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _sizes(values):
+    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+
+
 def _plain(values):
     return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
 

@@ -190,6 +190,7 @@ KINDS = {
     "accuracy": evidence_tables.accuracy,
     "adapters": lambda results: evidence_tables.accuracy(results, "heads"),
     "calibration": evidence_tables.calibration,
+    "sets": evidence_tables.prediction_sets,
     "diverse": evidence_tables.diverse,
 }
 SEVERAL = {
