@@ -452,7 +452,7 @@ def test_views_follow_from_the_image_and_the_view():
 
 @pytest.mark.slow
 def test_features_that_do_not_fit_stay_in_the_cache(frozen, data, source, place, tmp_path, monkeypatch):
-    """With folds, baselines and evaluations: as a run on resident ones up to rounding; resumed to the same bits."""
+    """With folds, baselines and evaluations: a run on resident ones up to rounding, resumed bit-identically."""
     monkeypatch.setattr("ncl_jax.data.feeds.features.LARGEST_RESIDENT", 100)
     for feed in ("ResidentFeatures", "ResidentTest"):
         monkeypatch.setattr(f"ncl_jax.data.feeds.features.{feed}", pytest.fail)

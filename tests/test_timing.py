@@ -131,7 +131,9 @@ def test_what_is_left_of_a_limit():
     ],
 )  # fmt: skip
 def test_as_many_views_as_their_features_have_time_for(monkeypatch, capfd, cached, limit, views, said):
-    monkeypatch.setattr(trunk, "images_to_compute", lambda *args: 0 if cached else 100 * args[-1] + 100)
+    monkeypatch.setattr(
+        trunk, "images_to_compute", lambda *args: [0 if cached else 100 * number + 100 for number in args[-1]]
+    )
     monkeypatch.setattr(trunk, "seconds_for_image", lambda *_: 1.0)
     config, pace = config_of(), Pace(limit=limit, clock=lambda: 0.0, began=0.0)
     plan = types.SimpleNamespace(loading=types.SimpleNamespace(cached_views=4))

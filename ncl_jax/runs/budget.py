@@ -43,9 +43,9 @@ def fewer_views(
 
 def _views_that_fit(plan, variables, data, pace):
     given = plan.loading.cached_views
-    if not trunk.images_to_compute(plan, variables, data, given):  # all are in the cache
+    images = trunk.images_to_compute(plan, variables, data, range(1, given + 1))
+    if not images[-1]:  # all are in the cache
         return given
-    images = [trunk.images_to_compute(plan, variables, data, number) for number in range(1, given + 1)]
     one, seconds = trunk.seconds_for_image(plan, variables, data.train), FEATURES * pace.left()
     views = max([1, *(number for number, count in enumerate(images, 1) if count * one <= seconds)])
     for line in durations.fitted_views(pace.limit, views, given, images[views - 1] * one, seconds):

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -168,14 +168,14 @@ def _extracted(
     return np.asarray(multihost_utils.process_allgather(mine)).sum(0)
 
 
-def images_to_compute(plan: Plan, variables: Any, data: dataset.Data, number: int) -> float:
-    """How many images and views this process would send through the backbone for `featurize` with `number` training
-    views: those that are not in the cache."""
-    parts = [(data.train, Views(number, plan.loading.flip)), (data.test, Views())]
-    missing = [
-        views.each * _store(plan, variables, views).count_missing(identities(split).keys) for split, views in parts
-    ]
-    return sum(missing) / jax.process_count()
+def images_to_compute(plan: Plan, variables: Any, data: dataset.Data, numbers: Iterable[int]) -> list[float]:
+    """How many images and views this process would send through the backbone for `featurize` with each of these numbers
+    of training views: those that are not in the cache."""
+    train, test = identities(data.train).keys, identities(data.test).keys
+    others = _store(plan, variables, Views()).count_missing(test)
+    each = [Views(number, plan.loading.flip) for number in numbers]
+    counts = [views.each * _store(plan, variables, views).count_missing(train) + others for views in each]
+    return [count / jax.process_count() for count in counts]
 
 
 def seconds_for_image(plan: Plan, variables: Any, split: Split) -> float:
